@@ -1,0 +1,9 @@
+//! Tools that know no tile, socket or file: buffers, sizes and times with units, the clock, a stop signal.
+//!
+//! Must never import anything from a layer above it.
+
+pub mod clock;
+pub mod limits;
+pub mod pool;
+pub mod stop;
+pub mod units;

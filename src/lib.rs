@@ -1,0 +1,4 @@
+//! tilecatcher
+pub mod base;
+pub mod model;
+pub mod wire;

@@ -1,0 +1,32 @@
+//! The domain's nouns: identifiers, keys, checksums, acquisitions, refusals, pressure.
+//!
+//! Owns meaning, not mechanism: nothing here reads a socket, a file or a clock, and nothing here
+//! knows a vendor crate except `serde` for the facts that are written into the journal.
+
+mod acquisition;
+mod checksum;
+mod ids;
+mod outcome;
+
+pub use acquisition::{AcquisitionFacts, CameraCount, GridShape};
+pub use checksum::{Checksum, ChecksumError, ChecksumKind, hex};
+pub use ids::{AcqId, FrameNumber, Sequence, TileId, TileKey, TileKeyError, TileVersion};
+pub use outcome::{AckLevel, Pressure, Refusal};
+
+/// A run of bytes inside a larger one: `offset .. offset + len`, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub struct ByteRange {
+    /// First byte, counted from the start of the enclosing run.
+    pub offset: u32,
+    /// Number of bytes.
+    pub len: u32,
+}
+
+impl ByteRange {
+    /// The same run as `usize` bounds, for slicing.
+    #[must_use]
+    pub fn bounds(self) -> std::ops::Range<usize> {
+        let start = self.offset as usize;
+        start..start + self.len as usize
+    }
+}
