@@ -2,6 +2,7 @@
 //!
 //! Must never import anything from a layer above it.
 
+pub mod aligned;
 pub mod clock;
 pub mod limits;
 pub mod pool;

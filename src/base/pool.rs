@@ -90,8 +90,7 @@ impl Pool {
         // pinning for O_DIRECT cheaper; a kernel without them says no, and that is fine.
         let _ = unsafe { madvise(base, len, Advice::LinuxHugepage) };
         let base = NonNull::new(base.cast::<u8>()).expect("mmap never returns null on success");
-        let state =
-            State { free: BTreeMap::from([(0, blocks)]), used_blocks: 0, waiting: VecDeque::new() };
+        let state = State { free: BTreeMap::from([(0, blocks)]), used_blocks: 0, waiting: VecDeque::new() };
         Ok(Self { region: Arc::new(Region { base, blocks, state: Mutex::new(state) }) })
     }
 

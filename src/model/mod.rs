@@ -5,11 +5,13 @@
 
 mod acquisition;
 mod checksum;
+mod fact;
 mod ids;
 mod outcome;
 
 pub use acquisition::{AcquisitionFacts, CameraCount, GridShape};
 pub use checksum::{Checksum, ChecksumError, ChecksumKind, hex};
+pub use fact::{AcquisitionEnded, AcquisitionStarted, Fact, FactBody, Location, Tally, TileEntry};
 pub use ids::{AcqId, FrameNumber, Sequence, TileId, TileKey, TileKeyError, TileVersion};
 pub use outcome::{AckLevel, Pressure, Refusal};
 

@@ -52,8 +52,7 @@ pub fn encode_response(response: &Response) -> [u8; RESPONSE_BYTES] {
     table[..4].copy_from_slice(&((TABLE - VTABLE) as i32).to_le_bytes());
     table[8..16].copy_from_slice(&response.acq.to_le_bytes());
     table[16..24].copy_from_slice(&response.tile.0.to_le_bytes());
-    let shorts =
-        [response.status, response.system.code(), response.tile_queue.code(), response.content_queue.code()];
+    let shorts = [response.status, response.system.code(), response.tile_queue.code(), response.content_queue.code()];
     for (short, at) in shorts.iter().zip([24, 26, 28, 30]) {
         table[at..at + 2].copy_from_slice(&short.to_le_bytes());
     }

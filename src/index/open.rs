@@ -1,0 +1,253 @@
+//! Opening the index: under a deadline, checked against the journal, caught up or rebuilt.
+//!
+//! Opening sled may fail, panic or hang on damaged files, and may succeed with rows missing. Each leads to a new
+//! generation that is folded from the journal, never to a failed start.
+
+use super::fold::{Checkpoint, FoldState, fold_iterator};
+use super::rows;
+use super::sled_store::SledStore;
+use super::store::{StoreError, ViewStore};
+use crate::model::{Fact, Sequence, Tally, TileEntry};
+use serde::de::DeserializeOwned;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Where facts come from: the journal, seen from here.
+pub trait FactSource {
+    /// The data directory's identity.
+    fn store_id(&self) -> [u8; 16];
+
+    /// Count and digest of the facts up to `last`.
+    ///
+    /// # Errors
+    /// The journal can not be read.
+    fn tally_until(&self, last: Sequence) -> Result<Tally, StoreError>;
+
+    /// The facts behind `after`, in order.
+    fn facts_after(&self, after: Sequence) -> Box<dyn Iterator<Item = Result<Fact, StoreError>> + '_>;
+}
+
+/// How the index is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct IndexOptions {
+    /// sled's cache, bytes.
+    pub cache_bytes: u64,
+    /// Most tiles in the overlay.
+    pub overlay_tiles_max: usize,
+    /// Time for opening and checking the store; one more second for each GB of its files.
+    pub open_limit: Duration,
+}
+
+impl Default for IndexOptions {
+    fn default() -> Self {
+        Self { cache_bytes: 256 << 20, overlay_tiles_max: 65_536, open_limit: Duration::from_secs(10) }
+    }
+}
+
+/// How the store was brought up to date.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OpenOutcome {
+    /// It held; facts behind its checkpoint were folded in.
+    CaughtUp,
+    /// There was none.
+    Built,
+    /// It did not hold, and was built anew. The reason.
+    Rebuilt(String),
+}
+
+/// What opening the index came to.
+#[derive(Clone, Debug)]
+pub struct OpenReport {
+    /// How.
+    pub outcome: OpenOutcome,
+    /// Facts folded in.
+    pub folded: u64,
+    /// Time taken.
+    pub took: Duration,
+}
+
+type Opened = (Arc<dyn ViewStore>, FoldState);
+
+pub(super) fn open(
+    dir: &Path,
+    source: &dyn FactSource,
+    options: &IndexOptions,
+) -> Result<(Arc<dyn ViewStore>, FoldState, OpenReport), StoreError> {
+    let began = Instant::now();
+    std::fs::create_dir_all(dir).map_err(|error| StoreError::Store(format!("{}: {error}", dir.display())))?;
+    let generations = list_generations(dir);
+    let report = |outcome, folded| OpenReport { outcome, folded, took: began.elapsed() };
+    let doubt = match generations.last() {
+        Some((_, path)) => match open_checked(path, options).and_then(|opened| catch_up(opened, source)) {
+            Ok((store, state, folded)) => {
+                remove_others(&generations, path);
+                return Ok((store, state, report(OpenOutcome::CaughtUp, folded)));
+            }
+            Err(doubt) => Some(doubt.to_string()),
+        },
+        None => None,
+    };
+    if let Some(doubt) = &doubt {
+        tracing::warn!(reason = doubt, "the index does not agree with the journal: rebuilding it, nothing is lost");
+    }
+    let number = generations.last().map_or(1, |(number, _)| number + 1);
+    let path = dir.join(format!("gen-{number:08}"));
+    let store: Arc<dyn ViewStore> = Arc::new(SledStore::open(&path, options.cache_bytes)?);
+    let mut state = FoldState::default();
+    state.checkpoint.store = source.store_id();
+    let folded = fold_iterator(&*store, &mut state, &mut source.facts_after(Sequence(0)))?;
+    store.flush()?;
+    remove_others(&generations, &path);
+    Ok((store, state, report(doubt.map_or(OpenOutcome::Built, OpenOutcome::Rebuilt), folded)))
+}
+
+/// The generations below `dir`, oldest first. One that is half built has no checkpoint and fails the check.
+fn list_generations(dir: &Path) -> Vec<(u64, PathBuf)> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut generations: Vec<(u64, PathBuf)> = entries
+        .filter_map(|entry| {
+            let number = entry.file_name().to_str()?.strip_prefix("gen-")?.parse().ok()?;
+            Some((number, entry.path()))
+        })
+        .collect();
+    generations.sort();
+    generations
+}
+
+fn remove_others(generations: &[(u64, PathBuf)], keep: &Path) {
+    for (_, path) in generations.iter().filter(|(_, path)| path != keep) {
+        if let Err(error) = std::fs::remove_dir_all(path) {
+            tracing::warn!(path = %path.display(), %error, "could not remove an old generation of the index");
+        }
+    }
+}
+
+/// Opens and reads the whole store on a thread of its own, which is left behind if it does not come back in time.
+fn open_checked(path: &Path, options: &IndexOptions) -> Result<Opened, StoreError> {
+    let limit = options.open_limit + Duration::from_secs(size_of_files(path) >> 30);
+    let (answer, answered) = crossbeam_channel::bounded(1);
+    let (path, cache_bytes) = (path.to_owned(), options.cache_bytes);
+    std::thread::Builder::new()
+        .name("index-open".into())
+        .spawn(move || {
+            let opened = SledStore::open(&path, cache_bytes).and_then(|store| {
+                let state = check_rows(&store)?;
+                Ok((Arc::new(store) as Arc<dyn ViewStore>, state))
+            });
+            let _ = answer.send(opened);
+        })
+        .map_err(|error| StoreError::Store(format!("can not start a thread: {error}")))?;
+    match answered.recv_timeout(limit) {
+        Ok(opened) => opened,
+        Err(crossbeam_channel::RecvTimeoutError::Timeout) => {
+            Err(StoreError::Store(format!("opening it took longer than {limit:?}")))
+        }
+        Err(crossbeam_channel::RecvTimeoutError::Disconnected) => {
+            Err(StoreError::Store("opening it panicked".to_owned()))
+        }
+    }
+}
+
+fn size_of_files(dir: &Path) -> u64 {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.len()).sum()
+}
+
+/// Compares the checkpoint with the journal; folds in what came after it.
+fn catch_up(
+    (store, mut state): Opened,
+    source: &dyn FactSource,
+) -> Result<(Arc<dyn ViewStore>, FoldState, u64), StoreError> {
+    if state.checkpoint.store != source.store_id() {
+        return Err(StoreError::Store("it belongs to another data directory".to_owned()));
+    }
+    if source.tally_until(state.checkpoint.applied)? != state.checkpoint.facts {
+        return Err(StoreError::Store("its checkpoint and the journal count different facts".to_owned()));
+    }
+    let after = state.checkpoint.applied;
+    let mut facts = source.facts_after(after).peekable();
+    let folded = if facts.peek().is_some() { fold_iterator(&*store, &mut state, &mut facts)? } else { 0 };
+    drop(facts);
+    Ok((store, state, folded))
+}
+
+/// Reads every row, checks its CRC, and compares the sums over all rows with the checkpoint.
+fn check_rows(store: &dyn ViewStore) -> Result<FoldState, StoreError> {
+    let missing = || StoreError::Store("it has no checkpoint".to_owned());
+    let checkpoint: Checkpoint = json(rows::CHECKPOINT, &store.get(rows::CHECKPOINT)?.ok_or_else(missing)?)?;
+    let mut state = FoldState { checkpoint, ..FoldState::default() };
+    let mut sums = Sums::default();
+    each_row(store, b"t", |key, value| {
+        rows::decode_pack(key, value)?.iter().for_each(|(_, entry)| sums.tile(&entry));
+        Ok(())
+    })?;
+    each_row(store, b"v", |key, value| {
+        sums.versions.add(digest(&rows::decode_version(key, value)?));
+        Ok(())
+    })?;
+    each_row(store, b"k", |key, value| {
+        for (slot, id) in rows::decode_block(key, value)?.iter() {
+            let tile_key = rows::key_of_slot(key, slot).ok_or_else(|| StoreError::Damaged(rows::row_name(key)))?;
+            sums.keys.add(tile_key.spread() ^ id.0);
+        }
+        Ok(())
+    })?;
+    each_row(store, b"a", |key, value| {
+        let acq = rows::acq_of_key(key).ok_or_else(|| StoreError::Damaged(rows::row_name(key)))?;
+        state.acquisitions.entry(acq).or_default().started = Some(json(key, value)?);
+        Ok(())
+    })?;
+    each_row(store, b"c", |key, value| {
+        let acq = rows::acq_of_key(key).ok_or_else(|| StoreError::Damaged(rows::row_name(key)))?;
+        state.acquisitions.entry(acq).or_default().counters = json(key, value)?;
+        Ok(())
+    })?;
+    sums.agree_with(&state.checkpoint)?;
+    Ok(state)
+}
+
+#[derive(Default)]
+struct Sums {
+    versions: Tally,
+    ids: Tally,
+    keys: Tally,
+}
+
+impl Sums {
+    fn tile(&mut self, entry: &TileEntry) {
+        self.versions.add(digest(entry));
+        self.ids.add(entry.key.spread() ^ entry.id.0);
+    }
+
+    fn agree_with(&self, checkpoint: &Checkpoint) -> Result<(), StoreError> {
+        if self.versions != checkpoint.tiles {
+            return Err(StoreError::Store("tile rows are missing or too many".to_owned()));
+        }
+        if self.ids != self.keys {
+            return Err(StoreError::Store("tile keys and tile rows do not agree".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+fn digest(entry: &TileEntry) -> u64 {
+    Tally::digest_of(entry.sequence, entry.payload_crc)
+}
+
+fn each_row(
+    store: &dyn ViewStore,
+    prefix: &[u8],
+    mut each: impl FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut failure = None;
+    store.scan(prefix, &mut |key, value| {
+        failure = each(key, value).err();
+        failure.is_none()
+    })?;
+    failure.map_or(Ok(()), Err)
+}
+
+fn json<T: DeserializeOwned>(key: &[u8], value: &[u8]) -> Result<T, StoreError> {
+    serde_json::from_slice(rows::unseal(key, value)?).map_err(|_| StoreError::Damaged(rows::row_name(key)))
+}

@@ -1,0 +1,271 @@
+//! The seam under the journal: the few calls on files and directories that durability rests on.
+//!
+//! [`RealFilesystem`] is the operating system's; tests put a model with volatile and durable images in its place.
+//! Must never retry a sync (invariant 9) and never hide an error.
+
+use rustix::fs::{AtFlags, FallocateFlags, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// An open file of the journal. Offsets and lengths in bytes.
+pub trait SegmentFile: Send + Sync {
+    /// Writes all slices back to back at `offset`. Offset, lengths and addresses are whole blocks.
+    ///
+    /// # Errors
+    /// As the operating system says; how much was written is then unknown.
+    fn write_all_at(&self, slices: &mut [IoSlice<'_>], offset: u64) -> io::Result<()>;
+
+    /// Reads until `bytes` is full or the file ends; returns how much.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Makes everything written so far, and the length, survive a power cut.
+    ///
+    /// # Errors
+    /// After an error the file's contents are unknown for ever; calling again proves nothing.
+    fn sync(&self) -> io::Result<()>;
+
+    /// Cuts the file to `len`.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+
+    /// The file's length.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    fn len(&self) -> io::Result<u64>;
+
+    /// The first offset at or behind `offset` that may hold something else than zeros. `None`: only zeros follow.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    fn next_data(&self, offset: u64) -> io::Result<Option<u64>>;
+}
+
+/// A file system, as far as the journal needs one.
+pub trait Filesystem: Send + Sync {
+    /// Makes a directory and its parents, and syncs the parent of each that was made.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
+
+    /// Names of the files in a directory, in no order.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+
+    /// Makes a file that was not there, of `len` bytes of allocated space that reads as zeros.
+    ///
+    /// # Errors
+    /// As the operating system says; `StorageFull` when there is no room.
+    fn create(&self, path: &Path, len: u64) -> io::Result<Box<dyn SegmentFile>>;
+
+    /// Opens a file for reading.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    fn open_read(&self, path: &Path) -> io::Result<Box<dyn SegmentFile>>;
+
+    /// Opens a file for reading and writing.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    fn open_write(&self, path: &Path) -> io::Result<Box<dyn SegmentFile>>;
+
+    /// Removes a file.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes the directory's entries survive a power cut.
+    ///
+    /// # Errors
+    /// As for [`SegmentFile::sync`].
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// Bytes that a file in `dir` may still take.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
+}
+
+/// The operating system's file system. Writes with O_DIRECT where the file system takes it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RealFilesystem;
+
+struct RealFile {
+    /// O_DIRECT where possible: for writing and syncing.
+    writing: File,
+    /// Buffered, for reads of any alignment. The kernel keeps the two coherent.
+    reading: File,
+}
+
+impl RealFilesystem {
+    fn open(path: &Path, flags: OFlags) -> io::Result<File> {
+        let mode = Mode::from_raw_mode(0o640);
+        match rustix::fs::open(path, flags | OFlags::DIRECT | OFlags::CLOEXEC, mode) {
+            Ok(file) => Ok(file.into()),
+            Err(Errno::INVAL) => {
+                warn_once_about_buffered_writes(path);
+                Ok(rustix::fs::open(path, flags | OFlags::CLOEXEC, mode)?.into())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn warn_once_about_buffered_writes(path: &Path) {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        tracing::warn!(path = %path.display(), "this file system refuses O_DIRECT: writing through the page cache, slower under load");
+    });
+}
+
+impl Filesystem for RealFilesystem {
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        let mut missing: Vec<&Path> = dir.ancestors().take_while(|dir| !dir.exists()).collect();
+        while let Some(dir) = missing.pop() {
+            match std::fs::create_dir(dir) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                _ => {}
+            }
+            if let Some(parent) = dir.parent() {
+                self.sync_dir(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        std::fs::read_dir(dir)?
+            .map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()))
+            .collect()
+    }
+
+    fn create(&self, path: &Path, len: u64) -> io::Result<Box<dyn SegmentFile>> {
+        let writing = Self::open(path, OFlags::CREATE | OFlags::EXCL | OFlags::RDWR)?;
+        match rustix::fs::fallocate(&writing, FallocateFlags::empty(), 0, len) {
+            Ok(()) => {}
+            // A file system without fallocate: a sparse file; running out of space then shows at a write.
+            Err(Errno::OPNOTSUPP) => writing.set_len(len)?,
+            Err(error) => {
+                drop(writing);
+                let _ = std::fs::remove_file(path);
+                return Err(error.into());
+            }
+        }
+        Ok(Box::new(RealFile { writing, reading: File::open(path)? }))
+    }
+
+    fn open_read(&self, path: &Path) -> io::Result<Box<dyn SegmentFile>> {
+        let reading = File::open(path)?;
+        Ok(Box::new(RealFile { writing: reading.try_clone()?, reading }))
+    }
+
+    fn open_write(&self, path: &Path) -> io::Result<Box<dyn SegmentFile>> {
+        let writing = Self::open(path, OFlags::RDWR)?;
+        Ok(Box::new(RealFile { writing, reading: File::open(path)? }))
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        File::open(dir)?.sync_all()
+    }
+
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        let stat = rustix::fs::statvfs(dir)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+}
+
+impl SegmentFile for RealFile {
+    fn write_all_at(&self, mut slices: &mut [IoSlice<'_>], mut offset: u64) -> io::Result<()> {
+        IoSlice::advance_slices(&mut slices, 0);
+        while !slices.is_empty() {
+            match rustix::io::pwritev(&self.writing, slices, offset) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    offset += written as u64;
+                    IoSlice::advance_slices(&mut slices, written);
+                }
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < bytes.len() {
+            match self.reading.read_at(&mut bytes[filled..], offset + filled as u64) {
+                Ok(0) => break,
+                Ok(n) => filled += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.writing.sync_data()
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.writing.set_len(len)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.reading.metadata()?.len())
+    }
+
+    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
+        match rustix::fs::seek(&self.reading, rustix::fs::SeekFrom::Data(offset)) {
+            Ok(found) => Ok(Some(found)),
+            Err(Errno::NXIO) => Ok(None),
+            Err(Errno::INVAL) => Ok(Some(offset)),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// An exclusive lock on a data directory, held as long as the value lives; gone with the process that holds it.
+pub struct DirectoryLock {
+    _file: File,
+}
+
+impl DirectoryLock {
+    /// Takes the lock; `Ok(None)` when somebody else holds it.
+    ///
+    /// # Errors
+    /// The lock file can not be made or locked.
+    pub fn take(path: &PathBuf) -> io::Result<Option<Self>> {
+        let file = File::options().create(true).truncate(false).read(true).write(true).open(path)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Self { _file: file })),
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// True when the directory can be written by this process.
+#[must_use]
+pub fn is_writable(dir: &Path) -> bool {
+    rustix::fs::accessat(rustix::fs::CWD, dir, rustix::fs::Access::WRITE_OK, AtFlags::empty()).is_ok()
+}

@@ -1,0 +1,439 @@
+//! The journal as a whole: opening a data directory, handing out writers, reading records in order.
+
+use super::filesystem::{Filesystem, SegmentFile};
+use super::format::{
+    CONTROL_LANE, RECORD_HEADER_BYTES, RecordHeader, SegmentHeader, StoreId, Trailer, decode_store_block,
+    encode_store_block,
+};
+use super::keeper::Keeper;
+use super::reader::{self, ReadError, StoredRecord};
+use super::recovery::{self, Found, RecoveryReport};
+use super::{JournalError, LaneWriter};
+use crate::base::aligned::AlignedBytes;
+use crate::base::limits::BLOCK;
+use crate::model::{ByteRange, Location, Sequence, Tally};
+use std::collections::{BTreeMap, VecDeque};
+use std::io::IoSlice;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+/// Segment files that are kept open for reading.
+const OPEN_FILES_MAX: usize = 64;
+
+/// How the journal is laid out.
+#[derive(Clone, Copy, Debug)]
+pub struct JournalOptions {
+    /// Size of a lane's segment, bytes.
+    pub segment_bytes: u64,
+    /// Size of the control lane's segment, bytes.
+    pub control_segment_bytes: u64,
+    /// Free space of the file system that new segments leave alone, bytes.
+    pub reserve_bytes: u64,
+}
+
+impl Default for JournalOptions {
+    fn default() -> Self {
+        Self { segment_bytes: 1 << 30, control_segment_bytes: 16 << 20, reserve_bytes: 256 << 20 }
+    }
+}
+
+/// The journal of one data directory. Dropping it seals what its writers handed back.
+pub struct Journal {
+    keeper: Mutex<Keeper>,
+    shared: Arc<Shared>,
+}
+
+/// Figures for metrics.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct JournalStatus {
+    /// Number of segment files.
+    pub segments: usize,
+    /// Bytes of all segment files, as allocated.
+    pub segment_bytes: u64,
+    /// Free bytes of the file system.
+    pub free_bytes: u64,
+    /// Segments that could not be sealed since the start.
+    pub seal_failures: u64,
+}
+
+pub(super) struct Shared {
+    pub(super) filesystem: Arc<dyn Filesystem>,
+    pub(super) segments_dir: PathBuf,
+    pub(super) quarantine_dir: PathBuf,
+    pub(super) store: StoreId,
+    options: JournalOptions,
+    next_sequence: AtomicU64,
+    next_segment: AtomicU64,
+    floors: Mutex<Vec<Arc<AtomicU64>>>,
+    segments: RwLock<BTreeMap<u64, SegmentInfo>>,
+    open_files: Mutex<VecDeque<(u64, Arc<dyn SegmentFile>)>>,
+    seal_failures: AtomicU64,
+}
+
+#[derive(Clone)]
+struct SegmentInfo {
+    header: SegmentHeader,
+    path: PathBuf,
+    len: u64,
+    sealed: Option<Trailer>,
+    /// The writer's own file while the segment is open.
+    file: Option<Arc<dyn SegmentFile>>,
+}
+
+impl Journal {
+    /// Opens or makes the journal of `data_dir` and recovers it. The caller holds the directory's lock.
+    ///
+    /// # Errors
+    /// The directory can not be used, or recovery could not write.
+    pub fn open(
+        data_dir: &Path,
+        filesystem: Arc<dyn Filesystem>,
+        options: JournalOptions,
+    ) -> Result<(Self, RecoveryReport), JournalError> {
+        let segments_dir = data_dir.join("journal");
+        let quarantine_dir = data_dir.join("quarantine");
+        for dir in [&segments_dir, &quarantine_dir] {
+            filesystem.create_dir_all(dir).map_err(JournalError::failed(dir, "create"))?;
+        }
+        let store = open_store(&*filesystem, data_dir, &segments_dir)?;
+        let shared = Arc::new(Shared {
+            filesystem,
+            segments_dir,
+            quarantine_dir,
+            store,
+            options,
+            next_sequence: AtomicU64::new(1),
+            next_segment: AtomicU64::new(1),
+            floors: Mutex::default(),
+            segments: RwLock::default(),
+            open_files: Mutex::default(),
+            seal_failures: AtomicU64::new(0),
+        });
+        let report = recovery::recover(&shared)?;
+        let keeper = Keeper::start(Arc::clone(&shared)).map_err(JournalError::failed(data_dir, "start thread"))?;
+        Ok((Self { keeper: Mutex::new(keeper), shared }, report))
+    }
+
+    /// The writer of a lane (below [`CONTROL_LANE`]). One at a time for each lane.
+    #[must_use]
+    pub fn lane_writer(&self, lane: u16) -> LaneWriter {
+        self.writer(lane, self.shared.options.segment_bytes, true)
+    }
+
+    /// The writer of control records. One at a time.
+    #[must_use]
+    pub fn control_writer(&self) -> LaneWriter {
+        self.writer(CONTROL_LANE, self.shared.options.control_segment_bytes, false)
+    }
+
+    fn writer(&self, lane: u16, segment_bytes: u64, keeps_spare: bool) -> LaneWriter {
+        let floor = Arc::new(AtomicU64::new(u64::MAX));
+        lock(&self.shared.floors).push(Arc::clone(&floor));
+        let supply = lock(&self.keeper).supply(Arc::clone(&self.shared), lane, segment_bytes, keeps_spare);
+        LaneWriter::new(Arc::clone(&self.shared), supply, floor)
+    }
+
+    /// Waits until everything that writers handed back is sealed. Call after the writers are closed.
+    pub fn close(&self) {
+        lock(&self.keeper).stop();
+    }
+
+    /// Every fact with a sequence below this has been published by its writer, or never will be.
+    ///
+    /// A reader that wants to fold in order calls this first and drains its queue afterwards: a writer raises its
+    /// floor only after it has published.
+    #[must_use]
+    pub fn safe_sequence(&self) -> Sequence {
+        let next = self.shared.next_sequence();
+        let floors = lock(&self.shared.floors);
+        Sequence(floors.iter().map(|floor| floor.load(Ordering::SeqCst)).min().unwrap_or(u64::MAX).min(next))
+    }
+
+    /// The data directory's identity.
+    #[must_use]
+    pub fn store(&self) -> StoreId {
+        self.shared.store
+    }
+
+    /// The highest tile identifier in the journal, as recovered at the start.
+    #[must_use]
+    pub fn max_tile_id(&self) -> u64 {
+        let segments = self.shared.segments.read().unwrap_or_else(PoisonError::into_inner);
+        segments.values().filter_map(|segment| segment.sealed).map(|trailer| trailer.max_tile).max().unwrap_or(0)
+    }
+
+    /// Count and digest of all sealed records with a sequence up to `last`.
+    ///
+    /// # Errors
+    /// A segment can not be read.
+    pub fn tally_until(&self, last: Sequence) -> Result<Tally, ReadError> {
+        let mut tally = Tally::default();
+        for (info, trailer) in self.sealed_segments() {
+            if trailer.last <= last {
+                tally.merge(trailer.tally());
+            } else if trailer.first <= last {
+                let records = self.records_of(&info, &trailer)?;
+                records.iter().filter(|record| record.sequence <= last).for_each(|record| tally.add(record.digest()));
+            }
+        }
+        Ok(tally)
+    }
+
+    /// All sealed records behind `after`, in the order of their sequences.
+    #[must_use]
+    pub fn records_after(&self, after: Sequence) -> RecordsInOrder<'_> {
+        let mut lanes: BTreeMap<u16, VecDeque<(SegmentInfo, Trailer)>> = BTreeMap::new();
+        for (info, trailer) in self.sealed_segments() {
+            if trailer.last > after {
+                lanes.entry(info.header.lane).or_default().push_back((info, trailer));
+            }
+        }
+        for segments in lanes.values_mut() {
+            segments.make_contiguous().sort_by_key(|(_, trailer)| trailer.first);
+        }
+        let lanes = lanes.into_values().map(|segments| LaneRecords { segments, current: VecDeque::new() }).collect();
+        RecordsInOrder { journal: self, lanes, after }
+    }
+
+    /// Reads part of a record's payload into `bytes`, after checking that the record at `location` is there.
+    /// The caller checks the bytes against the checksum it knows (invariant 10).
+    ///
+    /// # Errors
+    /// The segment is missing, unreadable, or holds another record there.
+    pub fn read(&self, location: Location, range: ByteRange, bytes: &mut [u8]) -> Result<RecordHeader, ReadError> {
+        let (file, marker) = self.file_of(location.segment)?;
+        let io = |source| ReadError::Io { segment: location.segment, offset: location.offset, source };
+        let damaged = |what| ReadError::Damaged { segment: location.segment, offset: location.offset, what };
+        let mut header = [0; RECORD_HEADER_BYTES];
+        file.read_at(&mut header, location.offset).map_err(io)?;
+        let header = RecordHeader::decode(&header, &marker, location.offset)
+            .filter(|header| header.payload_len == location.payload_len)
+            .ok_or(damaged("no such record here: its header does not hold"))?;
+        let at = location.offset + RECORD_HEADER_BYTES as u64 + u64::from(range.offset);
+        let bytes = &mut bytes[..range.len as usize];
+        if file.read_at(bytes, at).map_err(io)? < bytes.len() {
+            return Err(damaged("the segment ends inside the record"));
+        }
+        Ok(header)
+    }
+
+    /// A whole control payload, checked against its CRC.
+    ///
+    /// # Errors
+    /// As [`Self::read`], and a CRC that does not hold.
+    pub fn read_control(&self, location: Location) -> Result<Vec<u8>, ReadError> {
+        let mut bytes = vec![0; location.payload_len as usize];
+        let header = self.read(location, ByteRange { offset: 0, len: location.payload_len }, &mut bytes)?;
+        if crc32fast::hash(&bytes) != header.payload_crc {
+            return Err(ReadError::Damaged {
+                segment: location.segment,
+                offset: location.offset,
+                what: "the payload does not match its CRC-32",
+            });
+        }
+        Ok(bytes)
+    }
+
+    /// Figures for metrics.
+    #[must_use]
+    pub fn status(&self) -> JournalStatus {
+        let segments = self.shared.segments.read().unwrap_or_else(PoisonError::into_inner);
+        JournalStatus {
+            segments: segments.len(),
+            segment_bytes: segments.values().map(|segment| segment.len).sum(),
+            free_bytes: self.shared.filesystem.free_bytes(&self.shared.segments_dir).unwrap_or(0),
+            seal_failures: self.shared.seal_failures.load(Ordering::Relaxed),
+        }
+    }
+
+    fn sealed_segments(&self) -> Vec<(SegmentInfo, Trailer)> {
+        let segments = self.shared.segments.read().unwrap_or_else(PoisonError::into_inner);
+        segments.values().filter_map(|info| info.sealed.map(|trailer| (info.clone(), trailer))).collect()
+    }
+
+    /// The records of a sealed segment: by its table, or by a scan where the table does not hold.
+    fn records_of(&self, info: &SegmentInfo, trailer: &Trailer) -> Result<Vec<RecordHeader>, ReadError> {
+        let number = info.header.number;
+        let io = |source| ReadError::Io { segment: number, offset: trailer.table_offset, source };
+        let (file, _) = self.file_of(number)?;
+        if let Some(records) = reader::read_table(&*file, trailer).map_err(io)? {
+            return Ok(records);
+        }
+        tracing::warn!(path = %info.path.display(), "the segment's table is damaged: reading its records instead");
+        Ok(reader::scan(&*file, &info.header, trailer.table_offset).map_err(io)?.records)
+    }
+
+    fn file_of(&self, number: u64) -> Result<(Arc<dyn SegmentFile>, [u8; 16]), ReadError> {
+        let info = {
+            let segments = self.shared.segments.read().unwrap_or_else(PoisonError::into_inner);
+            segments.get(&number).cloned().ok_or(ReadError::Missing(number))?
+        };
+        let marker = info.header.marker();
+        if let Some(file) = info.file {
+            return Ok((file, marker));
+        }
+        let mut open_files = lock(&self.shared.open_files);
+        if let Some(position) = open_files.iter().position(|(open, _)| *open == number) {
+            let found = open_files.remove(position).expect("position is in range");
+            let file = Arc::clone(&found.1);
+            open_files.push_back(found);
+            return Ok((file, marker));
+        }
+        let file = self.shared.filesystem.open_read(&info.path);
+        let file: Arc<dyn SegmentFile> =
+            Arc::from(file.map_err(|source| ReadError::Io { segment: number, offset: 0, source })?);
+        open_files.push_back((number, Arc::clone(&file)));
+        if open_files.len() > OPEN_FILES_MAX {
+            open_files.pop_front();
+        }
+        Ok((file, marker))
+    }
+}
+
+/// Sealed records of all lanes, merged by sequence. Holds one segment's table a lane.
+pub struct RecordsInOrder<'a> {
+    journal: &'a Journal,
+    lanes: Vec<LaneRecords>,
+    after: Sequence,
+}
+
+struct LaneRecords {
+    segments: VecDeque<(SegmentInfo, Trailer)>,
+    current: VecDeque<StoredRecord>,
+}
+
+impl LaneRecords {
+    fn fill(&mut self, journal: &Journal, after: Sequence) -> Result<(), ReadError> {
+        while self.current.is_empty() {
+            let Some((info, trailer)) = self.segments.pop_front() else { return Ok(()) };
+            let segment = info.header.number;
+            let records = journal.records_of(&info, &trailer)?;
+            let behind = records.into_iter().filter(|header| header.sequence > after);
+            self.current = behind.map(|header| StoredRecord { header, segment }).collect();
+        }
+        Ok(())
+    }
+}
+
+impl Iterator for RecordsInOrder<'_> {
+    type Item = Result<StoredRecord, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        for lane in &mut self.lanes {
+            if let Err(error) = lane.fill(self.journal, self.after) {
+                lane.segments.clear();
+                return Some(Err(error));
+            }
+        }
+        let first = |lane: &LaneRecords| lane.current.front().map(|record| record.header.sequence);
+        let lane = self.lanes.iter_mut().filter(|lane| !lane.current.is_empty()).min_by_key(|lane| first(lane))?;
+        lane.current.pop_front().map(Ok)
+    }
+}
+
+impl Shared {
+    pub(super) fn next_sequence(&self) -> u64 {
+        self.next_sequence.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn take_sequence(&self) -> Sequence {
+        Sequence(self.next_sequence.fetch_add(1, Ordering::SeqCst))
+    }
+
+    pub(super) fn take_segment_number(&self) -> u64 {
+        self.next_segment.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(super) fn reserve_segment_number(&self, number: u64) {
+        self.next_segment.fetch_max(number + 1, Ordering::Relaxed);
+    }
+
+    pub(super) fn sync_segments_dir(&self) -> Result<(), JournalError> {
+        self.filesystem.sync_dir(&self.segments_dir).map_err(JournalError::failed(&self.segments_dir, "sync"))
+    }
+
+    pub(super) fn count_seal_failure(&self) {
+        self.seal_failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Bytes that a new segment may take.
+    pub(super) fn room_for_segment(&self) -> Result<u64, JournalError> {
+        let free = self.filesystem.free_bytes(&self.segments_dir);
+        let free = free.map_err(JournalError::failed(&self.segments_dir, "stat"))?;
+        Ok(free.saturating_sub(self.options.reserve_bytes))
+    }
+
+    pub(super) fn no_space(&self) -> JournalError {
+        JournalError::NoSpace {
+            dir: self.segments_dir.clone(),
+            free_bytes: self.filesystem.free_bytes(&self.segments_dir).unwrap_or(0),
+            reserve_bytes: self.options.reserve_bytes,
+        }
+    }
+
+    pub(super) fn register_open(&self, header: &SegmentHeader, path: &Path, file: &Arc<dyn SegmentFile>, len: u64) {
+        let info =
+            SegmentInfo { header: *header, path: path.to_owned(), len, sealed: None, file: Some(Arc::clone(file)) };
+        self.segments.write().unwrap_or_else(PoisonError::into_inner).insert(header.number, info);
+    }
+
+    pub(super) fn register_found(&self, header: &SegmentHeader, path: &Path, trailer: Trailer, len: u64) {
+        self.next_sequence.fetch_max(trailer.last.0 + 1, Ordering::SeqCst);
+        let info = SegmentInfo { header: *header, path: path.to_owned(), len, sealed: Some(trailer), file: None };
+        self.segments.write().unwrap_or_else(PoisonError::into_inner).insert(header.number, info);
+    }
+
+    pub(super) fn register_sealed(&self, number: u64, trailer: Trailer, len: u64) {
+        self.next_sequence.fetch_max(trailer.last.0 + 1, Ordering::SeqCst);
+        let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(info) = segments.get_mut(&number) {
+            (info.sealed, info.len, info.file) = (Some(trailer), len, None);
+        }
+    }
+
+    pub(super) fn forget(&self, number: u64) {
+        self.segments.write().unwrap_or_else(PoisonError::into_inner).remove(&number);
+    }
+}
+
+/// Reads the data directory's identity, or gives it one.
+fn open_store(filesystem: &dyn Filesystem, data_dir: &Path, segments_dir: &Path) -> Result<StoreId, JournalError> {
+    let path = data_dir.join("store");
+    let failed = |action| JournalError::failed(&path, action);
+    if filesystem.list(data_dir).map_err(failed("list"))?.iter().any(|name| name == "store") {
+        let mut block = [0; BLOCK];
+        let file = filesystem.open_read(&path).map_err(failed("open"))?;
+        let filled = file.read_at(&mut block, 0).map_err(failed("read"))?;
+        if let Some(store) = decode_store_block(&block[..filled]) {
+            return Ok(store);
+        }
+        filesystem.remove(&path).map_err(failed("remove"))?;
+    }
+    let store = match store_of_segments(filesystem, segments_dir)? {
+        Some(store) => store,
+        None => StoreId(*uuid::Uuid::new_v4().as_bytes()),
+    };
+    let file = filesystem.create(&path, BLOCK as u64).map_err(failed("create"))?;
+    let mut block = AlignedBytes::zeroed(BLOCK);
+    block.copy_from_slice(&encode_store_block(store));
+    file.write_all_at(&mut [IoSlice::new(&block)], 0).map_err(failed("write"))?;
+    file.sync().map_err(failed("sync"))?;
+    filesystem.sync_dir(data_dir).map_err(failed("sync"))?;
+    Ok(store)
+}
+
+/// The identity that the segments carry, for a directory whose store file is gone or damaged.
+fn store_of_segments(filesystem: &dyn Filesystem, segments_dir: &Path) -> Result<Option<StoreId>, JournalError> {
+    for (_, path) in recovery::list_segments(filesystem, segments_dir)? {
+        let file = filesystem.open_read(&path).map_err(JournalError::failed(&path, "open"))?;
+        if let Found::Sealed(header, ..) | Found::Unsealed(header) = recovery::identify(&*file, &path, None)? {
+            return Ok(Some(header.store));
+        }
+    }
+    Ok(None)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,190 @@
+//! The keeper: one thread that makes segments before they are needed and seals them when they are full.
+//!
+//! A segment is allocated, gets its header, and is synced with its directory before it is handed out, so that no
+//! record is ever acknowledged in a file that a power cut can remove. Must never touch a segment that a writer holds.
+
+use super::JournalError;
+use super::format::{SEGMENT_HEADER_BYTES, SegmentHeader, TRAILER_BYTES, segment_file_name};
+use super::journal::Shared;
+use super::writer::OpenSegment;
+use crate::base::aligned::AlignedBytes;
+use crate::base::clock;
+use crate::base::limits::{BLOCK, round_up_to_block};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use std::io::IoSlice;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+/// Below this, a nearly full file system gets no smaller segment but a refusal. Bytes.
+const SEGMENT_BYTES_MIN: u64 = 4 << 20;
+
+enum Job {
+    Prepare { lane: u16, bytes: u64, reply: Sender<Result<OpenSegment, JournalError>> },
+    Seal(OpenSegment),
+    Stop,
+}
+
+/// The keeper's thread.
+pub(super) struct Keeper {
+    jobs: Sender<Job>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// One writer's access to the keeper: where its segments come from and go to.
+pub(super) struct Supply {
+    shared: Arc<Shared>,
+    jobs: Sender<Job>,
+    lane: u16,
+    segment_bytes: u64,
+    /// The spare that is being made or waits; only for writers that ask for one.
+    spare: Option<Receiver<Result<OpenSegment, JournalError>>>,
+    keeps_spare: bool,
+}
+
+impl Keeper {
+    pub(super) fn start(shared: Arc<Shared>) -> std::io::Result<Self> {
+        // Unbounded in type; in fact at most one prepare a lane and one seal for each segment filled.
+        let (jobs, inbox) = unbounded();
+        let thread = std::thread::Builder::new().name("keeper".into()).spawn(move || run(&shared, &inbox))?;
+        Ok(Self { jobs, thread: Some(thread) })
+    }
+
+    pub(super) fn supply(&self, shared: Arc<Shared>, lane: u16, segment_bytes: u64, keeps_spare: bool) -> Supply {
+        Supply { shared, jobs: self.jobs.clone(), lane, segment_bytes, spare: None, keeps_spare }
+    }
+
+    /// Finishes what was asked for and ends the thread.
+    pub(super) fn stop(&mut self) {
+        let _ = self.jobs.send(Job::Stop);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Supply {
+    /// A segment with room for a record of `bytes`: the spare if there is one, else a new one.
+    pub(super) fn next(&mut self, bytes: u64) -> Result<OpenSegment, JournalError> {
+        let wanted = self.segment_bytes.max(bytes + SEGMENT_HEADER_BYTES as u64);
+        let spare = self.spare.take().and_then(|spare| spare.recv().ok()).and_then(Result::ok);
+        let segment = match spare {
+            Some(spare) if spare.tail + bytes <= spare.allocated => spare,
+            other => {
+                if let Some(small) = other {
+                    self.retire(small);
+                }
+                create_segment(&self.shared, self.lane, wanted, bytes)?
+            }
+        };
+        if self.keeps_spare {
+            let (reply, spare) = bounded(1);
+            self.spare = Some(spare);
+            let _ = self.jobs.send(Job::Prepare { lane: self.lane, bytes: self.segment_bytes, reply });
+        }
+        Ok(segment)
+    }
+
+    /// Hands a segment over for sealing.
+    pub(super) fn retire(&self, segment: OpenSegment) {
+        let _ = self.jobs.send(Job::Seal(segment));
+    }
+}
+
+impl Drop for Supply {
+    fn drop(&mut self) {
+        if let Some(Ok(unused)) = self.spare.take().and_then(|spare| spare.recv().ok()) {
+            self.retire(unused);
+        }
+    }
+}
+
+fn run(shared: &Shared, inbox: &Receiver<Job>) {
+    while let Ok(job) = inbox.recv() {
+        match job {
+            Job::Prepare { lane, bytes, reply } => {
+                if let Err(unwanted) = reply.send(create_segment(shared, lane, bytes, SEGMENT_BYTES_MIN))
+                    && let Ok(segment) = unwanted.into_inner()
+                {
+                    seal_or_report(shared, segment);
+                }
+            }
+            Job::Seal(segment) => seal_or_report(shared, segment),
+            Job::Stop => return,
+        }
+    }
+}
+
+/// The records are durable whether or not the seal succeeds: an unsealed segment is scanned at the next start.
+fn seal_or_report(shared: &Shared, segment: OpenSegment) {
+    let path = segment.path.clone();
+    if let Err(error) = seal(shared, segment) {
+        shared.count_seal_failure();
+        tracing::error!(path = %path.display(), %error, "could not seal a segment: its records are safe and will be read again at the next start; check the disk");
+    }
+}
+
+/// Makes a segment of `wanted` bytes, or as much as fits, but with room for a record of `at_least`.
+pub(super) fn create_segment(
+    shared: &Shared,
+    lane: u16,
+    wanted: u64,
+    at_least: u64,
+) -> Result<OpenSegment, JournalError> {
+    let room = shared.room_for_segment()?;
+    let least = (at_least + SEGMENT_HEADER_BYTES as u64).next_multiple_of(BLOCK as u64);
+    let bytes = wanted.min(room).max(least) / BLOCK as u64 * BLOCK as u64;
+    if bytes > room || room < SEGMENT_BYTES_MIN.min(wanted) {
+        return Err(shared.no_space());
+    }
+    let number = shared.take_segment_number();
+    let header = SegmentHeader {
+        store: shared.store,
+        uuid: *uuid::Uuid::new_v4().as_bytes(),
+        number,
+        lane,
+        created_ns: clock::unix_ns(),
+    };
+    let path = shared.segments_dir.join(segment_file_name(number, lane));
+    let file = match shared.filesystem.create(&path, bytes) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::StorageFull => return Err(shared.no_space()),
+        Err(error) => return Err(JournalError::failed(&path, "create")(error)),
+    };
+    let mut block = AlignedBytes::zeroed(SEGMENT_HEADER_BYTES);
+    block.copy_from_slice(&header.encode());
+    file.write_all_at(&mut [IoSlice::new(&block)], 0).map_err(JournalError::failed(&path, "write"))?;
+    file.sync().map_err(JournalError::failed(&path, "sync"))?;
+    shared.sync_segments_dir()?;
+    let file: Arc<dyn super::SegmentFile> = Arc::from(file);
+    shared.register_open(&header, &path, &file, bytes);
+    Ok(OpenSegment::new(header, path, file, bytes))
+}
+
+/// Writes table and trailer, cuts the file behind them, syncs. A segment without records is removed instead.
+pub(super) fn seal(shared: &Shared, segment: OpenSegment) -> Result<(), JournalError> {
+    let OpenSegment { header, path, file, tail, table, mut trailer, .. } = segment;
+    if trailer.records == 0 {
+        drop(file);
+        shared.filesystem.remove(&path).map_err(JournalError::failed(&path, "remove"))?;
+        shared.forget(header.number);
+        return shared.sync_segments_dir();
+    }
+    trailer.table_offset = tail;
+    trailer.table_crc = crc32fast::hash(&table);
+    let table_bytes = round_up_to_block(table.len());
+    let mut footer = AlignedBytes::zeroed(table_bytes + TRAILER_BYTES);
+    footer[..table.len()].copy_from_slice(&table);
+    footer[table_bytes..].copy_from_slice(&trailer.encode(&header));
+    let end = tail + footer.len() as u64;
+    file.write_all_at(&mut [IoSlice::new(&footer)], tail).map_err(JournalError::failed(&path, "write"))?;
+    file.set_len(end).map_err(JournalError::failed(&path, "truncate"))?;
+    file.sync().map_err(JournalError::failed(&path, "sync"))?;
+    shared.register_sealed(header.number, trailer, end);
+    Ok(())
+}

@@ -1,0 +1,227 @@
+//! Recovery: what is done with the segments that an earlier process left, before the daemon listens.
+//!
+//! Sealed segments are taken by their trailer. Unsealed ones are scanned, synced, their torn tail copied to
+//! quarantine, and sealed; so that nothing rests on the page cache alone, and new data never follows a torn tail.
+//! Corruption of synced records is reported and left exactly as it is. A second recovery changes nothing.
+
+use super::JournalError;
+use super::filesystem::{Filesystem, SegmentFile};
+use super::format::{
+    BadSegmentHeader, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, StoreId, Trailer, parse_segment_file_name,
+};
+use super::journal::Shared;
+use super::keeper;
+use super::reader::{self, Scan};
+use super::writer::OpenSegment;
+use crate::base::aligned::AlignedBytes;
+use crate::base::limits::BLOCK;
+use crate::model::Sequence;
+use serde::Serialize;
+use std::io::IoSlice;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What recovery found and did.
+#[derive(Debug, Default, Serialize)]
+pub struct RecoveryReport {
+    /// Segments that were sealed already.
+    pub sealed_segments: u64,
+    /// Segments that were scanned and sealed now.
+    pub recovered_segments: u64,
+    /// Records in all segments.
+    pub records: u64,
+    /// Places that are not what was written.
+    pub damage: Vec<Damage>,
+}
+
+/// A place in a segment that is not what was written there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Damage {
+    /// The segment's file.
+    pub path: PathBuf,
+    /// Offset in bytes.
+    pub offset: u64,
+    /// Length in bytes.
+    pub len: u64,
+    /// What it means.
+    pub kind: DamageKind,
+}
+
+/// What damage means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DamageKind {
+    /// Was being written when the process or machine stopped; never acknowledged as durable.
+    Torn,
+    /// Had been synced: acknowledged data may be lost.
+    Corrupt,
+}
+
+pub(super) enum Found {
+    Sealed(SegmentHeader, Trailer, u64),
+    Unsealed(SegmentHeader),
+    /// Made, but never used: no header yet.
+    Blank,
+    HeaderDamaged(u64),
+}
+
+/// The segments of a directory: number, path; in order of their number.
+pub(super) fn list_segments(filesystem: &dyn Filesystem, dir: &Path) -> Result<Vec<(u64, PathBuf)>, JournalError> {
+    let names = filesystem.list(dir).map_err(JournalError::failed(dir, "list"))?;
+    let mut segments: Vec<(u64, PathBuf)> = names
+        .into_iter()
+        .filter_map(|name| parse_segment_file_name(&name).map(|(number, _)| (number, dir.join(name))))
+        .collect();
+    segments.sort();
+    Ok(segments)
+}
+
+/// Reads a segment's first and last block.
+pub(super) fn identify(file: &dyn SegmentFile, path: &Path, store: Option<StoreId>) -> Result<Found, JournalError> {
+    let read = JournalError::failed;
+    let mut block = [0; SEGMENT_HEADER_BYTES];
+    let filled = file.read_at(&mut block, 0).map_err(read(path, "read"))?;
+    let unusable = |problem: String| JournalError::Unusable { path: path.to_owned(), problem };
+    match SegmentHeader::decode(&block[..filled]) {
+        Ok(header) => {
+            if store.is_some_and(|store| store != header.store) {
+                return Err(unusable("belongs to another data directory: move it away".to_owned()));
+            }
+            let trailer = reader::read_trailer(file, &header).map_err(read(path, "read"))?;
+            let len = file.len().map_err(read(path, "read"))?;
+            Ok(trailer.map_or(Found::Unsealed(header), |trailer| Found::Sealed(header, trailer, len)))
+        }
+        Err(BadSegmentHeader::Damaged) => {
+            let len = file.len().map_err(read(path, "read"))?;
+            let blank = block.iter().all(|byte| *byte == 0)
+                && reader::scan(file, &BLANK, len).map_err(read(path, "read"))?.gaps.is_empty();
+            Ok(if blank { Found::Blank } else { Found::HeaderDamaged(len) })
+        }
+        Err(other) => Err(unusable(other.to_string())),
+    }
+}
+
+/// A header that no record belongs to: scanning with it lists everything that is not zero.
+const BLANK: SegmentHeader =
+    SegmentHeader { store: StoreId([0; 16]), uuid: [0; 16], number: 0, lane: 0, created_ns: 0 };
+
+/// Takes stock of all segments and leaves none unsealed.
+pub(super) fn recover(shared: &Shared) -> Result<RecoveryReport, JournalError> {
+    let mut report = RecoveryReport::default();
+    for (number, path) in list_segments(&*shared.filesystem, &shared.segments_dir)? {
+        shared.reserve_segment_number(number);
+        let file = shared.filesystem.open_write(&path).map_err(JournalError::failed(&path, "open"))?;
+        match identify(&*file, &path, Some(shared.store))? {
+            Found::Sealed(header, trailer, len) => {
+                report.sealed_segments += 1;
+                report.records += trailer.records;
+                shared.register_found(&header, &path, trailer, len);
+            }
+            Found::Unsealed(header) => {
+                report.recovered_segments += 1;
+                report.records += recover_unsealed(shared, header, &path, Arc::from(file), &mut report.damage)?;
+            }
+            Found::Blank => {
+                drop(file);
+                shared.filesystem.remove(&path).map_err(JournalError::failed(&path, "remove"))?;
+            }
+            Found::HeaderDamaged(len) => {
+                report.damage.push(Damage { path, offset: 0, len, kind: DamageKind::Corrupt });
+            }
+        }
+    }
+    shared.sync_segments_dir()?;
+    Ok(report)
+}
+
+/// Scans, syncs, quarantines and seals one segment; returns the number of its records.
+fn recover_unsealed(
+    shared: &Shared,
+    header: SegmentHeader,
+    path: &Path,
+    file: Arc<dyn SegmentFile>,
+    damage: &mut Vec<Damage>,
+) -> Result<u64, JournalError> {
+    file.sync().map_err(JournalError::failed(path, "sync"))?;
+    let len = file.len().map_err(JournalError::failed(path, "read"))?;
+    let scan = reader::scan(&*file, &header, len).map_err(JournalError::failed(path, "read"))?;
+    let verdict = judge(&*file, &scan).map_err(JournalError::failed(path, "read"))?;
+    for (offset, len, kind) in verdict.damage {
+        if kind == DamageKind::Torn {
+            quarantine(shared, path, &*file, offset, len)?;
+        }
+        damage.push(Damage { path: path.to_owned(), offset, len, kind });
+    }
+    let mut segment = OpenSegment::new(header, path.to_owned(), Arc::clone(&file), len);
+    for record in &verdict.records {
+        segment.note(record);
+        segment.tail = segment.tail.max(record.next_block());
+    }
+    // Corruption in the middle stays where it is; what follows the last good record is torn and in quarantine.
+    let records = segment.trailer.records;
+    shared.register_open(&segment.header, path, &file, len);
+    keeper::seal(shared, segment)?;
+    Ok(records)
+}
+
+pub(super) struct Verdict {
+    pub(super) records: Vec<RecordHeader>,
+    pub(super) damage: Vec<(u64, u64, DamageKind)>,
+}
+
+/// Tells torn from corrupt: what some later header vouches for as synced can not be torn.
+/// Payloads that nothing vouches for are checked against their CRC.
+pub(super) fn judge(file: &dyn SegmentFile, scan: &Scan) -> std::io::Result<Verdict> {
+    let vouched = scan.vouched();
+    let mut verdict = Verdict { records: Vec::with_capacity(scan.records.len()), damage: Vec::new() };
+    for record in &scan.records {
+        let holds = record.sequence <= vouched || reader::payload_crc(file, record)? == Some(record.payload_crc);
+        if holds {
+            verdict.records.push(*record);
+        } else {
+            verdict.damage.push((record.offset, record.next_block() - record.offset, DamageKind::Torn));
+        }
+    }
+    for (offset, len) in &scan.gaps {
+        let before = scan.records.iter().take_while(|record| record.offset < *offset).last();
+        let before = before.map_or(Sequence(0), |record| record.sequence);
+        let kind = if vouched > before { DamageKind::Corrupt } else { DamageKind::Torn };
+        verdict.damage.push((*offset, *len, kind));
+    }
+    Ok(verdict)
+}
+
+/// Copies a torn run to a file of its own, so that sealing may write over it.
+fn quarantine(shared: &Shared, path: &Path, file: &dyn SegmentFile, offset: u64, len: u64) -> Result<(), JournalError> {
+    let name = path.file_stem().unwrap_or_default().to_string_lossy();
+    let target = shared.quarantine_dir.join(format!("{name}-{offset:012x}.torn"));
+    let existing = shared.filesystem.list(&shared.quarantine_dir).map_err(JournalError::failed(&target, "list"))?;
+    if existing.iter().any(|existing| target.ends_with(existing)) {
+        shared.filesystem.remove(&target).map_err(JournalError::failed(&target, "remove"))?;
+    }
+    let copy = shared.filesystem.create(&target, len.next_multiple_of(BLOCK as u64));
+    let copy = match copy {
+        // A full disk must not keep the daemon from starting: the bytes were never acknowledged.
+        Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+            tracing::warn!(path = %path.display(), offset, len, "no space to copy a torn tail to quarantine: dropped");
+            return Ok(());
+        }
+        other => other.map_err(JournalError::failed(&target, "create"))?,
+    };
+    let mut step = AlignedBytes::zeroed(1 << 20);
+    let mut done = 0;
+    while done < len {
+        let whole = step.len().min(usize::try_from(len - done).unwrap_or(usize::MAX));
+        let filled = file.read_at(&mut step[..whole], offset + done).map_err(JournalError::failed(path, "read"))?;
+        if filled == 0 {
+            break;
+        }
+        let blocks = filled.next_multiple_of(BLOCK);
+        step[filled..blocks].fill(0);
+        copy.write_all_at(&mut [IoSlice::new(&step[..blocks])], done)
+            .map_err(JournalError::failed(&target, "write"))?;
+        done += filled as u64;
+    }
+    copy.sync().map_err(JournalError::failed(&target, "sync"))?;
+    shared.filesystem.sync_dir(&shared.quarantine_dir).map_err(JournalError::failed(&target, "sync"))
+}

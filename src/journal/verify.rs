@@ -1,0 +1,118 @@
+//! Re-reads every record of a data directory against its checksums, without changing a byte.
+//!
+//! May run beside a daemon: it takes no lock, opens for reading only, and judges a segment that is being written
+//! by what was synced when it looked.
+
+use super::JournalError;
+use super::filesystem::Filesystem;
+use super::format::RecordHeader;
+use super::reader::{self, StoredRecord};
+use super::recovery::{self, DamageKind, Found};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+/// A record or place that does not hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct VerifyProblem {
+    /// The segment's file.
+    pub path: PathBuf,
+    /// Offset in bytes.
+    pub offset: u64,
+    /// What does not hold.
+    pub problem: String,
+}
+
+/// What was read.
+#[derive(Debug, Default, Serialize)]
+pub struct VerifyReport {
+    /// Segments read.
+    pub segments: u64,
+    /// Of these, still being written, or left so by a crash.
+    pub unsealed_segments: u64,
+    /// Records read.
+    pub records: u64,
+    /// Payload bytes read and checked.
+    pub payload_bytes: u64,
+    /// Torn places: normal behind a crash, never acknowledged.
+    pub torn: u64,
+    /// What does not hold.
+    pub problems: Vec<VerifyProblem>,
+}
+
+/// Reads all segments of `data_dir`; gives each record that holds to `each`.
+///
+/// # Errors
+/// The directory or a file can not be read at all, or was written by a newer program.
+pub fn verify_segments(
+    data_dir: &Path,
+    filesystem: &dyn Filesystem,
+    each: &mut dyn FnMut(&StoredRecord),
+) -> Result<VerifyReport, JournalError> {
+    let mut report = VerifyReport::default();
+    let mut store = None;
+    for (_, path) in recovery::list_segments(filesystem, &data_dir.join("journal"))? {
+        let file = filesystem.open_read(&path).map_err(JournalError::failed(&path, "open"))?;
+        let failed = || JournalError::failed(&path, "read");
+        let problem = |offset, problem: &str| VerifyProblem { path: path.clone(), offset, problem: problem.to_owned() };
+        report.segments += 1;
+        let (header, records) = match recovery::identify(&*file, &path, store)? {
+            Found::Sealed(header, trailer, _) => {
+                let table = reader::read_table(&*file, &trailer).map_err(failed())?;
+                let scan = reader::scan(&*file, &header, trailer.table_offset).map_err(failed())?;
+                let verdict = recovery::judge(&*file, &scan).map_err(failed())?;
+                note_damage(&mut report, &problem, &verdict.damage);
+                if table.is_none() {
+                    report.problems.push(problem(trailer.table_offset, "the table of records is damaged"));
+                }
+                // A record that was torn when the segment was recovered is in the scan, but never in the table.
+                let listed = table.unwrap_or(verdict.records);
+                let missing = listed.iter().filter(|record| !holds(&scan.records, record));
+                let problems = missing.map(|record| problem(record.offset, "not a record: the header is damaged"));
+                report.problems.extend(problems.collect::<Vec<_>>());
+                (header, listed)
+            }
+            Found::Unsealed(header) => {
+                report.unsealed_segments += 1;
+                let len = file.len().map_err(failed())?;
+                let scan = reader::scan(&*file, &header, len).map_err(failed())?;
+                let verdict = recovery::judge(&*file, &scan).map_err(failed())?;
+                note_damage(&mut report, &problem, &verdict.damage);
+                (header, verdict.records)
+            }
+            Found::Blank => continue,
+            Found::HeaderDamaged(_) => {
+                report.problems.push(problem(0, "the segment header is damaged"));
+                continue;
+            }
+        };
+        store = Some(header.store);
+        for record in records {
+            report.records += 1;
+            report.payload_bytes += u64::from(record.payload_len);
+            if reader::payload_crc(&*file, &record).map_err(failed())? == Some(record.payload_crc) {
+                each(&StoredRecord { header: record, segment: header.number });
+            } else {
+                report.problems.push(problem(record.offset, "the payload does not match its CRC-32"));
+            }
+        }
+    }
+    Ok(report)
+}
+
+fn note_damage(
+    report: &mut VerifyReport,
+    problem: &dyn Fn(u64, &str) -> VerifyProblem,
+    damage: &[(u64, u64, DamageKind)],
+) {
+    for (offset, _, kind) in damage {
+        match kind {
+            DamageKind::Torn => report.torn += 1,
+            DamageKind::Corrupt => report.problems.push(problem(*offset, "not a record: the header is damaged")),
+        }
+    }
+}
+
+/// `records` in order of their offset, as a scan gives them.
+fn holds(records: &[RecordHeader], record: &RecordHeader) -> bool {
+    records.binary_search_by_key(&record.offset, |found| found.offset).is_ok_and(|n| records[n] == *record)
+}
