@@ -36,10 +36,6 @@ impl<T: Copy> Default for Slots<T> {
 }
 
 impl<T: Copy> Slots<T> {
-    pub fn get(&self, slot: u32) -> Option<T> {
-        self.values[slot as usize]
-    }
-
     /// Puts a value; returns what was there.
     pub fn put(&mut self, slot: u32, value: T) -> Option<T> {
         self.values[slot as usize].replace(value)

@@ -1,0 +1,20 @@
+//! The catalog: the domain's commands and queries over journal and index.
+//!
+//! Capture and everything else meet here and nowhere else. Owns the lanes (tiles), the control writer (all other
+//! facts), and the way a stored record becomes a fact. Must never acknowledge what the journal has not synced
+//! (invariant 1, at ack level `durable`).
+
+mod commands;
+mod content;
+mod crc;
+mod facts;
+mod frame;
+mod lane;
+mod verify;
+
+pub use commands::{Catalog, CatalogError, CatalogOptions, OpenedCatalog};
+pub use content::{ContentError, TileContent};
+pub use facts::{JournalFacts, fact_of_record};
+pub use frame::{FrameBuffer, ReceivedFrame};
+pub use lane::{Ack, AckSink, AckToken, ConflictPolicy, LaneOptions, LaneTile, Lanes, Outcome, Route};
+pub use verify::{HashBatch, PendingTile, Verdict, VerifiedTile, VerifyPolicy, verify};

@@ -1,0 +1,62 @@
+//! Logs on stderr: text for people, JSON for collectors. Level = what the operator must do about it.
+
+use std::str::FromStr;
+use tracing::level_filters::LevelFilter;
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One line of text an event.
+    Text,
+    /// One JSON object an event.
+    Json,
+}
+
+/// The least severe events that are logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogLevel(LevelFilter);
+
+impl FromStr for LogFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            other => Err(format!("\"{other}\" is no log format: text or json")),
+        }
+    }
+}
+
+impl FromStr for LogLevel {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "error" | "warn" | "info" | "debug" | "trace" | "off" => {
+                text.parse().map(LogLevel).map_err(|_| format!("\"{text}\" is no log level"))
+            }
+            other => Err(format!("\"{other}\" is no log level: off, error, warn, info, debug or trace")),
+        }
+    }
+}
+
+/// Starts logging to stderr. Once a process; a second call changes nothing.
+///
+/// The level holds for this program's events; the crates under it are heard from warnings on.
+pub fn start_logging(format: LogFormat, level: LogLevel) {
+    use tracing_subscriber::Layer;
+    use tracing_subscriber::filter::Targets;
+    use tracing_subscriber::layer::SubscriberExt;
+    use tracing_subscriber::util::SubscriberInitExt;
+    let filter = Targets::new().with_default(level.0.min(LevelFilter::WARN)).with_target("tilecatcher", level.0);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let started = match format {
+        LogFormat::Text => {
+            let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+            tracing_subscriber::registry().with(lines.with_ansi(ansi).with_filter(filter)).try_init()
+        }
+        LogFormat::Json => tracing_subscriber::registry().with(lines.json().with_filter(filter)).try_init(),
+    };
+    drop(started);
+}

@@ -1,0 +1,349 @@
+//! All metrics of the daemon, each named, explained and given its unit once, here. deploy/README.md lists them.
+//!
+//! Threads on the data path count into plain numbers and publish once per wake-up ([`LocalCounts`]); nothing here
+//! looks up a label per tile.
+
+use crate::model::Refusal;
+use prometheus::{
+    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+};
+
+/// How an accepted tile was accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoredAs {
+    /// The first content of its key.
+    New,
+    /// The content was there already.
+    Duplicate,
+    /// It replaced another content.
+    Replaced,
+}
+
+/// Why a capture connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The peer closed between frames.
+    Peer,
+    /// The peer closed inside a frame, or the connection broke.
+    Cut,
+    /// A frame above the limit.
+    Framing,
+    /// Too slow inside a frame.
+    Slow,
+    /// The peer does not read its answers.
+    Unread,
+    /// More connections than allowed.
+    Limit,
+    /// The daemon stops.
+    Stopping,
+}
+
+/// The daemon's metrics.
+pub struct Metrics {
+    registry: Registry,
+    stored: [IntCounter; 3],
+    refused: [IntCounter; Refusal::ALL.len()],
+    closed: [IntCounter; CloseReason::ALL.len()],
+    /// Connections on the capture port now.
+    pub connections: IntGauge,
+    /// Connections ever accepted.
+    pub connections_total: IntCounter,
+    /// Bytes read from the capture port.
+    pub received_bytes: IntCounter,
+    /// Bytes of tile payloads written to the journal.
+    pub stored_bytes: IntCounter,
+    /// Tiles outside the grid that the acquisition's log announces.
+    pub beyond_grid: IntCounter,
+    /// Answers whose peer was gone.
+    pub unanswered: IntCounter,
+    /// Last byte received to answer handed to the socket.
+    pub ack_seconds: Histogram,
+    /// One write of a group commit.
+    pub write_seconds: Histogram,
+    /// One sync of a group commit.
+    pub sync_seconds: Histogram,
+    /// Tiles in a group commit.
+    pub batch_tiles: Histogram,
+    /// Bytes in a group commit.
+    pub batch_bytes: Histogram,
+    /// Tiles waiting in the lanes' queues.
+    pub lane_queue_tiles: IntGauge,
+    /// Places in the lanes' queues.
+    pub lane_queue_limit_tiles: IntGauge,
+    /// Bytes in tile buffers.
+    pub buffer_bytes: IntGauge,
+    /// Limit of the tile buffers.
+    pub buffer_limit_bytes: IntGauge,
+    /// Connections that wait for a buffer.
+    pub buffer_waiters: IntGauge,
+    /// Tiles in the overlay that the index store does not hold yet.
+    pub index_lag_tiles: IntGauge,
+    /// 1 after the index store failed.
+    pub index_store_failed: IntGauge,
+    /// Seconds that opening or rebuilding the index took.
+    pub index_open_seconds: Gauge,
+    /// Segment files.
+    pub segments: IntGauge,
+    /// Bytes of segment files.
+    pub segment_bytes: IntGauge,
+    /// Free bytes of the data directory's file system.
+    pub disk_free_bytes: IntGauge,
+    /// Segments that could not be sealed.
+    pub seal_failures: IntGauge,
+    /// Torn places found at the start.
+    pub recovery_torn: IntGauge,
+    /// Corrupt places found at the start.
+    pub recovery_corrupt: IntGauge,
+    /// Tiles whose stored bytes did not match their checksum when read.
+    pub read_damaged: IntCounter,
+    http_requests: IntCounterVec,
+}
+
+/// Counts of one thread since it last published.
+#[derive(Default)]
+pub struct LocalCounts {
+    stored: [u64; 3],
+    refused: [u64; Refusal::ALL.len()],
+    /// Bytes read from sockets.
+    pub received_bytes: u64,
+    /// Bytes written to the journal.
+    pub stored_bytes: u64,
+    /// Tiles outside the announced grid.
+    pub beyond_grid: u64,
+    /// Answers whose peer was gone.
+    pub unanswered: u64,
+}
+
+impl StoredAs {
+    const ALL: [StoredAs; 3] = [Self::New, Self::Duplicate, Self::Replaced];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Duplicate => "duplicate",
+            Self::Replaced => "replaced",
+        }
+    }
+}
+
+impl CloseReason {
+    const ALL: [CloseReason; 7] =
+        [Self::Peer, Self::Cut, Self::Framing, Self::Slow, Self::Unread, Self::Limit, Self::Stopping];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Peer => "peer",
+            Self::Cut => "cut",
+            Self::Framing => "framing",
+            Self::Slow => "slow",
+            Self::Unread => "unread",
+            Self::Limit => "limit",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+impl LocalCounts {
+    /// Counts an accepted tile.
+    pub fn stored(&mut self, how: StoredAs) {
+        self.stored[how as usize] += 1;
+    }
+
+    /// Counts a refusal.
+    pub fn refused(&mut self, why: Refusal) {
+        let n = Refusal::ALL.iter().position(|refusal| *refusal == why).expect("ALL names every refusal");
+        self.refused[n] += 1;
+    }
+
+    /// Adds everything to the shared metrics and starts again from 0.
+    pub fn publish(&mut self, metrics: &Metrics) {
+        let counts = std::mem::take(self);
+        let pairs = metrics.stored.iter().zip(counts.stored).chain(metrics.refused.iter().zip(counts.refused));
+        for (counter, n) in pairs.filter(|(_, n)| *n > 0) {
+            counter.inc_by(n);
+        }
+        metrics.received_bytes.inc_by(counts.received_bytes);
+        metrics.stored_bytes.inc_by(counts.stored_bytes);
+        metrics.beyond_grid.inc_by(counts.beyond_grid);
+        metrics.unanswered.inc_by(counts.unanswered);
+    }
+}
+
+/// Makes metrics and registers them.
+struct Maker {
+    registry: Registry,
+}
+
+const KEEP: &str = "metric names and label values are constants, each registered once";
+
+impl Maker {
+    fn name(name: &str) -> String {
+        format!("tilecatcher_{name}")
+    }
+
+    fn counter(&self, name: &str, help: &str) -> IntCounter {
+        let counter = IntCounter::new(Self::name(name), help).expect(KEEP);
+        self.registry.register(Box::new(counter.clone())).expect(KEEP);
+        counter
+    }
+
+    fn counters(&self, name: &str, help: &str, label: &str) -> IntCounterVec {
+        let counters = IntCounterVec::new(Opts::new(Self::name(name), help), &[label]).expect(KEEP);
+        self.registry.register(Box::new(counters.clone())).expect(KEEP);
+        counters
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        let gauge = IntGauge::new(Self::name(name), help).expect(KEEP);
+        self.registry.register(Box::new(gauge.clone())).expect(KEEP);
+        gauge
+    }
+
+    fn gauge_f(&self, name: &str, help: &str) -> Gauge {
+        let gauge = Gauge::new(Self::name(name), help).expect(KEEP);
+        self.registry.register(Box::new(gauge.clone())).expect(KEEP);
+        gauge
+    }
+
+    fn histogram(&self, name: &str, help: &str, buckets: Vec<f64>) -> Histogram {
+        let histogram = Histogram::with_opts(HistogramOpts::new(Self::name(name), help).buckets(buckets)).expect(KEEP);
+        self.registry.register(Box::new(histogram.clone())).expect(KEEP);
+        histogram
+    }
+}
+
+/// Seconds from 50 us to 26 s, each bound twice the one before.
+fn latency_buckets() -> Vec<f64> {
+    prometheus::exponential_buckets(50e-6, 2.0, 20).expect(KEEP)
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// All metrics at 0.
+    #[must_use]
+    pub fn new() -> Self {
+        let make = Maker { registry: Registry::new() };
+        let stored = make.counters("tiles_stored_total", "Tiles accepted, by what they were", "as");
+        let refused = make.counters("tiles_refused_total", "Requests refused, by reason", "reason");
+        let closed = make.counters("connections_closed_total", "Capture connections ended, by reason", "reason");
+        Self {
+            stored: StoredAs::ALL.map(|how| stored.with_label_values(&[how.name()])),
+            refused: Refusal::ALL.map(|why| refused.with_label_values(&[why.name()])),
+            closed: CloseReason::ALL.map(|why| closed.with_label_values(&[why.name()])),
+            connections: make.gauge("connections", "Connections on the capture port now"),
+            connections_total: make.counter("connections_total", "Connections accepted on the capture port"),
+            received_bytes: make.counter("received_bytes_total", "Bytes read from capture connections"),
+            stored_bytes: make.counter("stored_bytes_total", "Bytes of tile payloads written to the journal"),
+            beyond_grid: make.counter("tiles_beyond_grid_total", "Tiles outside the grid that the log announces"),
+            unanswered: make.counter("answers_undelivered_total", "Answers whose peer had gone"),
+            ack_seconds: make.histogram(
+                "ack_seconds",
+                "Last byte of a tile received to its answer handed to the socket, seconds",
+                latency_buckets(),
+            ),
+            write_seconds: make.histogram(
+                "journal_write_seconds",
+                "Writing the records of one group commit, seconds",
+                latency_buckets(),
+            ),
+            sync_seconds: make.histogram(
+                "journal_sync_seconds",
+                "Syncing one group commit, seconds",
+                latency_buckets(),
+            ),
+            batch_tiles: make.histogram(
+                "batch_tiles",
+                "Tiles in one group commit",
+                prometheus::exponential_buckets(1.0, 2.0, 10).expect(KEEP),
+            ),
+            batch_bytes: make.histogram(
+                "batch_bytes",
+                "Bytes in one group commit",
+                prometheus::exponential_buckets(65536.0, 2.0, 12).expect(KEEP),
+            ),
+            lane_queue_tiles: make.gauge("lane_queue_tiles", "Tiles waiting to be written"),
+            lane_queue_limit_tiles: make.gauge("lane_queue_limit_tiles", "Places for tiles waiting to be written"),
+            buffer_bytes: make.gauge("buffer_bytes", "Bytes in tile buffers"),
+            buffer_limit_bytes: make.gauge("buffer_limit_bytes", "Limit of the tile buffers, bytes"),
+            buffer_waiters: make.gauge("buffer_waiters", "Connections that wait for a tile buffer"),
+            index_lag_tiles: make.gauge("index_lag_tiles", "Stored tiles that the index store does not hold yet"),
+            index_store_failed: make.gauge("index_store_failed", "1 after the index store failed, until a restart"),
+            index_open_seconds: make.gauge_f("index_open_seconds", "Opening the index at the start, seconds"),
+            segments: make.gauge("journal_segments", "Segment files of the journal"),
+            segment_bytes: make.gauge("journal_bytes", "Bytes of the journal's segment files, as allocated"),
+            disk_free_bytes: make.gauge("disk_free_bytes", "Free bytes of the data directory's file system"),
+            seal_failures: make.gauge("journal_seal_failures", "Segments that could not be sealed since the start"),
+            recovery_torn: make.gauge("recovery_torn", "Torn places that the last start found and set aside"),
+            recovery_corrupt: make.gauge("recovery_corrupt", "Corrupt places that the last start found"),
+            read_damaged: make.counter("read_damaged_total", "Tiles read whose bytes did not match their checksum"),
+            http_requests: make.counters("http_requests_total", "Requests to the HTTP port, by status", "status"),
+            registry: make.registry,
+        }
+    }
+
+    /// Counts the end of a connection.
+    pub fn connection_closed(&self, why: CloseReason) {
+        self.closed[why as usize].inc();
+    }
+
+    /// Sets a gauge, at most to what it can show.
+    pub fn set(gauge: &IntGauge, value: usize) {
+        gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+    }
+
+    /// Counts an HTTP request by its status.
+    pub fn http_request(&self, status: u16) {
+        self.http_requests.with_label_values(&[&status.to_string()]).inc();
+    }
+
+    /// Tiles accepted so far, however.
+    #[must_use]
+    pub fn tiles_accepted(&self) -> u64 {
+        self.stored.iter().map(IntCounter::get).sum()
+    }
+
+    /// Adds the process' own figures (memory, descriptors, CPU) as the prometheus crate names them.
+    pub fn add_process_metrics(&self) {
+        let process = prometheus::process_collector::ProcessCollector::for_self();
+        let _ = self.registry.register(Box::new(process));
+    }
+
+    /// The text exposition format, version 0.0.4.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = Vec::new();
+        let encoded = TextEncoder::new().encode(&self.registry.gather(), &mut text);
+        encoded.map(|()| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn local_counts_reach_the_page_once() {
+        let metrics = Metrics::new();
+        let mut counts = LocalCounts { received_bytes: 10, ..LocalCounts::default() };
+        counts.stored(StoredAs::Duplicate);
+        counts.refused(Refusal::BadKey);
+        counts.publish(&metrics);
+        counts.publish(&metrics);
+        metrics.connection_closed(CloseReason::Slow);
+        let page = metrics.render();
+        for line in [
+            "tilecatcher_tiles_stored_total{as=\"duplicate\"} 1",
+            "tilecatcher_tiles_stored_total{as=\"new\"} 0",
+            "tilecatcher_tiles_refused_total{reason=\"bad_key\"} 1",
+            "tilecatcher_received_bytes_total 10",
+            "tilecatcher_connections_closed_total{reason=\"slow\"} 1",
+        ] {
+            assert!(page.lines().any(|found| found == line), "{line} is missing from\n{page}");
+        }
+    }
+}
