@@ -68,10 +68,10 @@ impl VerifiedTile {
 }
 
 impl PendingTile {
-    /// The tile's acquisition.
+    /// The tile's key.
     #[must_use]
-    pub fn acq(&self) -> AcqId {
-        self.0.key.acq
+    pub fn key(&self) -> TileKey {
+        self.0.key
     }
 
     /// When its last byte arrived.

@@ -1,0 +1,600 @@
+//! Reactors: threads that wait for readiness and drive connections. The first one also accepts.
+//!
+//! Each connection belongs to one reactor for its life. A connection that can not go on (no buffer, no room in a
+//! lane, too much in flight) is left alone until a message says that it can: mio's events are edges, so whoever was
+//! parked is driven from an explicit list, never from a hoped-for event.
+
+use super::connection::{Connection, Step};
+use super::hasher::{HashJob, Hashers};
+use super::inbox::{Inbox, Message};
+use crate::base::limits::READ_TURN;
+use crate::base::pool::{BufferWaiter, Reserved};
+use crate::catalog::{
+    Ack, AckSink, AckToken, Catalog, FrameBuffer, LaneTile, Lanes, Outcome, ReceivedFrame, Route, Verdict,
+    VerifyPolicy, verify,
+};
+use crate::model::{AcqId, GridShape, Pressure, Refusal, TileId, TileKey};
+use crate::telemetry::{CloseReason, LocalCounts, Metrics};
+use crate::wire::Response;
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Token, Waker};
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+const LISTENER: Token = Token(usize::MAX - 1);
+const WAKER: Token = Token(usize::MAX);
+/// Time between looks at slow and silent connections.
+const TICK: Duration = Duration::from_secs(1);
+/// Time for which accepting rests after the process ran out of descriptors.
+const ACCEPT_REST: Duration = Duration::from_millis(200);
+
+/// How the capture port works.
+#[derive(Clone, Copy, Debug)]
+pub struct IngestOptions {
+    /// Where to listen.
+    pub address: SocketAddr,
+    /// Number of reactor threads.
+    pub reactors: usize,
+    /// Number of hasher threads.
+    pub hashers: usize,
+    /// Longest frame, bytes.
+    pub frame_bytes_max: usize,
+    /// Most connections.
+    pub connections_max: usize,
+    /// Most unanswered requests on one connection.
+    pub in_flight_max: usize,
+    /// Most buffer bytes of unanswered requests on one connection.
+    pub connection_bytes_max: usize,
+    /// Refuse tiles without a checksum.
+    pub require_checksum: bool,
+    /// Accept tiles of acquisitions that were never started.
+    pub accept_unknown: bool,
+    /// Bytes/s below which a sender inside a frame is slow.
+    pub slow_rate: usize,
+    /// Time that a frame may take at any rate.
+    pub slow_grace: Duration,
+    /// Time that a peer may leave its answers unread.
+    pub unread_max: Duration,
+    /// Time for frames that have begun when the daemon stops.
+    pub stop_time: Duration,
+}
+
+/// The capture port can not be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("capture port {address}: {source}; choose another with --capture, or stop what uses it")]
+pub struct IngestError {
+    /// The address.
+    pub address: SocketAddr,
+    /// The operating system's answer.
+    pub source: io::Error,
+}
+
+/// The running capture port.
+pub struct Capture {
+    address: SocketAddr,
+    inboxes: Vec<Arc<Inbox>>,
+    reactors: Vec<JoinHandle<()>>,
+    hashers: Vec<JoinHandle<()>>,
+}
+
+struct Reactor {
+    poll: Poll,
+    inbox: Arc<Inbox>,
+    listener: Option<TcpListener>,
+    /// All reactors' inboxes, for handing out connections.
+    peers: Vec<Arc<Inbox>>,
+    accept_again: Option<Instant>,
+    options: IngestOptions,
+    catalog: Arc<Catalog>,
+    metrics: Arc<Metrics>,
+    lanes: Lanes,
+    hashers: Hashers,
+    connections: Vec<Place>,
+    free: Vec<usize>,
+    /// Connections that want another turn.
+    turns: VecDeque<usize>,
+    /// Connections that hold a tile for a full lane.
+    parked: Vec<usize>,
+    /// Connections whose answers are to be sent at the end of this wake-up.
+    answered: Vec<usize>,
+    known: KnownAcquisitions,
+    pressures: Pressures,
+    counts: LocalCounts,
+    stop_at: Option<Instant>,
+}
+
+/// A place for a connection; the generation tells a later tenant from an earlier one.
+#[derive(Default)]
+struct Place {
+    connection: Option<Connection>,
+    generation: u32,
+}
+
+/// Acquisitions that this reactor has found started, with their grids. Emptied when acquisitions change.
+#[derive(Default)]
+struct KnownAcquisitions {
+    generation: u64,
+    grids: HashMap<AcqId, GridShape>,
+}
+
+impl Capture {
+    /// Binds the port and starts reactors and hashers.
+    ///
+    /// # Errors
+    /// The port can not be bound, a thread not started.
+    pub fn start(options: IngestOptions, catalog: &Arc<Catalog>, lanes: &Lanes) -> Result<Self, IngestError> {
+        Self::try_start(options, catalog, lanes).map_err(|source| IngestError { address: options.address, source })
+    }
+
+    fn try_start(options: IngestOptions, catalog: &Arc<Catalog>, lanes: &Lanes) -> io::Result<Self> {
+        let mut listener = TcpListener::bind(options.address)?;
+        let address = listener.local_addr()?;
+        let metrics = catalog.metrics();
+        let (hashers, hasher_threads) = Hashers::start(options.hashers, lanes, metrics)?;
+        let polls = (0..options.reactors.max(1)).map(|_| Poll::new()).collect::<io::Result<Vec<Poll>>>()?;
+        let inboxes = polls
+            .iter()
+            .map(|poll| Ok(Arc::new(Inbox::new(Waker::new(poll.registry(), WAKER)?))))
+            .collect::<io::Result<Vec<Arc<Inbox>>>>()?;
+        polls[0].registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+        let mut listener = Some(listener);
+        let mut reactors = Vec::new();
+        for (n, poll) in polls.into_iter().enumerate() {
+            let reactor = Reactor {
+                poll,
+                inbox: Arc::clone(&inboxes[n]),
+                listener: listener.take(),
+                peers: inboxes.clone(),
+                accept_again: None,
+                options,
+                catalog: Arc::clone(catalog),
+                metrics: Arc::clone(metrics),
+                lanes: lanes.clone(),
+                hashers: hashers.clone(),
+                connections: Vec::new(),
+                free: Vec::new(),
+                turns: VecDeque::new(),
+                parked: Vec::new(),
+                answered: Vec::new(),
+                known: KnownAcquisitions::default(),
+                pressures: Pressures::default(),
+                counts: LocalCounts::default(),
+                stop_at: None,
+            };
+            reactors.push(std::thread::Builder::new().name(format!("reactor-{n}")).spawn(move || reactor.run())?);
+        }
+        Ok(Self { address, inboxes, reactors, hashers: hasher_threads })
+    }
+
+    /// The bound address.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops accepting, lets begun frames end within the configured time, answers what is in flight, closes.
+    pub fn stop(self) {
+        for inbox in &self.inboxes {
+            inbox.send(Message::Stop);
+        }
+        for thread in self.reactors.into_iter().chain(self.hashers) {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Reactor {
+    fn run(mut self) {
+        let mut events = Events::with_capacity(1024);
+        let mut ticked = Instant::now();
+        while !self.has_stopped() {
+            let wait = if self.turns.is_empty() { self.patience() } else { Duration::ZERO };
+            if let Err(error) = self.poll.poll(&mut events, Some(wait))
+                && error.kind() != io::ErrorKind::Interrupted
+            {
+                tracing::error!(%error, "the capture port's poll failed");
+                return;
+            }
+            for event in &events {
+                self.on_event(event);
+            }
+            self.pressures = self.read_pressures();
+            self.read_inbox();
+            for _ in 0..self.turns.len() {
+                if let Some(n) = self.turns.pop_front() {
+                    if let Some(connection) = self.connections[n].connection.as_mut() {
+                        connection.queued = false;
+                    }
+                    self.drive(n);
+                }
+            }
+            self.send_answers();
+            if ticked.elapsed() >= TICK {
+                ticked = Instant::now();
+                self.tick();
+            }
+            self.counts.publish(&self.metrics);
+        }
+        self.close_all();
+    }
+
+    fn on_event(&mut self, event: &mio::event::Event) {
+        match event.token() {
+            LISTENER => self.accept(),
+            WAKER => {}
+            Token(n) => {
+                if event.is_writable() {
+                    self.answered.push(n);
+                }
+                if event.is_readable() || event.is_read_closed() || event.is_error() {
+                    if let Some(connection) = self.connections[n].connection.as_mut()
+                        && (event.is_read_closed() || event.is_error())
+                    {
+                        connection.note_half_closed();
+                    }
+                    self.drive(n);
+                }
+            }
+        }
+    }
+
+    fn patience(&self) -> Duration {
+        let soonest = [self.accept_again, self.stop_at].into_iter().flatten().min();
+        soonest.map_or(TICK, |at| at.saturating_duration_since(Instant::now()).min(TICK))
+    }
+
+    fn accept(&mut self) {
+        let Some(listener) = &self.listener else { return };
+        loop {
+            match listener.accept() {
+                Ok((stream, _)) => self.hand_out(stream),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if is_out_of_descriptors(&error) => {
+                    tracing::warn!(%error, "can not accept a capture connection: raise LimitNOFILE or close some");
+                    self.accept_again = Some(Instant::now() + ACCEPT_REST);
+                    return;
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Gives the connection to the reactor with the fewest.
+    fn hand_out(&self, stream: TcpStream) {
+        self.metrics.connections_total.inc();
+        let load = |inbox: &Arc<Inbox>| inbox.load.load(Ordering::Relaxed);
+        if self.peers.iter().map(load).sum::<usize>() >= self.options.connections_max {
+            self.metrics.connection_closed(CloseReason::Limit);
+            return;
+        }
+        if let Some(inbox) = self.peers.iter().min_by_key(|inbox| load(inbox)) {
+            inbox.load.fetch_add(1, Ordering::Relaxed);
+            self.metrics.connections.inc();
+            inbox.send(Message::Connection(stream));
+        }
+    }
+
+    fn read_inbox(&mut self) {
+        let inbox = Arc::clone(&self.inbox);
+        for message in inbox.open() {
+            match message {
+                Message::Connection(stream) => self.adopt(stream),
+                Message::Ack(ack) => self.on_ack(ack),
+                Message::Buffer { ticket, buffer } => {
+                    if let Some((n, connection)) = self.tenant(ticket)
+                        && connection.waits_for_buffer()
+                    {
+                        connection.give_buffer(buffer);
+                        self.drive(n);
+                    }
+                }
+                Message::LaneRoom => {
+                    for n in std::mem::take(&mut self.parked) {
+                        self.retry_parked(n);
+                    }
+                }
+                Message::Stop => self.begin_stop(),
+            }
+        }
+        if self.accept_again.is_some_and(|at| Instant::now() >= at) {
+            self.accept_again = None;
+            self.accept();
+        }
+    }
+
+    fn adopt(&mut self, mut stream: TcpStream) {
+        let n = self.free.pop().unwrap_or_else(|| {
+            self.connections.push(Place::default());
+            self.connections.len() - 1
+        });
+        let _ = stream.set_nodelay(true);
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if self.stop_at.is_some() || self.poll.registry().register(&mut stream, Token(n), interest).is_err() {
+            self.free.push(n);
+            return self.count_closed(CloseReason::Stopping);
+        }
+        self.connections[n].connection = Some(Connection::new(stream));
+        self.drive(n);
+    }
+
+    /// Lets a connection go on as far as it can.
+    fn drive(&mut self, n: usize) {
+        let (window, bytes_max) = (self.options.in_flight_max, self.options.connection_bytes_max);
+        let mut turn = READ_TURN;
+        if let Some(connection) = self.connections[n].connection.as_mut() {
+            connection.rearm();
+        }
+        loop {
+            let Some(connection) = self.connections[n].connection.as_mut() else { return };
+            let step = connection.advance(window, bytes_max, &mut turn);
+            self.counts.received_bytes += std::mem::take(&mut connection.received_bytes);
+            match step {
+                Step::Readable | Step::Answers | Step::Lane => return self.close_if_finished(n),
+                Step::Turn => {
+                    if !std::mem::replace(&mut connection.queued, true) {
+                        self.turns.push_back(n);
+                    }
+                    return;
+                }
+                Step::Buffer(len) => {
+                    if !self.provide_buffer(n, len) {
+                        return;
+                    }
+                }
+                Step::Frame(frame) => self.on_frame(n, frame),
+                Step::Ended => return self.close_if_finished(n),
+                Step::Broken => return self.close(n, CloseReason::Cut),
+            }
+        }
+    }
+
+    /// Gets the buffer for a frame, or refuses the frame. False: the connection waits.
+    fn provide_buffer(&mut self, n: usize, len: u32) -> bool {
+        let bytes = FrameBuffer::buffer_bytes(len as usize);
+        let ticket = self.ticket(n);
+        let Some(connection) = self.connections[n].connection.as_mut() else { return false };
+        if len == 0 {
+            connection.skip_empty_frame();
+            self.refuse_now(n, AcqId(0), Refusal::EmptyFrame);
+            return true;
+        }
+        let waiter: Arc<dyn BufferWaiter> = Arc::clone(&self.inbox) as Arc<dyn BufferWaiter>;
+        let reserved = (len as usize <= self.options.frame_bytes_max)
+            .then(|| self.catalog.pool().reserve_or_wait(bytes, ticket, &waiter))
+            .flatten();
+        match reserved {
+            Some(Reserved::Now(buffer)) => {
+                connection.give_buffer(buffer);
+                true
+            }
+            Some(Reserved::Later) => false,
+            None => {
+                connection.drain();
+                self.refuse_now(n, AcqId(0), Refusal::TooLarge);
+                true
+            }
+        }
+    }
+
+    fn on_frame(&mut self, n: usize, frame: ReceivedFrame) {
+        let policy = VerifyPolicy { require_checksum: self.options.require_checksum };
+        let bytes = FrameBuffer::buffer_bytes(frame.bytes().len());
+        let (known, index, accept_unknown) = (&mut self.known, self.catalog.index(), self.options.accept_unknown);
+        let verdict = verify(frame, policy, &mut |acq| accept_unknown || known.contains(acq, index));
+        let ticket = self.ticket(n);
+        let Some(connection) = self.connections[n].connection.as_mut() else { return };
+        match verdict {
+            Verdict::Refused(acq, refusal) => self.refuse_now(n, acq, refusal),
+            Verdict::Pending(tile) => {
+                let slot = connection.open_slot(tile.received_at(), bytes);
+                let token = AckToken { connection: ticket, slot };
+                self.counts.beyond_grid += u64::from(self.known.is_beyond_grid(tile.key()));
+                self.hashers.hash(HashJob { tile, token, sink: Arc::clone(&self.inbox) as Arc<dyn AckSink> });
+            }
+            Verdict::Verified(tile) => {
+                let slot = connection.open_slot(tile.received_at(), bytes);
+                let token = AckToken { connection: ticket, slot };
+                self.counts.beyond_grid += u64::from(self.known.is_beyond_grid(tile.key()));
+                let sink = Arc::clone(&self.inbox) as Arc<dyn AckSink>;
+                self.route(n, LaneTile { tile, token, sink });
+            }
+        }
+    }
+
+    fn route(&mut self, n: usize, tile: LaneTile) {
+        if let Route::Full(tile) = self.lanes.route(tile)
+            && let Some(connection) = self.connections[n].connection.as_mut()
+        {
+            connection.park(tile);
+            self.parked.push(n);
+        }
+    }
+
+    fn retry_parked(&mut self, n: usize) {
+        let tile = self.connections[n].connection.as_mut().and_then(Connection::unpark);
+        if let Some(tile) = tile {
+            self.route(n, *tile);
+            self.drive(n);
+        }
+    }
+
+    fn on_ack(&mut self, ack: Ack) {
+        let response = response(ack.acq, ack.outcome, self.pressures);
+        match self.tenant(ack.token.connection) {
+            Some((n, connection)) => {
+                connection.answer(ack.token.slot, response);
+                self.answered.push(n);
+            }
+            None => self.counts.unanswered += 1,
+        }
+    }
+
+    fn refuse_now(&mut self, n: usize, acq: AcqId, refusal: Refusal) {
+        self.counts.refused(refusal);
+        let response = response(acq, Outcome::Refused(refusal), self.pressures);
+        if let Some(connection) = self.connections[n].connection.as_mut() {
+            let slot = connection.open_slot(Instant::now(), 0);
+            connection.answer(slot, response);
+            self.answered.push(n);
+        }
+    }
+
+    /// Sends what has become answerable in this wake-up, and lets connections read on that waited for it.
+    fn send_answers(&mut self) {
+        while !self.answered.is_empty() {
+            let mut answered = std::mem::take(&mut self.answered);
+            answered.sort_unstable();
+            answered.dedup();
+            for n in answered {
+                let Some(connection) = self.connections[n].connection.as_mut() else { continue };
+                let ages = &self.metrics.ack_seconds;
+                match connection.send_answers(|age| ages.observe(age.as_secs_f64())) {
+                    Ok(()) => self.drive(n),
+                    Err(_) => self.close(n, CloseReason::Cut),
+                }
+            }
+        }
+    }
+
+    /// Once a wake-up: what all answers of it say.
+    fn read_pressures(&self) -> Pressures {
+        let (waiting, places) = self.lanes.fill();
+        let pool = self.catalog.pool();
+        Pressures {
+            tile_queue: self.catalog.index_pressure(),
+            content_queue: Pressure::of(waiting, places).max(Pressure::of(pool.used(), pool.capacity())),
+        }
+    }
+
+    /// Looks after slow, silent and finished connections.
+    fn tick(&mut self) {
+        let contended = self.catalog.pool().waiting() > 0;
+        // While others wait for memory, a slow sender gets less time.
+        let grace = if contended { self.options.slow_grace / 6 } else { self.options.slow_grace };
+        let window = (self.options.slow_grace / 3).min(grace);
+        for n in 0..self.connections.len() {
+            let Some(connection) = self.connections[n].connection.as_mut() else { continue };
+            if connection.unread_for() > self.options.unread_max {
+                self.close(n, CloseReason::Unread);
+            } else if connection.is_slow(grace, window, self.options.slow_rate) {
+                tracing::debug!(connection = n, "closed: slower than the configured rate inside a frame");
+                self.close(n, CloseReason::Slow);
+            } else if connection.has_drained() {
+                self.close(n, CloseReason::Framing);
+            }
+        }
+        let (waiting, places) = self.lanes.fill();
+        Metrics::set(&self.metrics.lane_queue_tiles, waiting);
+        Metrics::set(&self.metrics.lane_queue_limit_tiles, places);
+    }
+
+    /// Closes a connection that has ended and been answered; until then what is in flight is waited for.
+    fn close_if_finished(&mut self, n: usize) {
+        let Some(connection) = self.connections[n].connection.as_mut() else { return };
+        if connection.is_finished() {
+            let why = if self.stop_at.is_some() { CloseReason::Stopping } else { connection.end_reason() };
+            self.close(n, why);
+        }
+    }
+
+    fn close(&mut self, n: usize, why: CloseReason) {
+        let place = &mut self.connections[n];
+        if let Some(mut connection) = place.connection.take() {
+            place.generation = place.generation.wrapping_add(1);
+            self.counts.unanswered += connection.unanswered() as u64;
+            let _ = self.poll.registry().deregister(connection.stream());
+            self.free.push(n);
+            self.count_closed(why);
+        }
+    }
+
+    fn count_closed(&self, why: CloseReason) {
+        self.inbox.load.fetch_sub(1, Ordering::Relaxed);
+        self.metrics.connections.dec();
+        self.metrics.connection_closed(why);
+    }
+
+    fn begin_stop(&mut self) {
+        self.stop_at = Some(Instant::now() + self.options.stop_time);
+        if let Some(mut listener) = self.listener.take() {
+            let _ = self.poll.registry().deregister(&mut listener);
+        }
+        for n in 0..self.connections.len() {
+            if let Some(connection) = self.connections[n].connection.as_mut() {
+                connection.stop();
+                self.drive(n);
+            }
+        }
+    }
+
+    fn has_stopped(&self) -> bool {
+        let Some(stop_at) = self.stop_at else { return false };
+        Instant::now() >= stop_at || self.connections.iter().all(|place| place.connection.is_none())
+    }
+
+    fn close_all(&mut self) {
+        for n in 0..self.connections.len() {
+            self.close(n, CloseReason::Stopping);
+        }
+        self.counts.publish(&self.metrics);
+    }
+
+    /// Names a connection for other threads.
+    fn ticket(&self, n: usize) -> u64 {
+        (u64::from(self.connections[n].generation) << 32) | n as u64
+    }
+
+    /// The connection of a ticket, if it is still there.
+    fn tenant(&mut self, ticket: u64) -> Option<(usize, &mut Connection)> {
+        let n = usize::try_from(ticket & u64::from(u32::MAX)).ok()?;
+        let place = self.connections.get_mut(n)?;
+        let same = u64::from(place.generation) == ticket >> 32;
+        place.connection.as_mut().filter(|_| same).map(|connection| (n, connection))
+    }
+}
+
+#[derive(Clone, Copy, Default)]
+struct Pressures {
+    tile_queue: Pressure,
+    content_queue: Pressure,
+}
+
+fn response(acq: AcqId, outcome: Outcome, pressure: Pressures) -> Response {
+    let Pressures { tile_queue, content_queue } = pressure;
+    let (tile, status, system) = match outcome {
+        Outcome::Accepted(tile) => (tile, 0, tile_queue.max(content_queue)),
+        Outcome::Refused(refusal) => (TileId::NONE, refusal.status(), Pressure::Red),
+    };
+    Response { acq: acq.0, tile, status, system, tile_queue, content_queue }
+}
+
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    // EMFILE, ENFILE, ENOBUFS, ENOMEM
+    matches!(error.raw_os_error(), Some(24 | 23 | 105 | 12))
+}
+
+impl KnownAcquisitions {
+    fn contains(&mut self, acq: AcqId, index: &crate::index::Index) -> bool {
+        let generation = index.acquisitions_generation();
+        if generation != self.generation {
+            (self.generation, self.grids) = (generation, HashMap::new());
+        }
+        if self.grids.contains_key(&acq) {
+            return true;
+        }
+        let Some(started) = index.acquisition(acq).and_then(|view| view.started) else { return false };
+        self.grids.insert(acq, started.facts.grid());
+        true
+    }
+
+    fn is_beyond_grid(&self, key: TileKey) -> bool {
+        self.grids
+            .get(&key.acq)
+            .is_some_and(|grid| grid.cols > 0 && grid.rows > 0 && (key.col >= grid.cols || key.row >= grid.rows))
+    }
+}
