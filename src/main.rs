@@ -1,1 +1,7 @@
-fn main() {}
+//! The `tilecatcher` program: everything is in the library, see its front page.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tilecatcher::cli::main()
+}

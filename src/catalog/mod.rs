@@ -13,8 +13,9 @@ mod lane;
 mod verify;
 
 pub use commands::{Catalog, CatalogError, CatalogOptions, OpenedCatalog};
+pub(crate) use commands::{lock_directory, open_journal};
 pub use content::{ContentError, TileContent};
-pub use facts::{JournalFacts, fact_of_record};
+pub use facts::{JournalFacts, fact_of_record, tile_entry};
 pub use frame::{FrameBuffer, ReceivedFrame};
 pub use lane::{Ack, AckSink, AckToken, ConflictPolicy, LaneOptions, LaneTile, Lanes, Outcome, Route};
 pub use verify::{HashBatch, PendingTile, Verdict, VerifiedTile, VerifyPolicy, verify};

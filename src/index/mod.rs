@@ -17,7 +17,7 @@ mod view;
 
 pub use fold::{BatchView, Checkpoint, fold_all};
 pub use open::{FactSource, IndexOptions, OpenOutcome, OpenReport};
-pub use rows::row_name;
+pub use rows::{count_tiles, read_tile, read_tile_id, row_name};
 pub use sled_store::SledStore;
 pub use store::{MemoryStore, Row, StoreError, ViewStore};
 pub use view::{AcquisitionView, Counters, StartedView, View, apply};
@@ -92,8 +92,8 @@ impl Index {
         if let Some(entry) = self.overlay.by_key(key) {
             return Ok(Some(entry));
         }
-        match rows::read_tile_id(&*self.store, key)? {
-            Some(id) => rows::read_tile(&*self.store, id),
+        match read_tile_id(&*self.store, key)? {
+            Some(id) => read_tile(&*self.store, id),
             None => Ok(None),
         }
     }
@@ -105,7 +105,7 @@ impl Index {
     pub fn tile_by_id(&self, id: TileId) -> Result<Option<TileEntry>, StoreError> {
         match self.overlay.by_id(id) {
             Some(entry) => Ok(Some(entry)),
-            None => rows::read_tile(&*self.store, id),
+            None => read_tile(&*self.store, id),
         }
     }
 

@@ -172,7 +172,30 @@ pub fn decode_version(key: &[u8], value: &[u8]) -> Result<TileEntry, StoreError>
     decode_entry(unseal(key, value)?).ok_or_else(|| StoreError::Damaged(row_name(key)))
 }
 
+/// Number of tiles in all packs.
+///
+/// # Errors
+/// The store can not be read, a row is damaged.
+pub fn count_tiles(store: &dyn ViewStore) -> Result<u64, StoreError> {
+    let mut count = 0;
+    let mut damage = None;
+    store.scan(b"t", &mut |key, value| match decode_pack(key, value) {
+        Ok(pack) => {
+            count += pack.iter().count() as u64;
+            true
+        }
+        Err(error) => {
+            damage = Some(error);
+            false
+        }
+    })?;
+    damage.map_or(Ok(count), Err)
+}
+
 /// The id under a tile key.
+///
+/// # Errors
+/// The store can not be read, a row is damaged.
 pub fn read_tile_id(store: &dyn ViewStore, key: &TileKey) -> Result<Option<TileId>, StoreError> {
     let row = block_key(key);
     match store.get(&row)? {
@@ -184,6 +207,9 @@ pub fn read_tile_id(store: &dyn ViewStore, key: &TileKey) -> Result<Option<TileI
 }
 
 /// The current version of a tile.
+///
+/// # Errors
+/// The store can not be read, a row is damaged.
 pub fn read_tile(store: &dyn ViewStore, id: TileId) -> Result<Option<TileEntry>, StoreError> {
     let row = pack_key(id);
     match store.get(&row)? {

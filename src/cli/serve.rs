@@ -1,0 +1,124 @@
+//! `serve` and `config`.
+
+use super::{BAD_INPUT, COULD_NOT_RUN, ConfigArgs, OrExit, Outcome, STORAGE_FAILED};
+use crate::base::stop::{Stop, StopReason};
+use crate::catalog::CatalogError;
+use crate::config::{Origin, environment_variable};
+use crate::journal::JournalError;
+use crate::server::{Server, ServerError};
+use crate::telemetry::start_logging;
+use serde_json::json;
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Runs the daemon until it is told to stop, or storage fails.
+pub(super) fn run(args: &ConfigArgs) -> Outcome {
+    let config = args.load().or_exit(BAD_INPUT)?.config;
+    start_logging(config.log_format, config.log_level);
+    let stop = Stop::default();
+    watch_signals(&stop).or_exit(COULD_NOT_RUN)?;
+    let server = Server::start(&config, &stop).map_err(|error| {
+        let code = exit_code(&error);
+        super::Failure { code, error: error.into() }
+    })?;
+    println!(
+        "ready capture={} http={} data={}",
+        server.capture_address(),
+        server.http_address(),
+        server.data_dir().display()
+    );
+    std::io::stdout().flush().or_exit(COULD_NOT_RUN)?;
+    let reason = stop.wait();
+    tracing::info!("stopping: answering what is in flight, syncing, sealing");
+    give_up_after(config.stop_time);
+    let stopped = server.shut_down();
+    match (stopped, reason) {
+        (Ok(Some(StopReason::StorageFailed)), _) | (_, StopReason::StorageFailed) => {
+            tracing::error!("stopped because storage failed; a restart recovers everything that was acknowledged");
+            Ok(ExitCode::from(STORAGE_FAILED))
+        }
+        (Ok(_), StopReason::Requested) => {
+            tracing::info!("stopped");
+            Ok(ExitCode::SUCCESS)
+        }
+        (Err(error), StopReason::Requested) => Err(error).or_exit(STORAGE_FAILED),
+    }
+}
+
+/// Wrong directory or port: the operator's input. Anything that the system refuses: could not run.
+fn exit_code(error: &ServerError) -> u8 {
+    match error {
+        ServerError::Catalog(CatalogError::Journal(JournalError::Failed { .. })) => STORAGE_FAILED,
+        ServerError::Catalog(CatalogError::Index(_)) => COULD_NOT_RUN,
+        ServerError::Catalog(_) | ServerError::Capture(_) | ServerError::Http(_) => BAD_INPUT,
+    }
+}
+
+/// SIGTERM and SIGINT raise the stop; a second one ends the process at once.
+pub(super) fn watch_signals(stop: &Stop) -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (mut terminate, mut interrupt) = {
+        let _inside = runtime.enter();
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+    };
+    let stop = stop.clone();
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        let mut next = || {
+            runtime.block_on(async {
+                tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            })
+        };
+        next();
+        stop.raise(StopReason::Requested);
+        next();
+        eprintln!("tilecatcher: second signal: stopped at once; a restart recovers everything that was acknowledged");
+        std::process::exit(i32::from(COULD_NOT_RUN));
+    })?;
+    Ok(())
+}
+
+/// Ends the process when an orderly stop takes too long. Nothing acknowledged is lost by that.
+fn give_up_after(limit: Duration) {
+    let _ = std::thread::Builder::new().name("stop-limit".into()).spawn(move || {
+        std::thread::sleep(limit);
+        eprintln!("tilecatcher: not stopped within stop.time: ending at once; a restart recovers everything that was acknowledged");
+        std::process::exit(i32::from(COULD_NOT_RUN));
+    });
+}
+
+/// Prints every key with value, unit, default and origin.
+pub(super) fn print_config(args: &ConfigArgs, json: bool) -> Outcome {
+    let settings = args.load().or_exit(BAD_INPUT)?;
+    if json {
+        let keys: Vec<_> = settings
+            .iter()
+            .map(|(key, value, origin)| {
+                json!({
+                    "key": key.name, "value": value, "unit": key.unit, "default": key.default,
+                    "origin": origin.to_string(), "environment": environment_variable(key), "about": key.about,
+                })
+            })
+            .collect();
+        println!("{:#}", serde_json::Value::from(keys));
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("# Effective configuration; as it stands this is a valid --config file.");
+    let mut table = "";
+    for (key, value, origin) in settings.iter() {
+        let (this, name) = key.name.split_once('.').unwrap_or(("", key.name));
+        if this != table {
+            println!("\n[{this}]");
+            table = this;
+        }
+        let origin = if *origin == Origin::Default {
+            "default".to_owned()
+        } else {
+            format!("{origin}; default {}", key.default)
+        };
+        println!("# {} ({}; {origin}; {})", key.about, key.unit, environment_variable(key));
+        println!("{name} = {}", toml::Value::from(value));
+    }
+    Ok(ExitCode::SUCCESS)
+}

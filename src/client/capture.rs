@@ -1,0 +1,146 @@
+//! One connection to the capture port, with a window of tiles in flight.
+
+use crate::model::{Checksum, TileKey};
+use crate::wire::{FrameHead, FrameTail, PREFIX_BYTES, RequestFields, Response, parse_response};
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+/// The longest answer that is read. A real one has 56 bytes.
+const ANSWER_BYTES_MAX: usize = 4096;
+
+/// A tile to be sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Tile<'a> {
+    /// Acquisition, column, row, frame.
+    pub key: TileKey,
+    /// Camera index.
+    pub camera: i32,
+    /// Checksum of the image.
+    pub checksum: Checksum,
+    /// The image file's bytes.
+    pub image: &'a [u8],
+}
+
+/// A request that was answered.
+#[derive(Clone, Copy, Debug)]
+pub struct Answered<T> {
+    /// What the caller gave with the tile.
+    pub tag: T,
+    /// The server's answer.
+    pub response: Response,
+    /// From the first byte sent to the answer received.
+    pub took: Duration,
+}
+
+/// Why tiles could not be sent. What was not answered may or may not be stored: send it again.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    /// The connection failed.
+    #[error("capture port {address}: {source}; {unanswered} tiles are unanswered: send them again")]
+    Io {
+        /// The server.
+        address: SocketAddr,
+        /// The operating system's answer.
+        source: io::Error,
+        /// Tiles without an answer.
+        unanswered: usize,
+    },
+    /// The server's answer is not one.
+    #[error("capture port {address}: the answer is not an ImageTileResponse; is this a tilecatcher?")]
+    BadAnswer {
+        /// The server.
+        address: SocketAddr,
+    },
+    /// The tile can not be framed.
+    #[error("a tile of {0} bytes does not fit a frame")]
+    TooLarge(usize),
+}
+
+/// A connection. `T` is whatever the caller wants back with each answer.
+pub struct CaptureClient<T> {
+    stream: TcpStream,
+    address: SocketAddr,
+    window: usize,
+    in_flight: VecDeque<(T, Instant)>,
+}
+
+impl<T> CaptureClient<T> {
+    /// Connects. `window` is the most tiles in flight; `timeout` bounds each wait for the server.
+    ///
+    /// # Errors
+    /// Nobody listens there.
+    pub fn connect(address: SocketAddr, window: usize, timeout: Duration) -> Result<Self, CaptureError> {
+        let io = |source| CaptureError::Io { address, source, unanswered: 0 };
+        let stream = TcpStream::connect_timeout(&address, timeout).map_err(io)?;
+        stream.set_nodelay(true).map_err(io)?;
+        stream.set_read_timeout(Some(timeout)).map_err(io)?;
+        stream.set_write_timeout(Some(timeout)).map_err(io)?;
+        Ok(Self { stream, address, window: window.max(1), in_flight: VecDeque::new() })
+    }
+
+    /// Sends a tile. When the window is full, waits for the oldest answer first and returns it.
+    ///
+    /// # Errors
+    /// The connection failed; see [`CaptureError`].
+    pub fn send(&mut self, tile: &Tile<'_>, tag: T) -> Result<Option<Answered<T>>, CaptureError> {
+        let fields = RequestFields { key: tile.key, camera: tile.camera, checksum: tile.checksum };
+        let head = FrameHead::new(&fields, tile.image.len()).ok_or(CaptureError::TooLarge(tile.image.len()))?;
+        let answered = if self.in_flight.len() >= self.window { self.receive()? } else { None };
+        self.in_flight.push_back((tag, Instant::now()));
+        let tail = FrameTail::new(tile.image.len());
+        let mut parts = [IoSlice::new(head.bytes()), IoSlice::new(tile.image), IoSlice::new(tail.bytes())];
+        let written = write_all_vectored(&mut self.stream, &mut parts);
+        written.map_err(|source| self.io(source))?;
+        Ok(answered)
+    }
+
+    /// Waits for the oldest answer. `None` when nothing is in flight.
+    ///
+    /// # Errors
+    /// The connection failed; see [`CaptureError`].
+    pub fn receive(&mut self) -> Result<Option<Answered<T>>, CaptureError> {
+        if self.in_flight.is_empty() {
+            return Ok(None);
+        }
+        let response = self.read_answer()?;
+        Ok(self.in_flight.pop_front().map(|(tag, sent)| Answered { tag, response, took: sent.elapsed() }))
+    }
+
+    /// Tiles without an answer.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    fn read_answer(&mut self) -> Result<Response, CaptureError> {
+        let bad = CaptureError::BadAnswer { address: self.address };
+        let mut prefix = [0; PREFIX_BYTES];
+        self.stream.read_exact(&mut prefix).map_err(|source| self.io(source))?;
+        let len = u32::from_le_bytes(prefix) as usize;
+        if len > ANSWER_BYTES_MAX {
+            return Err(bad);
+        }
+        let mut body = [0; ANSWER_BYTES_MAX];
+        self.stream.read_exact(&mut body[..len]).map_err(|source| self.io(source))?;
+        parse_response(&body[..len]).ok_or(bad)
+    }
+
+    fn io(&self, source: io::Error) -> CaptureError {
+        CaptureError::Io { address: self.address, source, unanswered: self.in_flight.len() }
+    }
+}
+
+fn write_all_vectored(stream: &mut TcpStream, mut parts: &mut [IoSlice<'_>]) -> io::Result<()> {
+    IoSlice::advance_slices(&mut parts, 0);
+    while !parts.is_empty() {
+        match stream.write_vectored(parts) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => IoSlice::advance_slices(&mut parts, written),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

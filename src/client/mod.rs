@@ -1,0 +1,12 @@
+//! The protocol peer: a blocking client for the capture port and the HTTP port.
+//!
+//! Serves send, demo, tests and benchmarks alike. Uses portable calls only. Must never say that a tile is stored
+//! before the server has.
+
+mod capture;
+mod folder;
+mod http;
+
+pub use capture::{Answered, CaptureClient, CaptureError, Tile};
+pub use folder::{ChecksumChoice, SendError, SendOptions, SendReport, checksum_of, send_folder};
+pub use http::{HttpClient, HttpClientError, TileContent};

@@ -1,0 +1,389 @@
+//! The table of keys, and the typed configuration that they fill.
+
+use crate::base::units::{ByteSize, Span};
+use crate::catalog::{CatalogOptions, ConflictPolicy, LaneOptions};
+use crate::http::HttpOptions;
+use crate::index::IndexOptions;
+use crate::ingest::IngestOptions;
+use crate::journal::JournalOptions;
+use crate::model::AckLevel;
+use crate::telemetry::{LogFormat, LogLevel};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// One key of the configuration.
+#[derive(Debug)]
+pub struct Key {
+    /// Dotted name; in TOML, table and key.
+    pub name: &'static str,
+    /// Unit or kind of the value.
+    pub unit: &'static str,
+    /// Default.
+    pub default: &'static str,
+    /// What it means.
+    pub about: &'static str,
+    pub(super) put: fn(&mut Config, &str) -> Result<(), String>,
+}
+
+/// Everything that can be configured, read.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The data directory.
+    pub data: PathBuf,
+    /// The capture port.
+    pub ingest: IngestOptions,
+    /// The HTTP port.
+    pub http: HttpOptions,
+    /// Journal, index, lanes.
+    pub catalog: CatalogOptions,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// The least severe events that are logged.
+    pub log_level: LogLevel,
+    /// Longest time that a stop may take.
+    pub stop_time: Duration,
+}
+
+/// All keys.
+pub(super) const KEYS: &[Key] = &[
+    Key {
+        name: "storage.data",
+        unit: "path",
+        default: "./tilecatcher-data",
+        about: "data directory: journal, index, quarantine",
+        put: |config, text| {
+            config.data = PathBuf::from(text);
+            Ok(())
+        },
+    },
+    Key {
+        name: "capture.address",
+        unit: "IP:PORT",
+        default: "127.0.0.1:5002",
+        about: "where senders connect; port 0 takes a free one",
+        put: |config, text| read_address(text).map(|address| config.ingest.address = address),
+    },
+    Key {
+        name: "capture.reactors",
+        unit: "threads",
+        default: "auto",
+        about: "threads that receive; auto: one for each 4 CPUs",
+        put: |config, text| read_threads(text, 4).map(|n| config.ingest.reactors = n),
+    },
+    Key {
+        name: "capture.hashers",
+        unit: "threads",
+        default: "auto",
+        about: "threads that verify MD5, SHA-1 and SHA-256; auto: one for each 4 CPUs",
+        put: |config, text| read_threads(text, 4).map(|n| config.ingest.hashers = n),
+    },
+    Key {
+        name: "capture.frame_max",
+        unit: "size",
+        default: "64MiB",
+        about: "longest frame that is accepted, at most 256MiB",
+        put: |config, text| read_size(text).map(|n| config.ingest.frame_bytes_max = n),
+    },
+    Key {
+        name: "capture.connections_max",
+        unit: "count",
+        default: "1024",
+        about: "most connections; further ones are closed at once",
+        put: |config, text| read(text).map(|n| config.ingest.connections_max = n),
+    },
+    Key {
+        name: "capture.in_flight_max",
+        unit: "tiles",
+        default: "64",
+        about: "most unanswered tiles on one connection; then it is not read",
+        put: |config, text| read_at_least(text, 1).map(|n| config.ingest.in_flight_max = n),
+    },
+    Key {
+        name: "capture.connection_memory_max",
+        unit: "size",
+        default: "256MiB",
+        about: "most buffer memory that the unanswered tiles of one connection hold, the last one not counted",
+        put: |config, text| read_size(text).map(|n| config.ingest.connection_bytes_max = n.max(1)),
+    },
+    Key {
+        name: "capture.require_checksum",
+        unit: "true or false",
+        default: "true",
+        about: "refuse tiles that carry no checksum",
+        put: |config, text| read(text).map(|flag| config.ingest.require_checksum = flag),
+    },
+    Key {
+        name: "capture.accept_unknown_acquisitions",
+        unit: "true or false",
+        default: "false",
+        about: "accept tiles of acquisitions that were never started",
+        put: |config, text| read(text).map(|flag| config.ingest.accept_unknown = flag),
+    },
+    Key {
+        name: "capture.slow_rate",
+        unit: "size a second",
+        default: "64KiB",
+        about: "a sender slower than this inside a tile is disconnected, after capture.slow_grace",
+        put: |config, text| read_size(text).map(|n| config.ingest.slow_rate = n),
+    },
+    Key {
+        name: "capture.slow_grace",
+        unit: "time",
+        default: "30s",
+        about: "time that a tile may take at any rate; a sixth of it while others wait for memory",
+        put: |config, text| read_time(text).map(|time| config.ingest.slow_grace = time),
+    },
+    Key {
+        name: "capture.unread_max",
+        unit: "time",
+        default: "30s",
+        about: "a sender that does not take its answers for so long is disconnected",
+        put: |config, text| read_time(text).map(|time| config.ingest.unread_max = time),
+    },
+    Key {
+        name: "http.address",
+        unit: "IP:PORT",
+        default: "127.0.0.1:5001",
+        about: "HTTP port; port 0 takes a free one",
+        put: |config, text| read_address(text).map(|address| config.http.address = address),
+    },
+    Key {
+        name: "http.threads",
+        unit: "threads",
+        default: "2",
+        about: "threads of the HTTP port",
+        put: |config, text| read_at_least(text, 1).map(|n| config.http.threads = n),
+    },
+    Key {
+        name: "http.public_url",
+        unit: "URL",
+        default: "",
+        about: "base of the URLs that are given to clients, such as http://catcher:5001; empty: relative URLs",
+        put: |config, text| {
+            text.trim_end_matches('/').clone_into(&mut config.http.public_url);
+            Ok(())
+        },
+    },
+    Key {
+        name: "storage.ack",
+        unit: "level",
+        default: "durable",
+        about: "when a tile is acknowledged: durable (synced), written (survives the process), received (in memory)",
+        put: |config, text| text.parse().map(|ack| config.catalog.lanes.ack = ack),
+    },
+    Key {
+        name: "storage.on_conflict",
+        unit: "policy",
+        default: "replace",
+        about: "other content under a stored key: replace (new version, the old one is kept) or reject",
+        put: |config, text| text.parse().map(|policy| config.catalog.lanes.conflict = policy),
+    },
+    Key {
+        name: "storage.lanes",
+        unit: "threads",
+        default: "auto",
+        about: "threads that write, each into its own segment; auto: one for each 4 CPUs",
+        put: |config, text| {
+            let lanes = read_threads(text, 4)?;
+            config.catalog.lanes.lanes = u16::try_from(lanes).ok().filter(|n| *n <= 256).ok_or("at most 256")?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "storage.lane_queue",
+        unit: "tiles",
+        default: "512",
+        about: "tiles that may wait for one lane; then its senders are not read",
+        put: |config, text| read_at_least(text, 1).map(|n| config.catalog.lanes.queue_tiles = n),
+    },
+    Key {
+        name: "storage.batch_max",
+        unit: "size",
+        default: "32MiB",
+        about: "most bytes that share one sync",
+        put: |config, text| read_size(text).map(|n| config.catalog.lanes.batch_bytes = n),
+    },
+    Key {
+        name: "storage.prewrite",
+        unit: "size",
+        default: "0",
+        about: "bytes of the open segment that are written with zeros ahead of time while nothing arrives; speeds up bursts, costs disk wear",
+        put: |config, text| text.parse::<ByteSize>().map(|size| config.catalog.lanes.prewrite_bytes = size.0),
+    },
+    Key {
+        name: "storage.segment_size",
+        unit: "size",
+        default: "1GiB",
+        about: "space allocated at once for each lane; at least 1MiB",
+        put: |config, text| read_size_at_least(text, 1 << 20).map(|n| config.catalog.journal.segment_bytes = n),
+    },
+    Key {
+        name: "storage.control_segment_size",
+        unit: "size",
+        default: "16MiB",
+        about: "space allocated at once for acquisitions' records; at least 1MiB",
+        put: |config, text| read_size_at_least(text, 1 << 20).map(|n| config.catalog.journal.control_segment_bytes = n),
+    },
+    Key {
+        name: "storage.reserve",
+        unit: "size",
+        default: "256MiB",
+        about: "free disk space that tiles leave alone; below it they are refused with status 3",
+        put: |config, text| text.parse::<ByteSize>().map(|size| config.catalog.journal.reserve_bytes = size.0),
+    },
+    Key {
+        name: "memory.buffers",
+        unit: "size",
+        default: "1GiB",
+        about: "memory for tiles between the socket and the disk; never exceeded",
+        put: |config, text| read_size(text).map(|n| config.catalog.memory_bytes = n),
+    },
+    Key {
+        name: "index.cache",
+        unit: "size",
+        default: "256MiB",
+        about: "memory for the index' cache",
+        put: |config, text| read_size_at_least(text, 1 << 20).map(|n| config.catalog.index.cache_bytes = n),
+    },
+    Key {
+        name: "index.overlay_max",
+        unit: "tiles",
+        default: "65536",
+        about: "stored tiles that the index may lag behind; then senders are held back",
+        put: |config, text| read_at_least(text, 1024).map(|n| config.catalog.index.overlay_tiles_max = n),
+    },
+    Key {
+        name: "index.open_limit",
+        unit: "time",
+        default: "10s",
+        about: "time for opening the index at the start, plus a second for each GiB; then it is rebuilt",
+        put: |config, text| read_time(text).map(|time| config.catalog.index.open_limit = time),
+    },
+    Key {
+        name: "log.format",
+        unit: "format",
+        default: "text",
+        about: "text or json, on stderr",
+        put: |config, text| text.parse().map(|format| config.log_format = format),
+    },
+    Key {
+        name: "log.level",
+        unit: "level",
+        default: "info",
+        about: "off, error, warn, info, debug or trace",
+        put: |config, text| text.parse().map(|level| config.log_level = level),
+    },
+    Key {
+        name: "stop.time",
+        unit: "time",
+        default: "10s",
+        about: "longest time that a stop may take; half of it for tiles that are on their way",
+        put: |config, text| {
+            config.stop_time = read_time(text)?;
+            config.ingest.stop_time = config.stop_time / 2;
+            Ok(())
+        },
+    },
+];
+
+impl Config {
+    /// Relations between keys.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let hard = crate::base::limits::FRAME_BYTES_HARD_MAX;
+        if self.ingest.frame_bytes_max > hard {
+            return Err(format!("capture.frame_max: at most {}", ByteSize(hard as u64)));
+        }
+        let needed = crate::catalog::FrameBuffer::buffer_bytes(self.ingest.frame_bytes_max);
+        if self.catalog.memory_bytes < needed {
+            return Err(format!(
+                "memory.buffers: {} hold no tile of capture.frame_max = {}: raise the one or lower the other",
+                ByteSize(self.catalog.memory_bytes as u64),
+                ByteSize(self.ingest.frame_bytes_max as u64),
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Default for Config {
+    /// Placeholders that every key's `put` overwrites.
+    fn default() -> Self {
+        let nowhere = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0));
+        Self {
+            data: PathBuf::new(),
+            ingest: IngestOptions {
+                address: nowhere,
+                reactors: 1,
+                hashers: 1,
+                frame_bytes_max: 0,
+                connections_max: 0,
+                in_flight_max: 1,
+                connection_bytes_max: 0,
+                require_checksum: true,
+                accept_unknown: false,
+                slow_rate: 0,
+                slow_grace: Duration::ZERO,
+                unread_max: Duration::ZERO,
+                stop_time: Duration::ZERO,
+            },
+            http: HttpOptions { address: nowhere, threads: 1, public_url: String::new() },
+            catalog: CatalogOptions {
+                journal: JournalOptions::default(),
+                index: IndexOptions::default(),
+                lanes: LaneOptions {
+                    lanes: 1,
+                    queue_tiles: 1,
+                    batch_bytes: 0,
+                    prewrite_bytes: 0,
+                    ack: AckLevel::Durable,
+                    conflict: ConflictPolicy::Replace,
+                },
+                memory_bytes: 0,
+            },
+            log_format: LogFormat::Text,
+            log_level: "info".parse().expect("a known level"),
+            stop_time: Duration::ZERO,
+        }
+    }
+}
+
+fn read<T: FromStr>(text: &str) -> Result<T, String>
+where
+    T::Err: std::fmt::Display,
+{
+    text.parse().map_err(|error: T::Err| format!("\"{text}\": {error}"))
+}
+
+fn read_at_least(text: &str, least: usize) -> Result<usize, String> {
+    let n: usize = read(text)?;
+    if n < least { Err(format!("\"{text}\": at least {least}")) } else { Ok(n) }
+}
+
+fn read_size(text: &str) -> Result<usize, String> {
+    text.parse().map(ByteSize::bytes)
+}
+
+fn read_size_at_least(text: &str, least: u64) -> Result<u64, String> {
+    let size: ByteSize = text.parse()?;
+    if size.0 < least { Err(format!("\"{text}\": at least {}", ByteSize(least))) } else { Ok(size.0) }
+}
+
+fn read_time(text: &str) -> Result<Duration, String> {
+    text.parse::<Span>().map(|span| span.0)
+}
+
+/// A number of threads; `auto`: one for each `share` CPUs, at least one.
+fn read_threads(text: &str, share: usize) -> Result<usize, String> {
+    if text == "auto" {
+        let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        return Ok((cpus / share).max(1));
+    }
+    read_at_least(text, 1)
+}
+
+fn read_address(text: &str) -> Result<SocketAddr, String> {
+    let wrong = || format!("\"{text}\" is no address: IP:PORT, such as 127.0.0.1:5002");
+    text.to_socket_addrs().map_err(|_| wrong())?.next().ok_or_else(wrong)
+}

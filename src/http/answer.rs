@@ -1,0 +1,91 @@
+//! Answers that every route shares: errors as `{"errormessage": ...}`, blocking work, path numbers.
+
+use super::AppState;
+use crate::catalog::{Catalog, CatalogError, ContentError};
+use crate::journal::JournalError;
+use axum::Json;
+use axum::http::{Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+use std::sync::Arc;
+
+/// An error on its way to a client.
+#[derive(Debug)]
+pub(super) struct Failure {
+    status: StatusCode,
+    message: String,
+}
+
+impl Failure {
+    pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self { status, message: message.into() }
+    }
+
+    pub(super) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    pub(super) fn missing(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, message)
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let body = Json(json!({ "errormessage": self.message }));
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            return (self.status, [(header::RETRY_AFTER, "1")], body).into_response();
+        }
+        (self.status, body).into_response()
+    }
+}
+
+impl From<CatalogError> for Failure {
+    fn from(error: CatalogError) -> Self {
+        let status = match &error {
+            CatalogError::UnknownAcquisition(_) => StatusCode::BAD_REQUEST,
+            CatalogError::Journal(JournalError::NoSpace { .. }) => StatusCode::INSUFFICIENT_STORAGE,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
+impl From<ContentError> for Failure {
+    fn from(error: ContentError) -> Self {
+        let status = match &error {
+            ContentError::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            ContentError::Damaged(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
+/// Runs catalog work on a blocking thread.
+pub(super) async fn blocking<T, E>(
+    state: &AppState,
+    work: impl FnOnce(&Arc<Catalog>) -> Result<T, E> + Send + 'static,
+) -> Result<T, Failure>
+where
+    T: Send + 'static,
+    E: Into<Failure> + Send + 'static,
+{
+    let catalog = Arc::clone(&state.catalog);
+    match tokio::task::spawn_blocking(move || work(&catalog)).await {
+        Ok(done) => done.map_err(Into::into),
+        Err(_) => Err(Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "the request failed inside; see the log")),
+    }
+}
+
+/// A number in a path.
+pub(super) fn number<T: std::str::FromStr>(name: &str, text: &str) -> Result<T, Failure> {
+    text.parse().map_err(|_| Failure::bad_request(format!("{name} \"{text}\" is not a number in range")))
+}
+
+pub(super) async fn not_found(uri: Uri) -> Failure {
+    Failure::missing(format!("there is nothing at {}", uri.path()))
+}
+
+pub(super) async fn wrong_method(method: Method, uri: Uri) -> Failure {
+    Failure::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} does not take {method}", uri.path()))
+}

@@ -1,0 +1,182 @@
+//! A tile's bytes, as they were sent: whole (verified before they leave) or a range (with the checksum of the whole).
+
+use super::AppState;
+use super::answer::{Failure, blocking};
+use super::tiles::{find_by_id, find_by_position, stored_checksum};
+use crate::catalog::{Catalog, ContentError, TileContent};
+use crate::model::{ByteRange, Checksum, TileEntry};
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use bytes::Bytes;
+use std::sync::Arc;
+
+const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
+
+pub(super) async fn by_position(
+    State(state): State<AppState>,
+    Path((acqid, col, row)): Path<(String, String, String)>,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    let entry = find_by_position(&state, &acqid, &col, &row).await?;
+    serve(&state, entry, &headers).await
+}
+
+pub(super) async fn by_id(
+    State(state): State<AppState>,
+    Path(tileid): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    let entry = find_by_id(&state, &tileid).await?;
+    serve(&state, entry, &headers).await
+}
+
+/// What a `Range` header asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Asked {
+    Whole,
+    Part(ByteRange),
+    Unsatisfiable,
+}
+
+async fn serve(state: &AppState, entry: TileEntry, headers: &HeaderMap) -> Result<Response, Failure> {
+    let etag = etag(&entry);
+    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    if text(header::IF_NONE_MATCH).is_some_and(|tags| matches_tag(tags, &etag)) {
+        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
+    }
+    // A range is only of use to a client whose other parts are of this same content.
+    let range = text(header::RANGE).filter(|_| text(header::IF_RANGE).is_none_or(|tag| tag.trim() == etag));
+    let asked = range.map_or(Asked::Whole, |range| parse_range(range, entry.image.len));
+    let total = entry.image.len;
+    let (status, part) = match asked {
+        Asked::Whole => (StatusCode::OK, ByteRange { offset: 0, len: total }),
+        Asked::Part(part) => (StatusCode::PARTIAL_CONTENT, part),
+        Asked::Unsatisfiable => {
+            let failure = Failure::new(StatusCode::RANGE_NOT_SATISFIABLE, format!("the tile has {total} bytes"));
+            return Ok(([(header::CONTENT_RANGE, format!("bytes */{total}"))], failure).into_response());
+        }
+    };
+    let (content, media_type) = blocking(state, move |catalog| read(catalog, &entry, part)).await?;
+    let mut response = Response::new(Body::from(Bytes::from_owner(content)));
+    *response.status_mut() = status;
+    let out = response.headers_mut();
+    out.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    out.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    insert(out, header::ETAG, &etag);
+    insert(out, REPR_DIGEST, &repr_digest(&stored_checksum(&entry)));
+    if status == StatusCode::PARTIAL_CONTENT {
+        let last = part.offset + part.len - 1;
+        insert(out, header::CONTENT_RANGE, &format!("bytes {}-{last}/{total}", part.offset));
+    }
+    Ok(response)
+}
+
+fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    headers.insert(name, HeaderValue::from_str(value).expect("made of hex, base64 and digits"));
+}
+
+fn read(
+    catalog: &Arc<Catalog>,
+    entry: &TileEntry,
+    part: ByteRange,
+) -> Result<(TileContent, &'static str), ContentError> {
+    let content = catalog.read_image(entry, part)?;
+    let media_type = if part.offset == 0 {
+        media_type(content.as_ref())
+    } else {
+        let head = ByteRange { offset: 0, len: entry.image.len.min(8) };
+        media_type(catalog.read_image(entry, head)?.as_ref())
+    };
+    Ok((content, media_type))
+}
+
+/// What the content is, by its first bytes.
+fn media_type(bytes: &[u8]) -> &'static str {
+    match bytes {
+        [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..] => "image/tiff",
+        [0x89, b'P', b'N', b'G', ..] => "image/png",
+        [0xff, 0xd8, 0xff, ..] => "image/jpeg",
+        _ => "application/octet-stream",
+    }
+}
+
+/// A strong tag: names the content by its checksum, and its version where the checksum is only a CRC.
+fn etag(entry: &TileEntry) -> String {
+    let checksum = stored_checksum(entry);
+    let kind = checksum.kind();
+    if kind.identifies_content() {
+        format!("\"{}-{checksum}\"", kind.name())
+    } else {
+        format!("\"{}-{checksum}-{}-{}-{}\"", kind.name(), entry.image.len, entry.id, entry.version.0)
+    }
+}
+
+fn matches_tag(tags: &str, etag: &str) -> bool {
+    tags.split(',').map(str::trim).any(|tag| tag == "*" || tag.trim_start_matches("W/") == etag)
+}
+
+/// RFC 9530. `crc32` is not registered there; a client that does not know it ignores it.
+fn repr_digest(checksum: &Checksum) -> String {
+    let (name, bytes) = match checksum {
+        Checksum::None => ("crc32", Vec::new()),
+        Checksum::Crc32(crc) => ("crc32", crc.to_be_bytes().to_vec()),
+        Checksum::Md5(digest) => ("md5", digest.to_vec()),
+        Checksum::Sha1(digest) => ("sha", digest.to_vec()),
+        Checksum::Sha256(digest) => ("sha-256", digest.to_vec()),
+    };
+    format!("{name}=:{}:", base64::engine::general_purpose::STANDARD.encode(bytes))
+}
+
+/// One byte range; several, or another unit, mean the whole (RFC 9110 lets a server ignore them).
+fn parse_range(text: &str, total: u32) -> Asked {
+    let Some((first, last)) = text.trim().strip_prefix("bytes=").and_then(|range| range.split_once('-')) else {
+        return Asked::Whole;
+    };
+    let number = |text: &str| text.trim().parse::<u64>();
+    let total = u64::from(total);
+    let (start, end) = match (number(first), number(last)) {
+        (Ok(start), Ok(last)) if start <= last => (start, (last + 1).min(total)),
+        (Ok(start), Err(_)) if last.trim().is_empty() => (start, total),
+        (Err(_), Ok(count)) if first.trim().is_empty() => (total - count.min(total), total),
+        _ => return Asked::Whole,
+    };
+    match (u32::try_from(start), u32::try_from(end.saturating_sub(start))) {
+        (Ok(offset), Ok(len)) if len > 0 => Asked::Part(ByteRange { offset, len }),
+        _ => Asked::Unsatisfiable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_follow_rfc_9110() {
+        let part = |offset, len| Asked::Part(ByteRange { offset, len });
+        for (text, asked) in [
+            ("bytes=0-9", part(0, 10)),
+            ("bytes=90-200", part(90, 10)),
+            ("bytes=95-", part(95, 5)),
+            ("bytes=-7", part(93, 7)),
+            ("bytes=-700", part(0, 100)),
+            ("bytes=100-", Asked::Unsatisfiable),
+            ("bytes=-0", Asked::Unsatisfiable),
+            ("bytes=5-4", Asked::Whole),
+            ("bytes=0-1,5-6", Asked::Whole),
+            ("lines=1-2", Asked::Whole),
+            ("bytes=18446744073709551615-", Asked::Unsatisfiable),
+        ] {
+            assert_eq!(parse_range(text, 100), asked, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_tag_list_is_searched() {
+        assert!(matches_tag("\"a\", W/\"md5-00\"", "\"md5-00\""));
+        assert!(matches_tag("*", "\"x\""));
+        assert!(!matches_tag("\"md5-01\"", "\"md5-00\""));
+    }
+}

@@ -1,0 +1,53 @@
+//! Is it alive, is it ready, how is it: ping, /healthz, /readyz, /metrics.
+
+use super::AppState;
+use crate::model::Pressure;
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use serde_json::json;
+
+/// Legacy liveness with queue status headers.
+pub(super) async fn ping(State(state): State<AppState>) -> impl IntoResponse {
+    let (waiting, places) = state.lanes.fill();
+    let pool = state.catalog.pool();
+    let tile_queue = state.catalog.index_pressure();
+    let content_queue = Pressure::of(waiting, places).max(Pressure::of(pool.used(), pool.capacity()));
+    let healthy = state.catalog.is_healthy();
+    let system = if healthy { tile_queue.max(content_queue) } else { Pressure::Red };
+    let headers = [
+        ("System-Status", system.to_string()),
+        ("Tile-Queue-Status", tile_queue.to_string()),
+        ("Content-Queue-Status", content_queue.to_string()),
+    ];
+    (ok_or_unavailable(healthy), headers, Json(json!({})))
+}
+
+/// The process answers.
+pub(super) async fn healthz() -> impl IntoResponse {
+    Json(json!({ "status": "ok" }))
+}
+
+/// Tiles can be stored and found; says the ack level.
+pub(super) async fn readyz(State(state): State<AppState>) -> impl IntoResponse {
+    let lag = state.catalog.index().lag();
+    let healthy = state.catalog.is_healthy();
+    let body = json!({
+        "ready": healthy,
+        "ack_level": state.ack,
+        "index_lag_tiles": lag.tiles,
+        "index_store_failed": lag.store_failed,
+    });
+    (ok_or_unavailable(healthy), Json(body))
+}
+
+/// Prometheus text format 0.0.4.
+pub(super) async fn metrics(State(state): State<AppState>) -> impl IntoResponse {
+    state.catalog.refresh_gauges();
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], state.catalog.metrics().render())
+}
+
+fn ok_or_unavailable(healthy: bool) -> StatusCode {
+    if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+}
