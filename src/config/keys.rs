@@ -49,16 +49,6 @@ pub struct Config {
 /// All keys.
 pub(super) const KEYS: &[Key] = &[
     Key {
-        name: "storage.data",
-        unit: "path",
-        default: "./tilecatcher-data",
-        about: "data directory: journal, index, quarantine",
-        put: |config, text| {
-            config.data = PathBuf::from(text);
-            Ok(())
-        },
-    },
-    Key {
         name: "capture.address",
         unit: "IP:PORT",
         default: "127.0.0.1:5002",
@@ -163,6 +153,16 @@ pub(super) const KEYS: &[Key] = &[
         about: "base of the URLs that are given to clients, such as http://catcher:5001; empty: relative URLs",
         put: |config, text| {
             text.trim_end_matches('/').clone_into(&mut config.http.public_url);
+            Ok(())
+        },
+    },
+    Key {
+        name: "storage.data",
+        unit: "path",
+        default: "./tilecatcher-data",
+        about: "data directory: journal, index, quarantine",
+        put: |config, text| {
+            config.data = PathBuf::from(text);
             Ok(())
         },
     },

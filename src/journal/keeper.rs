@@ -166,7 +166,7 @@ pub(super) fn create_segment(
     Ok(OpenSegment::new(header, path, file, bytes))
 }
 
-/// Writes table and trailer, cuts the file behind them, syncs. A segment without records is removed instead.
+/// Writes and syncs the table, then the trailer; cuts the file behind it. A segment without records is removed instead.
 pub(super) fn seal(shared: &Shared, segment: OpenSegment) -> Result<(), JournalError> {
     let OpenSegment { header, path, file, tail, table, mut trailer, .. } = segment;
     if trailer.records == 0 {
@@ -178,11 +178,16 @@ pub(super) fn seal(shared: &Shared, segment: OpenSegment) -> Result<(), JournalE
     trailer.table_offset = tail;
     trailer.table_crc = crc32fast::hash(&table);
     let table_bytes = round_up_to_block(table.len());
-    let mut footer = AlignedBytes::zeroed(table_bytes + TRAILER_BYTES);
-    footer[..table.len()].copy_from_slice(&table);
-    footer[table_bytes..].copy_from_slice(&trailer.encode(&header));
-    let end = tail + footer.len() as u64;
-    file.write_all_at(&mut [IoSlice::new(&footer)], tail).map_err(JournalError::failed(&path, "write"))?;
+    let mut padded = AlignedBytes::zeroed(table_bytes);
+    padded[..table.len()].copy_from_slice(&table);
+    let mut last = AlignedBytes::zeroed(TRAILER_BYTES);
+    last.copy_from_slice(&trailer.encode(&header));
+    let end = tail + (table_bytes + TRAILER_BYTES) as u64;
+    // The table is synced before the trailer is written: a start trusts a trailer without reading the table.
+    file.write_all_at(&mut [IoSlice::new(&padded)], tail).map_err(JournalError::failed(&path, "write"))?;
+    file.sync().map_err(JournalError::failed(&path, "sync"))?;
+    let trailer_at = end - TRAILER_BYTES as u64;
+    file.write_all_at(&mut [IoSlice::new(&last)], trailer_at).map_err(JournalError::failed(&path, "write"))?;
     file.set_len(end).map_err(JournalError::failed(&path, "truncate"))?;
     file.sync().map_err(JournalError::failed(&path, "sync"))?;
     shared.register_sealed(header.number, trailer, end);

@@ -17,6 +17,7 @@ use crate::base::aligned::AlignedBytes;
 use crate::base::limits::BLOCK;
 use crate::model::Sequence;
 use serde::Serialize;
+use std::collections::HashMap;
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -60,7 +61,7 @@ pub enum DamageKind {
 pub(super) enum Found {
     Sealed(SegmentHeader, Trailer, u64),
     Unsealed(SegmentHeader),
-    /// Made, but never used: no header yet.
+    /// Its making was cut off before it held anything.
     Blank,
     HeaderDamaged(u64),
 }
@@ -93,8 +94,8 @@ pub(super) fn identify(file: &dyn SegmentFile, path: &Path, store: Option<StoreI
         }
         Err(BadSegmentHeader::Damaged) => {
             let len = file.len().map_err(read(path, "read"))?;
-            let blank = block.iter().all(|byte| *byte == 0)
-                && reader::scan(file, &BLANK, len).map_err(read(path, "read"))?.gaps.is_empty();
+            // The header is synced before the first record: with nothing behind it, its making was cut off.
+            let blank = reader::scan(file, &BLANK, len).map_err(read(path, "read"))?.gaps.is_empty();
             Ok(if blank { Found::Blank } else { Found::HeaderDamaged(len) })
         }
         Err(other) => Err(unusable(other.to_string())),
@@ -108,6 +109,7 @@ const BLANK: SegmentHeader =
 /// Takes stock of all segments and leaves none unsealed.
 pub(super) fn recover(shared: &Shared) -> Result<RecoveryReport, JournalError> {
     let mut report = RecoveryReport::default();
+    let mut lanes = LaneEnds::default();
     for (number, path) in list_segments(&*shared.filesystem, &shared.segments_dir)? {
         shared.reserve_segment_number(number);
         let file = shared.filesystem.open_write(&path).map_err(JournalError::failed(&path, "open"))?;
@@ -115,11 +117,15 @@ pub(super) fn recover(shared: &Shared) -> Result<RecoveryReport, JournalError> {
             Found::Sealed(header, trailer, len) => {
                 report.sealed_segments += 1;
                 report.records += trailer.records;
+                lanes.note(&header, trailer.last);
                 shared.register_found(&header, &path, trailer, len);
             }
             Found::Unsealed(header) => {
                 report.recovered_segments += 1;
-                report.records += recover_unsealed(shared, header, &path, Arc::from(file), &mut report.damage)?;
+                let floor = lanes.before(&header);
+                let trailer = recover_unsealed(shared, header, &path, Arc::from(file), floor, &mut report.damage)?;
+                report.records += trailer.records;
+                lanes.note(&header, trailer.last);
             }
             Found::Blank => {
                 drop(file);
@@ -134,18 +140,35 @@ pub(super) fn recover(shared: &Shared) -> Result<RecoveryReport, JournalError> {
     Ok(report)
 }
 
-/// Scans, syncs, quarantines and seals one segment; returns the number of its records.
+/// The last sequence of each lane in the segments so far. A record may vouch for records of an earlier segment:
+/// what is missing from this one is corrupt only if somebody vouches for more than those.
+#[derive(Default)]
+pub(super) struct LaneEnds(HashMap<u16, Sequence>);
+
+impl LaneEnds {
+    pub(super) fn note(&mut self, segment: &SegmentHeader, last: Sequence) {
+        let end = self.0.entry(segment.lane).or_default();
+        *end = last.max(*end);
+    }
+
+    pub(super) fn before(&self, segment: &SegmentHeader) -> Sequence {
+        self.0.get(&segment.lane).copied().unwrap_or_default()
+    }
+}
+
+/// Scans, syncs, quarantines and seals one segment; returns the sums over its records.
 fn recover_unsealed(
     shared: &Shared,
     header: SegmentHeader,
     path: &Path,
     file: Arc<dyn SegmentFile>,
+    floor: Sequence,
     damage: &mut Vec<Damage>,
-) -> Result<u64, JournalError> {
+) -> Result<Trailer, JournalError> {
     file.sync().map_err(JournalError::failed(path, "sync"))?;
     let len = file.len().map_err(JournalError::failed(path, "read"))?;
     let scan = reader::scan(&*file, &header, len).map_err(JournalError::failed(path, "read"))?;
-    let verdict = judge(&*file, &scan).map_err(JournalError::failed(path, "read"))?;
+    let verdict = judge(&*file, &scan, floor).map_err(JournalError::failed(path, "read"))?;
     for (offset, len, kind) in verdict.damage {
         if kind == DamageKind::Torn {
             quarantine(shared, path, &*file, offset, len)?;
@@ -158,10 +181,10 @@ fn recover_unsealed(
         segment.tail = segment.tail.max(record.next_block());
     }
     // Corruption in the middle stays where it is; what follows the last good record is torn and in quarantine.
-    let records = segment.trailer.records;
+    let trailer = segment.trailer;
     shared.register_open(&segment.header, path, &file, len);
     keeper::seal(shared, segment)?;
-    Ok(records)
+    Ok(trailer)
 }
 
 pub(super) struct Verdict {
@@ -170,8 +193,8 @@ pub(super) struct Verdict {
 }
 
 /// Tells torn from corrupt: what some later header vouches for as synced can not be torn.
-/// Payloads that nothing vouches for are checked against their CRC.
-pub(super) fn judge(file: &dyn SegmentFile, scan: &Scan) -> std::io::Result<Verdict> {
+/// Payloads that nothing vouches for are checked against their CRC. `floor` is the end of the lane's earlier segments.
+pub(super) fn judge(file: &dyn SegmentFile, scan: &Scan, floor: Sequence) -> std::io::Result<Verdict> {
     let vouched = scan.vouched();
     let mut verdict = Verdict { records: Vec::with_capacity(scan.records.len()), damage: Vec::new() };
     for record in &scan.records {
@@ -184,7 +207,7 @@ pub(super) fn judge(file: &dyn SegmentFile, scan: &Scan) -> std::io::Result<Verd
     }
     for (offset, len) in &scan.gaps {
         let before = scan.records.iter().take_while(|record| record.offset < *offset).last();
-        let before = before.map_or(Sequence(0), |record| record.sequence);
+        let before = before.map_or(floor, |record| record.sequence.max(floor));
         let kind = if vouched > before { DamageKind::Corrupt } else { DamageKind::Torn };
         verdict.damage.push((*offset, *len, kind));
     }

@@ -7,7 +7,7 @@ use super::JournalError;
 use super::filesystem::Filesystem;
 use super::format::RecordHeader;
 use super::reader::{self, StoredRecord};
-use super::recovery::{self, DamageKind, Found};
+use super::recovery::{self, DamageKind, Found, LaneEnds};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -50,6 +50,7 @@ pub fn verify_segments(
 ) -> Result<VerifyReport, JournalError> {
     let mut report = VerifyReport::default();
     let mut store = None;
+    let mut lanes = LaneEnds::default();
     for (_, path) in recovery::list_segments(filesystem, &data_dir.join("journal"))? {
         let file = filesystem.open_read(&path).map_err(JournalError::failed(&path, "open"))?;
         let failed = || JournalError::failed(&path, "read");
@@ -59,7 +60,7 @@ pub fn verify_segments(
             Found::Sealed(header, trailer, _) => {
                 let table = reader::read_table(&*file, &trailer).map_err(failed())?;
                 let scan = reader::scan(&*file, &header, trailer.table_offset).map_err(failed())?;
-                let verdict = recovery::judge(&*file, &scan).map_err(failed())?;
+                let verdict = recovery::judge(&*file, &scan, lanes.before(&header)).map_err(failed())?;
                 note_damage(&mut report, &problem, &verdict.damage);
                 if table.is_none() {
                     report.problems.push(problem(trailer.table_offset, "the table of records is damaged"));
@@ -75,7 +76,7 @@ pub fn verify_segments(
                 report.unsealed_segments += 1;
                 let len = file.len().map_err(failed())?;
                 let scan = reader::scan(&*file, &header, len).map_err(failed())?;
-                let verdict = recovery::judge(&*file, &scan).map_err(failed())?;
+                let verdict = recovery::judge(&*file, &scan, lanes.before(&header)).map_err(failed())?;
                 note_damage(&mut report, &problem, &verdict.damage);
                 (header, verdict.records)
             }
@@ -86,6 +87,7 @@ pub fn verify_segments(
             }
         };
         store = Some(header.store);
+        lanes.note(&header, records.iter().map(|record| record.sequence).max().unwrap_or_default());
         for record in records {
             report.records += 1;
             report.payload_bytes += u64::from(record.payload_len);

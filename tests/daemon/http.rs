@@ -1,0 +1,174 @@
+//! The HTTP port, as legacy clients and operators use it.
+
+use super::support::{Daemon, LOG, PATIENCE, data_dir, frame, frame_with, key, noise};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use tilecatcher::client::{ChecksumChoice, checksum_of};
+
+struct Answer {
+    status: u16,
+    head: String,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (found, value) = line.split_once(':')?;
+            found.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+
+    fn message(&self) -> String {
+        let json: serde_json::Value = serde_json::from_slice(&self.body).expect("a JSON body");
+        json["errormessage"].as_str().expect("an errormessage").to_owned()
+    }
+}
+
+/// A request written by hand, so that nothing is hidden by a client.
+fn ask(daemon: &Daemon, method: &str, path: &str, headers: &str, body: &[u8]) -> Answer {
+    let mut stream = TcpStream::connect(daemon.http_address).expect("a connection");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).expect("sent");
+    stream.write_all(body).expect("sent");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("an answer");
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").expect("a head") + 4;
+    let head = String::from_utf8(answer[..end].to_vec()).expect("text");
+    let status = head.split(' ').nth(1).expect("a status").parse().expect("a number");
+    Answer { status, head, body: answer[end..].to_vec() }
+}
+
+fn get(daemon: &Daemon, path: &str, headers: &str) -> Answer {
+    ask(daemon, "GET", path, headers, b"")
+}
+
+fn multipart(part: &str, file_name: Option<&str>, content: &[u8]) -> (String, Vec<u8>) {
+    let file_name = file_name.map(|name| format!("; filename=\"{name}\"")).unwrap_or_default();
+    let head = format!("--b\r\nContent-Disposition: form-data; name=\"{part}\"{file_name}\r\n\r\n");
+    let body = [head.as_bytes(), content, b"\r\n--b--\r\n"].concat();
+    ("Content-Type: multipart/form-data; boundary=b\r\n".to_owned(), body)
+}
+
+#[test]
+fn wrong_paths_methods_and_numbers_are_answered_in_json() {
+    let data = data_dir();
+    let daemon = Daemon::start(data.path(), &[]);
+    let missing = get(&daemon, "/service/v1/nothing", "");
+    assert_eq!((missing.status, missing.header("content-type")), (404, Some("application/json")));
+    assert!(missing.message().contains("/service/v1/nothing"));
+    let wrong = ask(&daemon, "DELETE", "/service/v1/ping", "", b"");
+    assert_eq!((wrong.status, wrong.header("content-type")), (405, Some("application/json")));
+    assert!(wrong.header("allow").is_some_and(|allow| allow.contains("GET")), "{}", wrong.head);
+    assert!(wrong.message().contains("DELETE"));
+    assert_eq!(get(&daemon, "/service/v1/acquisition/x/tile/0/0", "").status, 400);
+    assert_eq!(get(&daemon, "/service/v1/acquisition/123/tile/-1/0", "").status, 400);
+    assert_eq!(get(&daemon, "/service/v1/acquisition/123/tile/0/0", "").status, 404);
+    assert_eq!(get(&daemon, "/service/v1/tile/77/content", "").status, 404);
+    daemon.await_metric("tilecatcher_http_requests_total{status=\"405\"}", 1.0);
+}
+
+#[test]
+fn start_acquisition_takes_a_log_and_says_what_is_wrong_with_others() {
+    let data = data_dir();
+    let daemon = Daemon::start_bare(data.path(), &[]);
+    let start = |part: &str, name: Option<&str>, content: &[u8]| {
+        let (headers, body) = multipart(part, name, content);
+        ask(&daemon, "POST", "/service/v1/start-acquisition", &headers, &body)
+    };
+    let good = start("acq-inilog", Some("some/dir/55_40x168_logfile.ini"), LOG.as_bytes());
+    assert_eq!((good.status, good.header("content-type")), (200, Some("application/json")));
+    assert_eq!(good.body, br#"{"uid":55}"#);
+    assert_eq!(start("acq-inilog", Some("55"), LOG.as_bytes()).status, 200, "started again");
+    for (answer, hint) in [
+        (start("other", Some("55_a.ini"), LOG.as_bytes()), "acq-inilog"),
+        (start("acq-inilog", None, LOG.as_bytes()), "file name"),
+        (start("acq-inilog", Some("log.ini"), LOG.as_bytes()), "log.ini"),
+        (start("acq-inilog", Some("5_a.ini"), b"no equals"), "line 1"),
+        (start("acq-inilog", Some("5_a.ini"), LOG.replace("Acq2 = TRUE", "").as_bytes()), "TFTT"),
+        (start("acq-inilog", Some("5_a.ini"), LOG.replace("= 250", "= much").as_bytes()), "Pixels per um"),
+        (ask(&daemon, "POST", "/service/v1/start-acquisition", "", b"x"), "multipart"),
+        (ask(&daemon, "POST", "/service/v1/end-acquisition/5", "", b""), "never started"),
+    ] {
+        assert_eq!(answer.status, 400, "{hint}");
+        let message = answer.message();
+        assert!(message.to_lowercase().contains(&hint.to_lowercase()), "{hint}: {message}");
+    }
+    let ended = ask(&daemon, "POST", "/service/v1/end-acquisition/55/", "", b"");
+    assert_eq!((ended.status, ended.body.as_slice()), (200, &b"{}"[..]));
+}
+
+#[test]
+fn content_is_served_whole_in_ranges_and_conditionally() {
+    let data = data_dir();
+    let daemon = Daemon::start(data.path(), &[]);
+    let image = [b"II*\0", &noise(1, 70_000)[..]].concat();
+    let checksum = checksum_of(ChecksumChoice::Md5, &image);
+    let mut connection = daemon.connect();
+    connection.send(&frame_with(key(1, 2), &image, checksum));
+    assert_eq!(connection.answer().status, 0);
+    let path = "/service/v1/acquisition/123/tile/1/2/content";
+    let whole = get(&daemon, path, "");
+    assert_eq!((whole.status, whole.header("content-type")), (200, Some("image/tiff")));
+    assert_eq!(whole.header("accept-ranges"), Some("bytes"));
+    assert!(whole.header("repr-digest").is_some_and(|digest| digest.starts_with("md5=:")));
+    assert!(whole.body == image);
+    let etag = whole.header("etag").expect("a tag").to_owned();
+    assert_eq!(etag, format!("\"md5-{checksum}\""));
+    let part = get(&daemon, path, "Range: bytes=100-199\r\n");
+    assert_eq!((part.status, part.header("content-type")), (206, Some("image/tiff")));
+    assert_eq!(part.header("content-range"), Some("bytes 100-199/70004"));
+    assert_eq!(part.body, image[100..200]);
+    assert_eq!(get(&daemon, path, "Range: bytes=-4\r\n").body, image[70_000..]);
+    let beyond = get(&daemon, path, "Range: bytes=70004-\r\n");
+    assert_eq!((beyond.status, beyond.header("content-range")), (416, Some("bytes */70004")));
+    let same = get(&daemon, path, &format!("If-None-Match: {etag}\r\n"));
+    assert_eq!((same.status, same.body.len()), (304, 0));
+    assert_eq!(get(&daemon, path, "If-None-Match: \"other\"\r\n").status, 200);
+    assert_eq!(get(&daemon, path, &format!("Range: bytes=0-0\r\nIf-Range: {etag}\r\n")).status, 206);
+    assert_eq!(get(&daemon, path, "Range: bytes=0-0\r\nIf-Range: \"other\"\r\n").status, 200);
+    assert_eq!(ask(&daemon, "HEAD", path, "", b"").status, 200);
+}
+
+#[test]
+fn ping_health_and_readiness_answer() {
+    let data = data_dir();
+    let daemon = Daemon::start(data.path(), &[]);
+    for path in ["/service/v1/ping", "/service/v1/ping/"] {
+        let ping = get(&daemon, path, "");
+        assert_eq!((ping.status, ping.header("system-status")), (200, Some("GREEN")));
+        assert_eq!(ping.header("tile-queue-status"), Some("GREEN"));
+        assert_eq!(ping.header("content-queue-status"), Some("GREEN"));
+    }
+    assert_eq!(get(&daemon, "/healthz", "").status, 200);
+    let ready = get(&daemon, "/readyz", "");
+    let json: serde_json::Value = serde_json::from_slice(&ready.body).expect("JSON");
+    assert_eq!((ready.status, &json["ready"], &json["ack_level"]), (200, &true.into(), &"durable".into()));
+}
+
+#[test]
+fn every_metric_is_documented_once_and_every_documented_one_exists() {
+    let data = data_dir();
+    let daemon = Daemon::start(data.path(), &[]);
+    let mut connection = daemon.connect();
+    connection.send(&frame(key(0, 0), b"x"));
+    connection.answer();
+    let page = String::from_utf8(daemon.http.get_path("/metrics").expect("metrics").bytes).expect("text");
+    let served: Vec<&str> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("# HELP ")?.split(' ').next())
+        .filter(|name| name.starts_with("tilecatcher_"))
+        .collect();
+    let docs = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/README.md")).expect("the docs");
+    let documented: Vec<&str> =
+        docs.lines().filter_map(|line| line.strip_prefix("| `tilecatcher_")?.split(['`', '{']).next()).collect();
+    for name in &served {
+        let bare = name.trim_start_matches("tilecatcher_");
+        assert_eq!(documented.iter().filter(|found| **found == bare).count(), 1, "{name} in deploy/README.md");
+    }
+    assert_eq!(documented.len(), served.len(), "deploy/README.md lists metrics that do not exist");
+}
