@@ -1,4 +1,84 @@
-//! tilecatcher
+//! # tilecatcher: the architecture
+//!
+//! A daemon that takes microscope tiles over raw TCP, checks them, writes them durably, indexes them, acknowledges
+//! them, and serves them back. This page is the map: the picture, the layers, the rules that hold everywhere.
+//!
+//! ```text
+//!  camera PC        reactor threads (mio)                          lane threads (one per open segment)
+//!    sender --TCP--> connection -> frame -> verify -> route ==bounded queue==> write -> sync -> index overlay
+//!      ^                            |  MD5, SHA: hasher threads ------^                              |
+//!      +----- answers, in request order <------ inbox + waker <--------------------------------------+
+//!
+//!  browser, scripts --HTTP (axum on tokio)--> catalog commands and queries, contents, health, metrics
+//!
+//!  keeper thread: makes segments ahead, seals full ones        index thread: folds facts into sled, in order
+//! ```
+//!
+//! The **journal** is the truth: append-only segment files with every tile and every other fact as a checksummed
+//! record. The **index** is a view of it: the fold of the journal's facts through one function, [`index::apply`],
+//! the same live and in recovery. The index may be deleted at any time.
+//!
+//! ## Layers: import downward only
+//!
+//! ```text
+//!  cli                           arguments, output, exit codes (clap, anyhow)
+//!  server, config, audit, simulate   start and stop in order; keys; offline checks; input for everyone
+//!  ingest | http | client        data plane (mio) | side port (axum) | the protocol's other end (ureq)
+//!  catalog                       lanes, verification, commands and queries over journal and index
+//!  journal | index               bytes on disk | views of them (sled)
+//!  wire | formats | telemetry    frames (flatbuffers) | the field's files (tiff) | metrics, logs (prometheus)
+//!  model                         the domain's nouns, no I/O
+//!  base                          buffers, limits, units, clock, stop; knows no tile, socket or file
+//! ```
+//!
+//! Siblings do not know each other. Each crate in brackets is imported in that one place. Lanes live in the catalog,
+//! not in ingest, so that other ways in (HTTP capture) can hand tiles to the same lanes.
+//!
+//! ## The way of a tile, and its bounds
+//!
+//! | hop | from -> to | bound | when it fails |
+//! |---|---|---|---|
+//! | [`ingest`] connection | readiness -> bytes in a [`base::pool::TileBuffer`] | connections; bytes a turn | peer gone: drop what is incomplete, count |
+//! | [`catalog::FrameBuffer`] | bytes -> [`catalog::ReceivedFrame`]; CRC-32 while the bytes are hot | length checked before a buffer is taken | too long: answer, shut down writing, drain a bounded amount, close |
+//! | [`catalog::verify`] | frame -> [`catalog::VerifiedTile`] | the tile's own bytes | refused with a status; the connection stays |
+//! | [`catalog::Lanes::route`] | tile -> the lane of its key | places in the queue | full: that connection is not read; TCP pushes back |
+//! | lane | batch -> records, one write, one sync | tiles and bytes in a batch | failed sync: all unacknowledged are refused, the process reports and exits with 4 |
+//! | [`index::Index::publish`] | facts -> overlay, visible; sled follows | tiles in the overlay | full: lanes wait, then refuse as overloaded |
+//! | answer | outcome -> response in its slot | requests in flight | peer gone: the tile stays; a resend gets the same id |
+//!
+//! ## Invariants
+//!
+//! 1. No ack before the record is synced (ack level `durable`, the default) and visible in the index.
+//! 2. The journal is the truth; index = fold(journal); deleting the index loses nothing.
+//! 3. One lane owns one open segment. Sharing is by bounded queue only.
+//! 4. Everything is bounded, and the bounds multiply out to the memory limits; full means push back, never drop,
+//!    never grow. Buffers: one mapping of `memory.buffers`, so that the limit is the region itself. Queues that are
+//!    unbounded in type (inbox, hashers, index) hold only what holds a buffer, a slot or a place in the overlay.
+//! 5. A reactor never blocks, and neither allocates nor logs per tile. (It takes the pool's lock twice a tile, for
+//!    tens of nanoseconds; a lock-free pool would need size classes and could not promise its limit.)
+//! 6. Answers leave a connection in request order; every complete frame gets exactly one.
+//! 7. Same key, same content = duplicate, same tile id; same key, other content = new version (or refused, by
+//!    policy), never a silent overwrite. Equal CRC and length are not identity: digests or the bytes decide.
+//! 8. A framing error closes the connection; a content error is answered.
+//! 9. A failed sync is never retried on the same file.
+//! 10. What is served was verified against its stored checksum, or carries it.
+//!
+//! ## Decisions that differ from the obvious
+//!
+//! - **Facts are folded in the journal's order** although lanes finish in any order: each writer keeps a floor, the
+//!   lowest sequence that may still be on its way, and the index thread folds only what lies below all floors
+//!   ([`journal::Journal::safe_sequence`]). Visibility does not wait for that: the overlay takes facts as they come.
+//! - **Packed rows**: 64 tiles share a row of sled, for sled pays by the row in disk, memory and time to open.
+//!   That makes reading the whole index at every start affordable, and so its check complete: row CRCs, sums over
+//!   all rows, and count and digest of the facts against the journal's own.
+//! - **A trailer vouches for its table**: the table of a sealed segment is synced before the trailer is written, so a
+//!   start reads one block a sealed segment. What a record vouches for (`durable`) is judged against the end of the
+//!   lane's earlier segments, or a torn first record would look like corruption. Both were found by tests/crash.rs.
+//! - **The index can hold lanes back** when its overlay is full: a tile that is acknowledged must be visible and
+//!   recognised when sent again, and memory is bounded. The overlay covers sled's slow moments (100 ms, observed).
+//! - **Blocks are not written ahead by default** (`storage.prewrite`): writing neighbours with one call gains more,
+//!   and every byte written ahead is wear.
+
 pub mod audit;
 pub mod base;
 pub mod catalog;
