@@ -8,14 +8,15 @@
 
 #![allow(missing_docs, clippy::print_stdout)] // A program, not a library.
 
+mod harness;
 mod sink;
 
 use clap::{Parser, Subcommand};
+use harness::{LOG, Process, field};
 use hdrhistogram::Histogram;
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -110,6 +111,14 @@ const CASES: &[Case] = &[
         goal: 0.0,
     },
     Case {
+        name: "20MB-48x2",
+        tile_bytes: 20_000_000,
+        connections: 48,
+        window: 2,
+        checksum: ChecksumChoice::Crc32,
+        goal: 0.0,
+    },
+    Case {
         name: "5.3MB-9-md5",
         tile_bytes: 5_300_000,
         connections: 9,
@@ -188,16 +197,6 @@ enum Server {
     Daemon,
 }
 
-/// Kills its process when it goes.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 fn run_once(case: &Case, args: &Args, dir: &Path, server: Server) -> Run {
     let _ = std::fs::remove_dir_all(dir);
     std::fs::create_dir_all(dir).expect("a directory for the benchmark");
@@ -212,9 +211,9 @@ fn run_once(case: &Case, args: &Args, dir: &Path, server: Server) -> Run {
     let image: Arc<[u8]> = (0..case.tile_bytes).map(|n| u8::try_from((n * 31 + n / 251) % 251).unwrap_or(0)).collect();
     let checksum = checksum_of(case.checksum, &image);
     drive(case, capture, &image, checksum, Duration::from_millis(500), 1);
-    let cpu_before = cpu_seconds(process.0.id());
+    let cpu_before = process.cpu_seconds();
     let (tiles, took, acks) = drive(case, capture, &image, checksum, Duration::from_secs(args.seconds), 2);
-    let cpu = cpu_seconds(process.0.id()) - cpu_before;
+    let cpu = process.cpu_seconds() - cpu_before;
     let bytes = tiles as f64 * case.tile_bytes as f64;
     let seconds = took.as_secs_f64();
     Run {
@@ -223,7 +222,7 @@ fn run_once(case: &Case, args: &Args, dir: &Path, server: Server) -> Run {
         p50_ms: acks.value_at_quantile(0.5) as f64 / 1e3,
         p99_ms: acks.value_at_quantile(0.99) as f64 / 1e3,
         cpu_s_per_gb: cpu / (bytes / 1e9),
-        peak_mb: peak_megabytes(process.0.id()),
+        peak_mb: process.peak_megabytes(),
     }
 }
 
@@ -280,51 +279,15 @@ fn drive(
 }
 
 fn start(dir: &Path, args: &Args, server: Server) -> (Process, String) {
-    let mut command = match server {
+    match server {
         Server::Reference => {
             let mut command = Command::new(std::env::current_exe().expect("this program"));
             command.arg("sink").arg("--dir").arg(dir);
             if args.prewritten {
                 command.arg("--prewritten");
             }
-            command
+            Process::start(&mut command)
         }
-        Server::Daemon => {
-            let mut command = Command::new(env!("CARGO_BIN_EXE_tilecatcher"));
-            command.args(["serve", "--capture", "127.0.0.1:0", "--http", "127.0.0.1:0", "--set", "log.level=error"]);
-            command.arg("--data").arg(dir);
-            args.set.iter().for_each(|set| {
-                command.arg("--set").arg(set);
-            });
-            command
-        }
-    };
-    let mut process = Process(command.stdout(Stdio::piped()).spawn().expect("a server"));
-    let mut ready = String::new();
-    let stdout = process.0.stdout.take().expect("a pipe");
-    BufReader::new(stdout).read_line(&mut ready).expect("a ready line");
-    (process, ready)
+        Server::Daemon => Process::daemon(dir, &args.set),
+    }
 }
-
-fn field<'a>(ready: &'a str, name: &str) -> &'a str {
-    let value = ready.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
-    value.unwrap_or_else(|| panic!("no {name} in {ready:?}"))
-}
-
-/// User and system time of a process. Linux.
-fn cpu_seconds(pid: u32) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
-    let behind_name = stat.rsplit(')').next().expect("a name in brackets");
-    let ticks: f64 = behind_name.split_whitespace().skip(11).take(2).filter_map(|text| text.parse::<f64>().ok()).sum();
-    ticks / 100.0
-}
-
-/// Highest resident set so far. Linux.
-fn peak_megabytes(pid: u32) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
-    line.split_whitespace().next().and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0) / 1e3
-}
-
-const LOG: &str = "[Camera Connections]\nAcq1 = TRUE\n[Mosaic Settings]\nNumber of X steps = 100000\n\
-    Number of Y steps = 10000000\n[TEM Settings]\nPixels per um = 250\n";

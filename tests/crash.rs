@@ -248,7 +248,7 @@ impl SegmentFile for CrashFile {
         Ok(())
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn length(&self) -> io::Result<u64> {
         Ok(self.fs.powered()?.contents[self.content].live.len() as u64)
     }
 

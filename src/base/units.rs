@@ -51,7 +51,7 @@ impl fmt::Display for ByteSize {
         let (unit, factor) = SIZE_UNITS
             .iter()
             .filter(|(unit, _)| unit.contains('i') || *unit == "B")
-            .find(|(_, factor)| self.0 != 0 && self.0 % factor == 0)
+            .find(|(_, factor)| self.0 != 0 && self.0.is_multiple_of(*factor))
             .unwrap_or(&("B", 1));
         write!(f, "{}{unit}", self.0 / factor)
     }

@@ -40,7 +40,7 @@ pub trait SegmentFile: Send + Sync {
     ///
     /// # Errors
     /// As the operating system says.
-    fn len(&self) -> io::Result<u64>;
+    fn length(&self) -> io::Result<u64>;
 
     /// The first offset at or behind `offset` that may hold something else than zeros. `None`: only zeros follow.
     ///
@@ -230,7 +230,7 @@ impl SegmentFile for RealFile {
         self.writing.set_len(len)
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn length(&self) -> io::Result<u64> {
         Ok(self.reading.metadata()?.len())
     }
 

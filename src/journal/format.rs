@@ -28,6 +28,10 @@ const STORE_MAGIC: [u8; 8] = *b"TILESTOR";
 const MARKER_PATTERN: [u8; 16] =
     [0xa5, 0x74, 0x69, 0x6c, 0x65, 0x72, 0x65, 0x63, 0x5a, 0xc3, 0x3c, 0x96, 0x69, 0xf0, 0x0f, 0x81];
 
+/// [`RECORD_HEADER_BYTES`] as it is written into each record header.
+const HEADER_LENGTH_FIELD: u16 = 192;
+
+const _: () = assert!(HEADER_LENGTH_FIELD as usize == RECORD_HEADER_BYTES);
 const _: () = assert!(RECORD_HEADER_BYTES.is_multiple_of(SHARED_ALIGNMENT));
 const _: () = assert!(BLOCK.is_multiple_of(SHARED_ALIGNMENT));
 
@@ -220,7 +224,7 @@ impl RecordHeader {
         let mut put = Put(bytes);
         put.at(0, marker);
         put.at(16, &FORMAT_MAJOR.to_le_bytes());
-        put.at(18, &(RECORD_HEADER_BYTES as u16).to_le_bytes());
+        put.at(18, &HEADER_LENGTH_FIELD.to_le_bytes());
         put.at(20, &self.kind.0.to_le_bytes());
         put.at(24, &self.sequence.0.to_le_bytes());
         put.at(32, &self.offset.to_le_bytes());

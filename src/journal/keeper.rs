@@ -5,7 +5,7 @@
 
 use super::JournalError;
 use super::format::{SEGMENT_HEADER_BYTES, SegmentHeader, TRAILER_BYTES, segment_file_name};
-use super::journal::Shared;
+use super::store::Shared;
 use super::writer::OpenSegment;
 use crate::base::aligned::AlignedBytes;
 use crate::base::clock;

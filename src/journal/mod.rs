@@ -8,10 +8,10 @@
 
 mod filesystem;
 mod format;
-mod journal;
 mod keeper;
 mod reader;
 mod recovery;
+mod store;
 mod verify;
 mod writer;
 
@@ -20,9 +20,9 @@ pub use format::{
     CONTROL_LANE, FORMAT_MAJOR, RECORD_HEADER_BYTES, RecordHeader, RecordKind, SEGMENT_HEADER_BYTES, SegmentHeader,
     StoreId, TRAILER_BYTES, TileStamp, Trailer, segment_file_name,
 };
-pub use journal::{Journal, JournalOptions, JournalStatus};
 pub use reader::{ReadError, StoredRecord};
 pub use recovery::{Damage, DamageKind, RecoveryReport};
+pub use store::{Journal, JournalOptions, JournalStatus};
 pub use verify::{VerifyProblem, VerifyReport, verify_segments};
 pub use writer::{LaneWriter, RecordDraft};
 

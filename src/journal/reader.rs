@@ -76,7 +76,7 @@ impl Scan {
 
 /// Reads the trailer of a segment. `None` when it is not sealed or the trailer is damaged.
 pub(super) fn read_trailer(file: &dyn SegmentFile, segment: &SegmentHeader) -> io::Result<Option<Trailer>> {
-    let len = file.len()?;
+    let len = file.length()?;
     let Some(at) = len.checked_sub(TRAILER_BYTES as u64) else { return Ok(None) };
     let mut block = [0; TRAILER_BYTES];
     if file.read_at(&mut block, at)? < TRAILER_BYTES {
@@ -90,7 +90,7 @@ pub(super) fn read_table(file: &dyn SegmentFile, trailer: &Trailer) -> io::Resul
     let Some(len) = usize::try_from(trailer.records).ok().and_then(|n| n.checked_mul(RECORD_HEADER_BYTES)) else {
         return Ok(None);
     };
-    if trailer.table_offset + len as u64 > file.len()? {
+    if trailer.table_offset + len as u64 > file.length()? {
         return Ok(None);
     }
     let mut table = vec![0; len];

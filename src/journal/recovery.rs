@@ -9,9 +9,9 @@ use super::filesystem::{Filesystem, SegmentFile};
 use super::format::{
     BadSegmentHeader, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, StoreId, Trailer, parse_segment_file_name,
 };
-use super::journal::Shared;
 use super::keeper;
 use super::reader::{self, Scan};
+use super::store::Shared;
 use super::writer::OpenSegment;
 use crate::base::aligned::AlignedBytes;
 use crate::base::limits::BLOCK;
@@ -89,11 +89,11 @@ pub(super) fn identify(file: &dyn SegmentFile, path: &Path, store: Option<StoreI
                 return Err(unusable("belongs to another data directory: move it away".to_owned()));
             }
             let trailer = reader::read_trailer(file, &header).map_err(read(path, "read"))?;
-            let len = file.len().map_err(read(path, "read"))?;
+            let len = file.length().map_err(read(path, "read"))?;
             Ok(trailer.map_or(Found::Unsealed(header), |trailer| Found::Sealed(header, trailer, len)))
         }
         Err(BadSegmentHeader::Damaged) => {
-            let len = file.len().map_err(read(path, "read"))?;
+            let len = file.length().map_err(read(path, "read"))?;
             // The header is synced before the first record: with nothing behind it, its making was cut off.
             let blank = reader::scan(file, &BLANK, len).map_err(read(path, "read"))?.gaps.is_empty();
             Ok(if blank { Found::Blank } else { Found::HeaderDamaged(len) })
@@ -166,7 +166,7 @@ fn recover_unsealed(
     damage: &mut Vec<Damage>,
 ) -> Result<Trailer, JournalError> {
     file.sync().map_err(JournalError::failed(path, "sync"))?;
-    let len = file.len().map_err(JournalError::failed(path, "read"))?;
+    let len = file.length().map_err(JournalError::failed(path, "read"))?;
     let scan = reader::scan(&*file, &header, len).map_err(JournalError::failed(path, "read"))?;
     let verdict = judge(&*file, &scan, floor).map_err(JournalError::failed(path, "read"))?;
     for (offset, len, kind) in verdict.damage {

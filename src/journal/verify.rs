@@ -74,7 +74,7 @@ pub fn verify_segments(
             }
             Found::Unsealed(header) => {
                 report.unsealed_segments += 1;
-                let len = file.len().map_err(failed())?;
+                let len = file.length().map_err(failed())?;
                 let scan = reader::scan(&*file, &header, len).map_err(failed())?;
                 let verdict = recovery::judge(&*file, &scan, lanes.before(&header)).map_err(failed())?;
                 note_damage(&mut report, &problem, &verdict.damage);

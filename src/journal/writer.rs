@@ -9,8 +9,8 @@ use super::format::{
     RECORD_HEADER_BYTES, RecordHeader, RecordKind, SEGMENT_HEADER_BYTES, SHARED_ALIGNMENT, SegmentHeader, TileStamp,
     Trailer,
 };
-use super::journal::Shared;
 use super::keeper::Supply;
+use super::store::Shared;
 use crate::base::aligned::AlignedBytes;
 use crate::base::limits::{BLOCK, WRITE_SLICES_MAX, round_up_to_block};
 use crate::model::{Location, Sequence};

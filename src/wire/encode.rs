@@ -51,7 +51,7 @@ impl FrameHead {
         let mut bytes = [0; Self::BYTES];
         let (prefix, frame) = bytes.split_at_mut(PREFIX_BYTES);
         prefix.copy_from_slice(&frame_len.to_le_bytes());
-        put_u32(frame, 0, TABLE as u32);
+        put_u32(frame, 0, distance(0, TABLE));
         put_u16(frame, VTABLE, VTABLE_BYTES);
         put_u16(frame, VTABLE + 2, TABLE_BYTES);
         let checksum_len = fields.checksum.kind().len();
@@ -59,14 +59,14 @@ impl FrameHead {
             let absent = slot == 5 && checksum_len == 0;
             put_u16(frame, VTABLE + 4 + 2 * slot, if absent { 0 } else { offset });
         }
-        put_u32(frame, TABLE, (TABLE - VTABLE) as u32);
+        put_u32(frame, TABLE, distance(VTABLE, TABLE));
         put_u32(frame, TABLE + 4, fields.camera.cast_unsigned());
         frame[TABLE + 8..TABLE + 16].copy_from_slice(&fields.key.acq.0.to_le_bytes());
         put_u32(frame, TABLE + 16, fields.key.frame.0.cast_unsigned());
         put_u32(frame, TABLE + 20, fields.key.col);
         put_u32(frame, TABLE + 24, fields.key.row);
-        put_u32(frame, TABLE + 28, (CHECKSUM - TABLE - 28) as u32);
-        put_u32(frame, TABLE + 32, (IMAGE - TABLE - 32) as u32);
+        put_u32(frame, TABLE + 28, distance(TABLE + 28, CHECKSUM));
+        put_u32(frame, TABLE + 32, distance(TABLE + 32, IMAGE));
         put_u32(frame, CHECKSUM, u32::try_from(checksum_len).ok()?);
         frame[CHECKSUM + 4..CHECKSUM + 36].copy_from_slice(&fields.checksum.to_field());
         put_u32(frame, IMAGE, image_len);
@@ -92,6 +92,11 @@ impl FrameTail {
     pub fn bytes(&self) -> &'static [u8] {
         &[0; 7][..self.len]
     }
+}
+
+/// FlatBuffers names places by their distance.
+fn distance(from: usize, to: usize) -> u32 {
+    u32::try_from(to - from).expect("the head is a few hundred bytes")
 }
 
 fn put_u16(bytes: &mut [u8], at: usize, value: u16) {

@@ -29,6 +29,11 @@ pub const RESPONSE_BYTES: usize = PREFIX_BYTES + BODY;
 const BODY: usize = 56;
 const VTABLE: usize = 4;
 const TABLE: usize = 24;
+/// The same as written: body length, root offset, distance from the table back to its vtable.
+const BODY_FIELD: u32 = 56;
+const TABLE_FIELD: u32 = 24;
+const VTABLE_FIELD: i32 = 20;
+const _: () = assert!(BODY_FIELD as usize == BODY && TABLE_FIELD as usize == TABLE);
 /// Offsets of the six fields from the table's start: two 8-byte numbers, then four shorts. The table's own
 /// start lies at 24, so the 8-byte numbers at 32 and 40 are aligned.
 const FIELDS: [u16; 6] = [8, 16, 24, 26, 28, 30];
@@ -40,8 +45,8 @@ const VTABLE_BYTES: u16 = 16;
 pub fn encode_response(response: &Response) -> [u8; RESPONSE_BYTES] {
     let mut out = [0; RESPONSE_BYTES];
     let (prefix, body) = out.split_at_mut(PREFIX_BYTES);
-    prefix.copy_from_slice(&(BODY as u32).to_le_bytes());
-    body[..4].copy_from_slice(&(TABLE as u32).to_le_bytes());
+    prefix.copy_from_slice(&BODY_FIELD.to_le_bytes());
+    body[..4].copy_from_slice(&TABLE_FIELD.to_le_bytes());
     body[VTABLE..VTABLE + 2].copy_from_slice(&VTABLE_BYTES.to_le_bytes());
     body[VTABLE + 2..VTABLE + 4].copy_from_slice(&TABLE_BYTES.to_le_bytes());
     for (slot, offset) in FIELDS.iter().enumerate() {
@@ -49,7 +54,7 @@ pub fn encode_response(response: &Response) -> [u8; RESPONSE_BYTES] {
         body[at..at + 2].copy_from_slice(&offset.to_le_bytes());
     }
     let table = &mut body[TABLE..];
-    table[..4].copy_from_slice(&((TABLE - VTABLE) as i32).to_le_bytes());
+    table[..4].copy_from_slice(&VTABLE_FIELD.to_le_bytes());
     table[8..16].copy_from_slice(&response.acq.to_le_bytes());
     table[16..24].copy_from_slice(&response.tile.0.to_le_bytes());
     let shorts = [response.status, response.system.code(), response.tile_queue.code(), response.content_queue.code()];

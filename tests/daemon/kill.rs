@@ -50,7 +50,7 @@ fn no_acknowledged_tile_is_lost_or_altered_by_kill_9() {
     let verified = Command::new(env!("CARGO_BIN_EXE_tilecatcher")).args(["verify", "--data"]).arg(data.path()).output();
     let verified = verified.expect("runs");
     assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
-    println!("{} tiles acknowledged in {} cycles, all there", all.len(), cycles());
+    eprintln!("{} tiles acknowledged in {} cycles, all there", all.len(), cycles());
 }
 
 fn send_until_killed(daemon: &Daemon, cycle: u32, sender: u32, acknowledged: &Mutex<Vec<Acknowledged>>) {

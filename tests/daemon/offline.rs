@@ -23,7 +23,7 @@ fn traffic(daemon: &Daemon, seed: u64) {
                 for n in 0..150u64 {
                     let dice = noise(seed * 1000 + sender * 200 + n, 3);
                     let mut key = key(u32::from(dice[0] % 12), u32::from(dice[1] % 12));
-                    if dice[2] % 5 == 0 {
+                    if dice[2].is_multiple_of(5) {
                         key.frame.0 = i32::from(dice[2] % 3);
                     }
                     let image = noise(u64::from(dice[2] % 2), 2000);

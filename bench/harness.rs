@@ -1,0 +1,71 @@
+//! What the benchmarks share: servers as processes, and what Linux says of them.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+/// The log of the benchmark's acquisition: a grid that nothing falls out of.
+pub const LOG: &str = "[General]\nDate = \"01/01/2026 01:00:00 AM\"\n[Camera Connections]\nAcq1 = TRUE\n\
+    [Mosaic Settings]\nNumber of X steps = 100000\nNumber of Y steps = 10000000\n[TEM Settings]\nPixels per um = 250\n";
+
+/// A server; killed when dropped.
+pub struct Process(Child);
+
+impl Process {
+    /// Starts a server and waits for its ready line.
+    pub fn start(command: &mut Command) -> (Self, String) {
+        let mut process = Self(command.stdout(Stdio::piped()).spawn().expect("a server"));
+        let mut ready = String::new();
+        let stdout = process.0.stdout.take().expect("a pipe");
+        BufReader::new(stdout).read_line(&mut ready).expect("a ready line");
+        (process, ready)
+    }
+
+    /// Starts a daemon on free ports.
+    pub fn daemon(data: &Path, settings: &[String]) -> (Self, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tilecatcher"));
+        command.args(["serve", "--capture", "127.0.0.1:0", "--http", "127.0.0.1:0", "--set", "log.level=error"]);
+        command.arg("--data").arg(data);
+        settings.iter().for_each(|setting| {
+            command.arg("--set").arg(setting);
+        });
+        Self::start(&mut command)
+    }
+
+    /// User and system time so far. Linux.
+    #[allow(dead_code)] // Not every benchmark asks.
+    pub fn cpu_seconds(&self) -> f64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id())).expect("a process");
+        let behind_name = stat.rsplit(')').next().expect("a name in brackets");
+        let ticks = behind_name.split_whitespace().skip(11).take(2).filter_map(|text| text.parse::<f64>().ok());
+        ticks.sum::<f64>() / 100.0
+    }
+
+    /// Highest resident set so far, MB. Linux.
+    pub fn peak_megabytes(&self) -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).expect("a process");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+        line.split_whitespace().next().and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0) / 1e3
+    }
+
+    /// SIGTERM, and waits for the end.
+    #[allow(dead_code)] // Not every benchmark stops its servers in order.
+    pub fn stop(mut self) {
+        let pid = self.0.id().to_string();
+        Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs");
+        assert!(self.0.wait().expect("a child").success(), "the daemon did not stop in order");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A field of a ready line.
+pub fn field<'a>(ready: &'a str, name: &str) -> &'a str {
+    let value = ready.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+    value.unwrap_or_else(|| panic!("no {name} in {ready:?}"))
+}
