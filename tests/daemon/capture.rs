@@ -211,3 +211,20 @@ fn idle_prewriting_changes_nothing_that_is_read() {
         assert_eq!(daemon.http.content(ACQ, col, 0).expect("stored").bytes, noise(u64::from(col), 700_000));
     }
 }
+
+#[test]
+fn a_sender_that_reads_an_answer_with_one_read_gets_it_whole() {
+    use std::io::{Read, Write};
+    let data = data_dir();
+    let daemon = Daemon::start(data.path(), &[]);
+    for col in 0..8 {
+        // As the legacy client does: a connection for each tile, prefix and body in two writes, one read.
+        let mut stream = daemon.connect().stream;
+        let message = frame(key(col, 3), b"legacy");
+        stream.write_all(&message[..4]).expect("sent");
+        stream.write_all(&message[4..]).expect("sent");
+        let mut answer = [0; 256];
+        let read = stream.read(&mut answer).expect("an answer");
+        assert_eq!(read, 4 + u32::from_le_bytes([answer[0], answer[1], answer[2], answer[3]]) as usize);
+    }
+}

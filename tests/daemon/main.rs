@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod capture;
+mod client;
 mod http;
 mod kill;
 mod offline;
