@@ -1,51 +1,62 @@
-//! The acquisition log: an INI file that the microscope's software writes, and the name that carries its id.
+//! The acquisition log: the INI file with which the microscope's software describes a run, and the identifier in its name.
+//!
+//! Owns which section and key becomes which fact, and which defect is an error or a warning. Must never let a
+//! number through that JSON can not hold (NaN, infinity): the facts are written into the journal.
 
-use super::FormatError;
 use super::ini::Ini;
+use super::{FormatError, base_name, excerpt};
 use crate::model::{AcqId, AcquisitionFacts, CameraCount};
+use jiff::{civil::DateTime, tz::TimeZone};
 use std::str::FromStr;
+
+const GENERAL: &str = "General";
+const CAMERAS: &str = "Camera Connections";
+const MOSAIC: &str = "Mosaic Settings";
+const TEM: &str = "TEM Settings";
+const MACHINES: &str = "Machine IDs";
+const CATCHER: &str = "ImageCatcher";
 
 /// Reads acquisition logs.
 pub struct AcquisitionLog;
 
-/// Collects what could not be read but need not be.
-struct Reader {
-    ini: Ini,
-    warnings: Vec<String>,
-}
-
 impl AcquisitionLog {
-    /// Reads a log; gives its facts and warnings about values that were replaced by 0 or left out.
+    /// Reads a log: its facts, and a warning for each value that was taken as 0 or left out.
     ///
     /// # Errors
-    /// A line that is not INI, a camera pattern other than TTTT and TFFF, a bad `Pixels per um`.
+    /// A line that is no INI; cameras other than TTTT and TFFF; `Pixels per um` missing or no number.
     pub fn parse(bytes: &[u8]) -> Result<(AcquisitionFacts, Vec<String>), FormatError> {
-        let mut log = Reader { ini: Ini::parse(&String::from_utf8_lossy(bytes))?, warnings: Vec::new() };
+        let mut log = Reader { ini: Ini::parse(bytes)?, warnings: Vec::new() };
         let facts = AcquisitionFacts {
-            sample_name: log.text("General", "Sample name"),
-            microscopist_name: log.text("General", "Microscopist name"),
-            notes: log.text("General", "Notes"),
-            acquired_unix_s: log.date("General", "Date"),
+            sample_name: log.text(GENERAL, "Sample name"),
+            microscopist_name: log.text(GENERAL, "Microscopist name"),
+            notes: log.text(GENERAL, "Notes"),
+            acquired_unix_s: log.date(GENERAL, "Date"),
             cameras: log.cameras()?,
-            x_small_step_pix: log.number("Mosaic Settings", "X sm step (pix)"),
-            y_small_step_pix: log.number("Mosaic Settings", "Y sm step (pix)"),
-            x_big_step_pix: log.number("Mosaic Settings", "X big step (pix)"),
-            y_big_step_pix: log.number("Mosaic Settings", "Y big step (pix)"),
-            x_steps: log.number("Mosaic Settings", "Number of X steps"),
-            y_steps: log.number("Mosaic Settings", "Number of Y steps"),
-            x_center_m: log.number("Mosaic Settings", "Center X (m)"),
-            y_center_m: log.number("Mosaic Settings", "Center Y (m)"),
-            y_tem_m: log.number("Mosaic Settings", "TEM Y (m)"),
-            magnification: log.number("TEM Settings", "Magnification"),
+            x_small_step_pix: log.integer(MOSAIC, "X sm step (pix)"),
+            y_small_step_pix: log.integer(MOSAIC, "Y sm step (pix)"),
+            x_big_step_pix: log.integer(MOSAIC, "X big step (pix)"),
+            y_big_step_pix: log.integer(MOSAIC, "Y big step (pix)"),
+            x_steps: log.integer(MOSAIC, "Number of X steps"),
+            y_steps: log.integer(MOSAIC, "Number of Y steps"),
+            x_center_m: log.real(MOSAIC, "Center X (m)"),
+            y_center_m: log.real(MOSAIC, "Center Y (m)"),
+            y_tem_m: log.real(MOSAIC, "TEM Y (m)"),
+            magnification: log.real(TEM, "Magnification"),
             pix_per_um: log.pixels_per_um()?,
-            tem_ip_address: log.text("Machine IDs", "TEM IP address"),
-            project_name: log.text("ImageCatcher", "project"),
-            project_owner: log.text("ImageCatcher", "owner"),
-            stack_name: log.text("ImageCatcher", "stack"),
-            mosaic_type: log.text("ImageCatcher", "mosaicType"),
+            tem_ip_address: log.text(MACHINES, "TEM IP address"),
+            project_name: log.text(CATCHER, "project"),
+            project_owner: log.text(CATCHER, "owner"),
+            stack_name: log.text(CATCHER, "stack"),
+            mosaic_type: log.text(CATCHER, "mosaicType"),
         };
         Ok((facts, log.warnings))
     }
+}
+
+/// A log's values, and what was wrong with those read so far.
+struct Reader {
+    ini: Ini,
+    warnings: Vec<String>,
 }
 
 impl Reader {
@@ -53,102 +64,236 @@ impl Reader {
         self.ini.get(section, key).unwrap_or_default().to_owned()
     }
 
-    fn number<T: FromStr + Default>(&mut self, section: &str, key: &str) -> T {
-        let text = self.text(section, key);
-        text.parse().unwrap_or_else(|_| {
-            self.warnings.push(format!("[{section}] {key} = \"{text}\" is not a number in range: taken as 0"));
+    fn integer<T: FromStr + Default>(&mut self, section: &str, key: &str) -> T {
+        let number = self.ini.get(section, key).and_then(|text| text.parse().ok());
+        number.unwrap_or_else(|| {
+            self.warn(section, key, "no whole number in range, taken as 0");
             T::default()
         })
     }
 
-    /// `MM/dd/yyyy hh:mm:ss AM`, taken as UTC; runs of spaces count as one.
+    fn real(&mut self, section: &str, key: &str) -> f64 {
+        self.finite(section, key).unwrap_or_else(|| {
+            self.warn(section, key, "no finite number, taken as 0");
+            0.0
+        })
+    }
+
+    /// LabVIEW writes `NaN` and `Inf` for what it does not know; JSON has no form for them, so they count as missing.
+    fn finite(&self, section: &str, key: &str) -> Option<f64> {
+        self.ini.get(section, key)?.parse().ok().filter(|number: &f64| number.is_finite())
+    }
+
+    /// `MM/dd/yyyy hh:mm:ss AM` with any run of spaces between the words, taken as UTC; seconds since 1970.
     fn date(&mut self, section: &str, key: &str) -> Option<i64> {
-        let text = self.text(section, key);
-        let words: Vec<&str> = text.split_whitespace().collect();
-        let parsed = jiff::civil::DateTime::strptime("%m/%d/%Y %I:%M:%S %p", words.join(" "));
-        let utc = parsed.ok().and_then(|date| date.to_zoned(jiff::tz::TimeZone::UTC).ok());
-        if utc.is_none() {
-            self.warnings.push(format!("[{section}] {key} = \"{text}\" is no date like 03/04/2015 10:46:49 AM"));
+        let words = self.ini.get(section, key).unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ");
+        let date = DateTime::strptime("%m/%d/%Y %I:%M:%S %p", words).ok();
+        let seconds = date.and_then(|date| TimeZone::UTC.to_timestamp(date).ok()).map(|instant| instant.as_second());
+        if seconds.is_none() {
+            self.warn(section, key, "no date like 12/31/2026 11:59:59 PM, left out");
         }
-        utc.map(|date| date.timestamp().as_second())
+        seconds
     }
 
     fn cameras(&self) -> Result<CameraCount, FormatError> {
-        let connected =
-            |key| self.ini.get("Camera Connections", key).is_some_and(|text| text.eq_ignore_ascii_case("true"));
-        match ["Acq1", "Acq2", "Acq3", "Acq4"].map(connected) {
+        let on = |key| self.ini.get(CAMERAS, key).is_some_and(|text| text.eq_ignore_ascii_case("true"));
+        let pattern = ["Acq1", "Acq2", "Acq3", "Acq4"].map(on);
+        match pattern {
             [true, true, true, true] => Ok(CameraCount::Four),
             [true, false, false, false] => Ok(CameraCount::One),
-            other => {
-                let pattern: String = other.map(|on| if on { 'T' } else { 'F' }).iter().collect();
-                let problem = format!("[Camera Connections] Acq1..Acq4 are {pattern}: neither TTTT (4) nor TFFF (1)");
+            _ => {
+                let letters: String = pattern.iter().map(|on| if *on { 'T' } else { 'F' }).collect();
+                let problem = format!("[{CAMERAS}] Acq1..Acq4 are {letters}: neither TTTT (4) nor TFFF (1)");
                 Err(FormatError::Content(problem))
             }
         }
     }
 
     fn pixels_per_um(&self) -> Result<f64, FormatError> {
-        let text = self.text("TEM Settings", "Pixels per um");
-        let number = text.parse().ok().filter(|number: &f64| number.is_finite());
-        number.ok_or_else(|| FormatError::Content(format!("[TEM Settings] Pixels per um = \"{text}\" is not a number")))
+        let key = "Pixels per um";
+        self.finite(TEM, key).ok_or_else(|| FormatError::Content(self.complaint(TEM, key, "no finite number")))
+    }
+
+    fn warn(&mut self, section: &str, key: &str, problem: &str) {
+        let warning = self.complaint(section, key, problem);
+        self.warnings.push(warning);
+    }
+
+    fn complaint(&self, section: &str, key: &str, problem: &str) -> String {
+        match self.ini.get(section, key) {
+            Some(text) => format!("[{section}] {key} = \"{}\": {problem}", excerpt(text)),
+            None => format!("[{section}] {key} is missing: {problem}"),
+        }
     }
 }
 
-/// The identifier in a log's file name: the digits before the first `_` of its base name.
+/// The identifier in a log's file name or path: the digits before the first `_` of the base name, or all of it.
 ///
 /// # Errors
-/// There are none, or they are 0 or above 2^64 - 1.
-pub fn acq_id_from_file_name(name: &str) -> Result<AcqId, FormatError> {
-    let base = name.rsplit(['/', '\\']).next().unwrap_or_default();
-    let digits = base.split('_').next().unwrap_or_default();
-    let id = if digits.bytes().all(|byte| byte.is_ascii_digit()) { digits.parse().ok() } else { None };
-    id.filter(|id| *id > 0).map(AcqId).ok_or_else(|| {
-        FormatError::Content(format!("the name \"{base}\" does not begin with an acquisition's number and _"))
-    })
+/// Those are not digits only, or the number is 0 or above 2^64 - 1.
+pub fn acq_id_from_file_name(path_or_name: &str) -> Result<AcqId, FormatError> {
+    let base = base_name(path_or_name);
+    let digits = base.split('_').next().filter(|front| front.bytes().all(|byte| byte.is_ascii_digit()));
+    match digits.and_then(|digits| digits.parse().ok()) {
+        Some(id) if id > 0 => Ok(AcqId(id)),
+        _ => {
+            let base = excerpt(base);
+            Err(FormatError::Content(format!("\"{base}\" does not begin with an acquisition's number and \"_\"")))
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const LOG: &str = "[General]\nDate = \"11/21/2026    01:02:03 PM\"\nSample name = \"S 1\"\nNotes = \"a\\0Ab\"\n\
-        [Camera Connections]\nAcq1 = TRUE\nAcq2 = TRUE\nAcq3 = TRUE\nAcq4 = TRUE\n\
-        [Mosaic Settings]\nNumber of X steps = 5\nNumber of Y steps = 6\nX sm step (pix) = 1950\nY sm step (pix) = 1850\n\
-        X big step (pix) = 5550\nY big step (pix) = 5450\nCenter X (m) = -1.5E-5\nCenter Y (m) = 2E-5\nTEM Y (m) = -0.0002\n\
-        [TEM Settings]\nMagnification = 2900\nPixels per um = 250.5\n[Machine IDs]\nTEM IP address = \"10.0.0.9\"\n\
-        [ImageCatcher]\nproject = P\nowner = O\nstack = St\nmosaicType = M\n";
+    const LOG: &str = r#"
+; written by a test
+[General]
+Date = "07/09/2031     12:05:06 AM"
+Sample name = "Leaf; 3"
+Microscopist name = "A. Nobody"
+Notes = "first line\0Asecond = line"
+[Camera Connections]
+Acq1 = TRUE
+Acq2 = TRUE
+Acq3 = TRUE
+Acq4 = TRUE
+[Machine IDs]
+TEM IP address = "192.0.2.7"
+[Mosaic Settings]
+Number of X steps = 11
+NUMBER OF Y STEPS = 12
+X big step (pix) = 5400
+X sm step (pix) = 1800
+Y big step (pix) = 4200
+Y sm step (pix) = -1400
+Center X (m) = -2.5E-5
+Center Y (m) = 4E-5
+TEM Y (m) = -0.0001
+[TEM Settings]
+Pixels per um = "200.5"
+Magnification = "3000"
+[ImageCatcher]
+project = proj
+owner = own
+stack = st
+mosaicType = type
+"#;
 
-    #[test]
-    fn every_field_is_read() {
-        let (facts, warnings) = AcquisitionLog::parse(LOG.as_bytes()).expect("good");
-        assert!(warnings.is_empty(), "{warnings:?}");
-        assert_eq!(facts.acquired_unix_s, Some(1_795_266_123));
-        assert_eq!((facts.cameras, facts.x_steps, facts.y_steps), (CameraCount::Four, 5, 6));
-        assert_eq!((facts.sample_name.as_str(), facts.notes.as_str()), ("S 1", "a\\0Ab"));
-        assert_eq!((facts.y_tem_m, facts.pix_per_um, facts.x_center_m), (-0.0002, 250.5, -1.5e-5));
-        assert_eq!((facts.project_name.as_str(), facts.mosaic_type.as_str()), ("P", "M"));
-        assert_eq!(facts.tem_ip_address, "10.0.0.9");
+    fn parse(text: &str) -> (AcquisitionFacts, Vec<String>) {
+        AcquisitionLog::parse(text.as_bytes()).expect("a usable log")
+    }
+
+    fn error(text: &str) -> String {
+        AcquisitionLog::parse(text.as_bytes()).expect_err("an unusable log").to_string()
     }
 
     #[test]
-    fn bad_numbers_and_dates_are_warnings_bad_cameras_and_pixels_are_errors() {
-        let (facts, warnings) =
-            AcquisitionLog::parse(LOG.replace("= 5\n", "= five\n").replace("11/21", "13/41").as_bytes())
-                .expect("usable");
-        assert_eq!((facts.x_steps, facts.acquired_unix_s, warnings.len()), (0, None, 2));
-        let cameras = AcquisitionLog::parse(LOG.replace("Acq3 = TRUE", "Acq3 = FALSE").as_bytes()).expect_err("TTFT");
-        assert!(cameras.to_string().contains("TTFT"), "{cameras}");
-        let pixels = AcquisitionLog::parse(LOG.replace("250.5", "many").as_bytes()).expect_err("many");
-        assert!(pixels.to_string().contains("many"), "{pixels}");
+    fn every_fact_is_read() {
+        let expected = AcquisitionFacts {
+            sample_name: "Leaf; 3".to_owned(),
+            microscopist_name: "A. Nobody".to_owned(),
+            notes: "first line\\0Asecond = line".to_owned(),
+            acquired_unix_s: Some(1_941_321_906),
+            cameras: CameraCount::Four,
+            x_small_step_pix: 1800,
+            y_small_step_pix: -1400,
+            x_big_step_pix: 5400,
+            y_big_step_pix: 4200,
+            x_steps: 11,
+            y_steps: 12,
+            x_center_m: -2.5e-5,
+            y_center_m: 4e-5,
+            y_tem_m: -0.0001,
+            magnification: 3000.0,
+            pix_per_um: 200.5,
+            tem_ip_address: "192.0.2.7".to_owned(),
+            project_name: "proj".to_owned(),
+            project_owner: "own".to_owned(),
+            stack_name: "st".to_owned(),
+            mosaic_type: "type".to_owned(),
+        };
+        assert_eq!(parse(LOG), (expected, Vec::new()));
     }
 
     #[test]
-    fn the_id_is_the_number_before_the_first_underscore() {
+    fn bytes_in_another_encoding_and_windows_line_ends_are_read() {
+        let mut bytes = LOG.replace('\n', "\r\n").into_bytes();
+        let name = bytes.windows(6).position(|window| window == b"Nobody").expect("in the log");
+        bytes[name] = 0xd1;
+        let (facts, warnings) = AcquisitionLog::parse(&bytes).expect("a usable log");
+        assert_eq!((facts.microscopist_name.as_str(), warnings.len()), ("A. \u{fffd}obody", 0));
+    }
+
+    #[test]
+    fn noon_and_midnight_are_told_apart() {
+        let at = |time: &str| parse(&LOG.replace("07/09/2031     12:05:06 AM", time)).0.acquired_unix_s;
+        assert_eq!(at("01/01/1970 12:00:00 AM"), Some(0));
+        assert_eq!(at("01/01/1970 12:00:00 PM"), Some(43_200));
+        assert_eq!(at("1/2/1970   1:00:01 PM"), Some(86_400 + 46_801));
+    }
+
+    #[test]
+    fn a_bad_date_is_none_with_a_warning() {
+        for bad in ["31/12/2026 10:00:00 AM", "2026-12-31", "02/30/2026 10:00:00 AM", "01/01/2026 13:00:00 PM", ""] {
+            let (facts, warnings) = parse(&LOG.replace("07/09/2031     12:05:06 AM", bad));
+            assert_eq!((facts.acquired_unix_s, warnings.len()), (None, 1), "{bad}");
+            assert!(warnings[0].contains("[General] Date"), "{warnings:?}");
+        }
+    }
+
+    #[test]
+    fn bad_numbers_are_zero_with_a_warning_each() {
+        let text = LOG.replace("= 11", "= eleven").replace("= 12\n", "= -12\n").replace("= 4E-5", "= NaN");
+        let text = text.replace("TEM Y (m) = -0.0001\n", "").replace("\"3000\"", "\"Inf\"");
+        let (facts, warnings) = parse(&text);
+        assert_eq!((facts.x_steps, facts.y_steps), (0, 0));
+        assert_eq!((facts.y_center_m, facts.y_tem_m, facts.magnification), (0.0, 0.0, 0.0));
+        assert_eq!(warnings.len(), 5, "{warnings:?}");
+        assert!(warnings.iter().any(|warning| warning.starts_with("[Mosaic Settings] TEM Y (m) is missing")));
+    }
+
+    #[test]
+    fn facts_survive_json_whatever_numbers_the_log_holds() {
+        for odd in ["NaN", "inf", "-Infinity", "1e999", "-0", "1e-320"] {
+            let (facts, _) = parse(&LOG.replace("4E-5", odd).replace("-2.5E-5", odd).replace("\"3000\"", odd));
+            let json = serde_json::to_string(&facts).expect("JSON");
+            assert_eq!(serde_json::from_str::<AcquisitionFacts>(&json).expect("the same facts"), facts, "{odd}");
+        }
+    }
+
+    #[test]
+    fn one_or_four_cameras_and_nothing_between() {
+        let with = |states: [&str; 4]| {
+            let lines: String = states.iter().zip(1..).map(|(state, n)| format!("Acq{n} = {state}\n")).collect();
+            format!("[TEM Settings]\nPixels per um = 1\n[Camera Connections]\n{lines}")
+        };
+        assert_eq!(parse(&with(["true", "FALSE", "FALSE", "FALSE"])).0.cameras, CameraCount::One);
+        assert_eq!(parse(&with(["TRUE", "\"TRUE\"", "True", "TRUE"])).0.cameras, CameraCount::Four);
+        assert!(error(&with(["TRUE", "TRUE", "FALSE", "TRUE"])).contains("TTFT"));
+        assert!(error("[TEM Settings]\nPixels per um = 1\n").contains("FFFF"));
+    }
+
+    #[test]
+    fn pixels_per_um_must_be_there_and_a_number() {
+        for bad in ["many", "", "NaN", "inf"] {
+            assert!(error(&LOG.replace("200.5", bad)).starts_with("[TEM Settings] Pixels per um"), "{bad}");
+        }
+        assert!(error(&LOG.replace("Pixels per um = \"200.5\"\n", "")).contains("is missing"));
+    }
+
+    #[test]
+    fn the_identifier_is_the_number_before_the_first_underscore() {
         let id = |name| acq_id_from_file_name(name).ok().map(|acq| acq.0);
         assert_eq!(id("123_40x168_logfile.ini"), Some(123));
-        assert_eq!(id("C:\\data\\150304104649_log.ini"), Some(150_304_104_649));
-        assert_eq!(id("a/b/7"), Some(7));
-        for bad in ["", "_x", "abc_1", "0_x", "+1_x", "123.ini", "99999999999999999999_x"] {
+        assert_eq!(id("123"), Some(123));
+        assert_eq!(id("/data/5_x/77_logfile.ini"), Some(77));
+        assert_eq!(id("M:\\data\\990101121314_logfile.ini"), Some(990_101_121_314));
+        assert_eq!(id("18446744073709551615_"), Some(u64::MAX));
+        for bad in
+            ["", "_1", "x1_2", "1x_2", "0_1", "-1_2", "+1_2", "1.ini", "18446744073709551616_x", "a/", "\u{661}_1"]
+        {
             assert_eq!(id(bad), None, "{bad}");
         }
     }

@@ -1,72 +1,123 @@
-//! INI as microscope software writes it: `key = value` up to the first `=`, values perhaps quoted.
+//! INI text as the microscope's software writes it, read into values by (section, key).
 //!
-//! Our own reader, because no crate gives the line of an error, keeps `;` and backslashes inside values, and compares
-//! sections with case but keys without.
+//! Owns the rules of lines, quotes and case; must never interpret a value: backslashes, `;` and further `=` in it
+//! stay as they are.
 
-use super::FormatError;
+use super::{FormatError, excerpt};
 use std::collections::HashMap;
 
-/// A parsed INI file.
+/// The values of an INI file; of a key given twice in one section the last counts.
 #[derive(Debug, Default)]
 pub(super) struct Ini {
-    values: HashMap<(String, String), String>,
+    /// Section -> key in lower case -> value.
+    sections: HashMap<String, HashMap<String, String>>,
+}
+
+/// What one line says.
+enum Line<'a> {
+    Nothing,
+    Section(&'a str),
+    Value { key: &'a str, value: &'a str },
 }
 
 impl Ini {
-    /// Parses text; a byte order mark and either kind of line end are fine.
-    pub(super) fn parse(text: &str) -> Result<Self, FormatError> {
+    /// Reads a whole file; bytes that are no UTF-8 are replaced, a byte order mark is passed over.
+    ///
+    /// # Errors
+    /// The first line that is neither blank, comment, `[section]` nor `key = value`.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, FormatError> {
+        let text = String::from_utf8_lossy(bytes);
+        let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
         let mut ini = Self::default();
-        let mut section = String::new();
-        for (n, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
-            let line = line.trim();
-            if line.is_empty() || line.starts_with([';', '#']) {
-                continue;
-            }
-            let wrong =
-                |problem: &str| FormatError::Line { line: n + 1, problem: format!("{problem}: {}", shorten(line)) };
-            if let Some(name) = line.strip_prefix('[') {
-                let name = name.strip_suffix(']').ok_or_else(|| wrong("a section without its closing bracket"))?;
-                name.trim().clone_into(&mut section);
-            } else {
-                let (key, value) = line.split_once('=').ok_or_else(|| wrong("neither a section nor key = value"))?;
-                let key = key.trim().to_lowercase();
-                ini.values.insert((section.clone(), key), unquote(value.trim()).to_owned());
+        let mut current = String::new();
+        for (line, number) in text.lines().zip(1..) {
+            let read = Line::read(line.trim()).map_err(|problem| FormatError::Line { line: number, problem })?;
+            match read {
+                Line::Nothing => {}
+                Line::Section(name) => name.clone_into(&mut current),
+                Line::Value { key, value } => {
+                    let section = ini.sections.entry(current.clone()).or_default();
+                    section.insert(key.to_lowercase(), value.to_owned());
+                }
             }
         }
         Ok(ini)
     }
 
-    /// The value of a key; the section counts case, the key does not.
+    /// The value of `key` in `section`: sections are compared with case, keys without.
     pub(super) fn get(&self, section: &str, key: &str) -> Option<&str> {
-        self.values.get(&(section.to_owned(), key.to_lowercase())).map(String::as_str)
+        self.sections.get(section)?.get(&key.to_lowercase()).map(String::as_str)
     }
 }
 
-fn unquote(value: &str) -> &str {
-    value.strip_prefix('"').and_then(|inner| inner.strip_suffix('"')).unwrap_or(value)
+impl<'a> Line<'a> {
+    fn read(line: &'a str) -> Result<Self, String> {
+        if line.is_empty() || line.starts_with([';', '#']) {
+            return Ok(Self::Nothing);
+        }
+        if let Some(rest) = line.strip_prefix('[') {
+            let name = rest.strip_suffix(']').ok_or_else(|| format!("no closing bracket in \"{}\"", excerpt(line)))?;
+            return Ok(Self::Section(name.trim()));
+        }
+        match line.split_once('=').map(|(key, value)| (key.trim(), value.trim())) {
+            Some((key, value)) if !key.is_empty() => Ok(Self::Value { key, value: unquoted(value) }),
+            _ => Err(format!("neither [section] nor key = value: \"{}\"", excerpt(line))),
+        }
+    }
 }
 
-fn shorten(line: &str) -> String {
-    if line.chars().count() <= 60 { line.to_owned() } else { line.chars().take(60).chain("...".chars()).collect() }
+fn unquoted(value: &str) -> &str {
+    value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(value)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn ini(text: &str) -> Ini {
+        Ini::parse(text.as_bytes()).expect("a good file")
+    }
+
+    fn error(text: &str) -> String {
+        Ini::parse(text.as_bytes()).expect_err("a bad line").to_string()
+    }
+
     #[test]
-    fn keys_ignore_case_sections_do_not_and_values_keep_what_they_hold() {
-        let text = "\u{feff}; a comment\r\n[General]\r\nNotes = \"a;b = c\\0Ad\"\r\n# more\r\n[general]\r\nnotes=x";
-        let ini = Ini::parse(text).expect("good");
-        assert_eq!(ini.get("General", "NOTES"), Some("a;b = c\\0Ad"));
-        assert_eq!(ini.get("general", "Notes"), Some("x"));
-        assert_eq!(ini.get("GENERAL", "Notes"), None);
+    fn keys_are_compared_without_case_and_sections_with_it() {
+        let ini = ini("[Main]\nFirst Key = 1\n[MAIN]\nfirst key = 2\n");
+        assert_eq!(ini.get("Main", "FIRST KEY"), Some("1"));
+        assert_eq!(ini.get("MAIN", "First Key"), Some("2"));
+        assert_eq!(ini.get("main", "First Key"), None);
+    }
+
+    #[test]
+    fn values_keep_escapes_semicolons_and_equal_signs() {
+        let ini = ini("[s]\na = \"x\\0Ay\"\nb = D:\\new\\tab\nc = \"p;q = r # s\"\nd=1=2;3\ne = \"\"\nf = \"\ng =\n");
+        let values = ["a", "b", "c", "d", "e", "f", "g"].map(|key| ini.get("s", key).expect("a value"));
+        assert_eq!(values, ["x\\0Ay", "D:\\new\\tab", "p;q = r # s", "1=2;3", "", "\"", ""]);
+    }
+
+    #[test]
+    fn comments_blank_lines_byte_order_mark_and_carriage_returns_are_passed_over() {
+        let ini = ini("\u{feff}[s]\r\n\r\n; c = 1\r\n  # d = 2\r\n k = v \r\n[ t ]\r\nl = w");
+        assert_eq!((ini.get("s", "k"), ini.get("t", "l")), (Some("v"), Some("w")));
+        assert_eq!((ini.get("s", "; c"), ini.get("s", "c")), (None, None));
+    }
+
+    #[test]
+    fn bytes_that_are_no_utf8_do_not_hide_the_rest() {
+        let ini = Ini::parse(b"[s]\nunit = 5 \xb5m\nk = v\n").expect("a good file");
+        assert_eq!((ini.get("s", "unit"), ini.get("s", "k")), (Some("5 \u{fffd}m"), Some("v")));
     }
 
     #[test]
     fn a_bad_line_is_named_by_its_number() {
-        let error = Ini::parse("[a]\n\nno equals sign\n").expect_err("bad");
-        assert_eq!(error.to_string(), "line 3: neither a section nor key = value: no equals sign");
-        assert!(Ini::parse("[a\n").is_err());
+        assert_eq!(
+            error("[s]\r\n\r\nk = v\r\nnonsense\r\n"),
+            "line 4: neither [section] nor key = value: \"nonsense\""
+        );
+        assert_eq!(error("[s\n"), "line 1: no closing bracket in \"[s\"");
+        assert!(error("[s]\n = v\n").starts_with("line 2: "));
+        assert!(error(&"x".repeat(10_000)).len() < 150, "a long line is cut in the message");
     }
 }

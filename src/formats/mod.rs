@@ -1,7 +1,7 @@
-//! The field's file formats: acquisition logs, tile names, acquisition folders, TIFF. Pure parsing, except that
-//! [`AcquisitionFolder`] lists directories.
+//! The field's file formats: acquisition logs, tile names, DAQ timing, acquisition folders, TIFF.
 //!
-//! Must never talk to a server or keep anything between calls.
+//! Owns the reading of text and bytes that others wrote, and the names we write. Must never open a socket, keep
+//! anything between calls, or change a file: only [`AcquisitionFolder`] touches the disk, and it only reads.
 
 mod acquisition_log;
 mod daq_timing;
@@ -11,14 +11,14 @@ mod tiff_image;
 mod tile_name;
 
 pub use acquisition_log::{AcquisitionLog, acq_id_from_file_name};
-pub use daq_timing::{DaqStep, parse_daq_timing};
+pub use daq_timing::{DaqStep, GridPosition, parse_daq_timing};
 pub use folder::{AcquisitionFolder, FolderTile, TileListing};
-pub use tiff_image::{encode_gray8, encode_gray16};
+pub use tiff_image::{dimensions, encode_gray8, encode_gray16};
 pub use tile_name::TileName;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-/// Why a file or name is not what it should be.
+/// Why a file, a name or an image is not what it should be.
 #[derive(Debug, thiserror::Error)]
 pub enum FormatError {
     /// A line of a text file.
@@ -29,7 +29,7 @@ pub enum FormatError {
         /// What is wrong.
         problem: String,
     },
-    /// The content as a whole.
+    /// The content or the name as a whole.
     #[error("{0}")]
     Content(String),
     /// A file or directory.
@@ -40,4 +40,26 @@ pub enum FormatError {
         /// What is wrong.
         problem: String,
     },
+}
+
+impl FormatError {
+    /// The same problem, said of a file.
+    fn at(path: &Path, problem: impl ToString) -> Self {
+        Self::Path { path: path.to_owned(), problem: problem.to_string() }
+    }
+}
+
+/// The last part of a path written on either kind of system.
+fn base_name(path: &str) -> &str {
+    path.rsplit(['/', '\\']).next().unwrap_or(path)
+}
+
+/// The front of a text that a stranger wrote, short enough for a message.
+fn excerpt(text: &str) -> String {
+    const CHARS_MAX: usize = 60;
+    let mut front: String = text.chars().take(CHARS_MAX).collect();
+    if front.len() < text.len() {
+        front.push_str("...");
+    }
+    front
 }

@@ -175,7 +175,11 @@ impl Filesystem for RealFilesystem {
 
     fn open_write(&self, path: &Path) -> io::Result<Box<dyn SegmentFile>> {
         let writing = Self::open(path, OFlags::RDWR)?;
-        Ok(Box::new(RealFile { writing, reading: File::open(path)? }))
+        let reading = File::open(path)?;
+        // For recovery: what readahead brings into the page cache counts as data for SEEK_DATA, and a scan would
+        // then read all of a preallocated tail (measured: 5 s for 2 GiB instead of a few ms).
+        rustix::fs::fadvise(&reading, 0, None, rustix::fs::Advice::Random)?;
+        Ok(Box::new(RealFile { writing, reading }))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

@@ -4,7 +4,8 @@
 
 use super::filesystem::SegmentFile;
 use super::format::{
-    RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, SHARED_ALIGNMENT, SegmentHeader, TRAILER_BYTES, Trailer,
+    CONTROL_LANE, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, SHARED_ALIGNMENT, SegmentHeader,
+    TRAILER_BYTES, Trailer,
 };
 use crate::base::limits::BLOCK;
 use crate::model::{Location, Sequence};
@@ -105,13 +106,14 @@ pub(super) fn read_table(file: &dyn SegmentFile, trailer: &Trailer) -> io::Resul
 pub(super) fn scan(file: &dyn SegmentFile, segment: &SegmentHeader, end: u64) -> io::Result<Scan> {
     let marker = segment.marker();
     let mut found = Scan::default();
+    let mut window = Window { file, bytes: Vec::new(), start: 0 };
     let mut at = SEGMENT_HEADER_BYTES as u64;
-    let mut header = [0; RECORD_HEADER_BYTES];
     while at + RECORD_HEADER_BYTES as u64 <= end {
-        let whole = file.read_at(&mut header, at)? == RECORD_HEADER_BYTES;
-        let record = RecordHeader::decode(&header, &marker, at).filter(|record| whole && record.next_block() <= end);
+        let small = found.records.last().is_none_or(|record| record.occupied() <= SMALL_RECORD);
+        let header = window.header_at(at, if small { READ_STEP } else { BLOCK })?;
+        let record = RecordHeader::decode(header, &marker, at).filter(|record| record.next_block() <= end);
         if let Some(record) = record {
-            at = next_start(file, &marker, &record)?;
+            at = next_start(&mut window, segment, &record)?;
             found.records.push(record);
         } else {
             at = at.next_multiple_of(BLOCK as u64);
@@ -121,16 +123,40 @@ pub(super) fn scan(file: &dyn SegmentFile, segment: &SegmentHeader, end: u64) ->
     Ok(found)
 }
 
-/// The record behind `record`: in the same block if it shares it, else at the next block.
-fn next_start(file: &dyn SegmentFile, marker: &[u8; 16], record: &RecordHeader) -> io::Result<u64> {
+/// Records up to this size are read past rather than jumped over, for reads of the disk cost more than bytes.
+const SMALL_RECORD: u64 = 256 << 10;
+
+/// A run of the file in memory.
+struct Window<'a> {
+    file: &'a dyn SegmentFile,
+    bytes: Vec<u8>,
+    start: u64,
+}
+
+impl Window<'_> {
+    /// What may be a header at `at`: short at the file's end. Reads `step` bytes ahead when it has to read.
+    fn header_at(&mut self, at: u64, step: usize) -> io::Result<&[u8]> {
+        let inside = at.checked_sub(self.start).and_then(|offset| usize::try_from(offset).ok());
+        if inside.is_none_or(|offset| offset + RECORD_HEADER_BYTES > self.bytes.len()) {
+            self.bytes.resize(step, 0);
+            let filled = self.file.read_at(&mut self.bytes, at)?;
+            self.bytes.truncate(filled);
+            self.start = at;
+        }
+        let offset = usize::try_from(at - self.start).unwrap_or(usize::MAX).min(self.bytes.len());
+        let len = RECORD_HEADER_BYTES.min(self.bytes.len() - offset);
+        Ok(&self.bytes[offset..offset + len])
+    }
+}
+
+/// Where the record behind `record` begins: at the next block, unless both are control records of one group commit.
+fn next_start(window: &mut Window<'_>, segment: &SegmentHeader, record: &RecordHeader) -> io::Result<u64> {
     let next_block = record.next_block();
     let shared = (record.offset + record.occupied()).next_multiple_of(SHARED_ALIGNMENT as u64);
-    if shared >= next_block {
+    if segment.lane != CONTROL_LANE || shared >= next_block {
         return Ok(next_block);
     }
-    let mut header = [0; RECORD_HEADER_BYTES];
-    let whole = file.read_at(&mut header, shared)? == RECORD_HEADER_BYTES;
-    let shares = whole && RecordHeader::decode(&header, marker, shared).is_some();
+    let shares = RecordHeader::decode(window.header_at(shared, READ_STEP)?, &segment.marker(), shared).is_some();
     Ok(if shares { shared } else { next_block })
 }
 

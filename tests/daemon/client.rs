@@ -65,5 +65,8 @@ fn the_demo_shows_every_tile_stored_and_equal() {
     let demo = run(&["demo", "--steps", "2x1", "--size", "200x100", "--bits", "16"]);
     let text = String::from_utf8_lossy(&demo.stdout).into_owned();
     assert!(demo.status.success(), "{text}{}", String::from_utf8_lossy(&demo.stderr));
-    assert!(text.contains("8 tiles acknowledged, 0 refused") && text.contains("8 equal byte for byte, 0 different"), "{text}");
+    assert!(
+        text.contains("8 tiles acknowledged, 0 refused") && text.contains("8 equal byte for byte, 0 different"),
+        "{text}"
+    );
 }
