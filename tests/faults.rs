@@ -240,3 +240,26 @@ fn a_full_disk_refuses_with_status_3_and_capture_resumes_by_itself() {
     assert!(rig.holds(0) && rig.holds(1));
     rig.stop();
 }
+
+#[test]
+fn a_command_refused_for_want_of_space_does_not_hold_up_the_index() {
+    let data = tempfile::tempdir().expect("a temporary directory");
+    let rig = Rig::start(data.path());
+    rig.faults.create_full.store(true, Ordering::SeqCst);
+    let too_long_for_the_open_segment = AcquisitionStarted {
+        acq: AcqId(2),
+        log_name: "2_a_logfile.ini".to_owned(),
+        facts: AcquisitionFacts::default(),
+        log_text: "x".repeat(20 << 20),
+    };
+    let refused = rig.catalog.start_acquisition(too_long_for_the_open_segment).expect_err("no space").to_string();
+    assert!(refused.contains("no space"), "{refused}");
+    assert_eq!(rig.send(0).status, 0);
+    let until = std::time::Instant::now() + Duration::from_secs(30);
+    while rig.catalog.index().lag().tiles > 0 {
+        assert!(std::time::Instant::now() < until, "the index never folded the tile");
+        std::thread::yield_now();
+    }
+    assert!(rig.holds(0));
+    rig.stop();
+}

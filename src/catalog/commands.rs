@@ -240,6 +240,8 @@ impl Catalog {
             Ok(placed)
         });
         let placed = placed.inspect_err(|error| {
+            // Nothing will be published for the sequences taken: the index must not wait for it.
+            writer.release_floor();
             if !matches!(error, JournalError::NoSpace { .. }) {
                 self.stop.raise(StopReason::StorageFailed);
             }

@@ -211,7 +211,15 @@ impl Lanes {
                 compare: Vec::new(),
             };
             queues.push(LaneQueue { tiles, starved });
-            threads.push(std::thread::Builder::new().name(format!("lane-{number}")).spawn(move || lane.run())?);
+            let stop = stop.clone();
+            let run = move || {
+                // A lane that is gone acknowledges nothing more: the process must not stay half alive.
+                if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| lane.run())).is_err() {
+                    tracing::error!("a lane panicked: the daemon stops; a restart recovers all that was acknowledged");
+                    stop.raise(StopReason::StorageFailed);
+                }
+            };
+            threads.push(std::thread::Builder::new().name(format!("lane-{number}")).spawn(run)?);
         }
         Ok((Self { queues: queues.into(), capacity: options.queue_tiles }, threads))
     }

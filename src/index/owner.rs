@@ -137,7 +137,10 @@ impl Folder {
         if facts.is_empty() || self.failed.load(Ordering::Relaxed) {
             return false;
         }
-        match fold(&*self.store, &mut self.state, &facts) {
+        // sled may panic where another store would return an error.
+        let (store, state) = (&*self.store, &mut self.state);
+        let folded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| fold(store, state, &facts)));
+        match folded.unwrap_or_else(|_| Err(StoreError::Store("it panicked".to_owned()))) {
             Ok(()) => {
                 self.overlay.trim(&facts);
                 true

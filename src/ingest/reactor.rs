@@ -30,7 +30,7 @@ const LISTENER: Token = Token(usize::MAX - 1);
 const WAKER: Token = Token(usize::MAX);
 /// Time between looks at slow and silent connections.
 const TICK: Duration = Duration::from_secs(1);
-/// Time for which accepting rests after the process ran out of descriptors.
+/// Time for which accepting rests after it failed: out of descriptors, most likely.
 const ACCEPT_REST: Duration = Duration::from_millis(200);
 
 /// How the capture port works.
@@ -254,12 +254,14 @@ impl Reactor {
             match listener.accept() {
                 Ok((stream, _)) => self.hand_out(stream),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) if is_out_of_descriptors(&error) => {
-                    tracing::warn!(%error, "can not accept a capture connection: raise LimitNOFILE or close some");
+                Err(error) => {
+                    if is_out_of_descriptors(&error) {
+                        tracing::warn!(%error, "can not accept a capture connection: raise LimitNOFILE or close some");
+                    }
+                    // Whatever it is, trying again at once would spin.
                     self.accept_again = Some(Instant::now() + ACCEPT_REST);
                     return;
                 }
-                Err(_) => {}
             }
         }
     }

@@ -108,7 +108,8 @@ fn run(shared: &Shared, inbox: &Receiver<Job>) {
     while let Ok(job) = inbox.recv() {
         match job {
             Job::Prepare { lane, bytes, reply } => {
-                if let Err(unwanted) = reply.send(create_segment(shared, lane, bytes, SEGMENT_BYTES_MIN))
+                let at_least = SEGMENT_BYTES_MIN.min(bytes) - SEGMENT_HEADER_BYTES as u64;
+                if let Err(unwanted) = reply.send(create_segment(shared, lane, bytes, at_least))
                     && let Ok(segment) = unwanted.into_inner()
                 {
                     seal_or_report(shared, segment);
