@@ -1,9 +1,12 @@
 //! Looking at a data directory from outside: verify it, rebuild its index. No daemon needed, none disturbed.
 
 use crate::catalog::{CatalogError, JournalFacts, lock_directory, open_journal, tile_entry};
-use crate::index::{Index, IndexOptions, OpenReport, SledStore, StoreError, count_tiles, read_tile, read_tile_id};
+use crate::index::{
+    Checkpoint, Index, IndexOptions, OpenReport, SledStore, StoreError, count_tiles, read_checkpoint, read_tile,
+    read_tile_id,
+};
 use crate::journal::{JournalError, JournalOptions, RealFilesystem, VerifyReport, verify_segments};
-use crate::model::{TileEntry, TileKey};
+use crate::model::{Sequence, TileEntry, TileKey};
 use serde::Serialize;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -29,6 +32,8 @@ pub enum IndexAudit {
     Agrees {
         /// Tile records compared.
         tiles: u64,
+        /// Tile records that it has not folded in yet: the next start does.
+        behind: u64,
     },
     /// It is not.
     Differs {
@@ -42,6 +47,12 @@ pub enum IndexAudit {
     },
 }
 
+impl IndexAudit {
+    fn skipped(reason: &str) -> Self {
+        Self::Skipped { reason: reason.to_owned() }
+    }
+}
+
 impl Audit {
     /// True when nothing is wrong.
     #[must_use]
@@ -52,56 +63,79 @@ impl Audit {
 
 /// Re-reads every record against its checksums, and the index against the records.
 ///
-/// Beside a running daemon only the journal is read: the index is the daemon's.
+/// Beside a running daemon only the journal is read: the index is the daemon's. Records behind the index' checkpoint
+/// are no difference: the next start folds them in.
 ///
 /// # Errors
 /// The directory can not be read.
 pub fn audit(data: &Path) -> Result<Audit, JournalError> {
     let lock = lock_directory(data, &RealFilesystem);
-    let mut current: HashMap<TileKey, TileEntry> = HashMap::new();
-    let mut tiles = 0;
-    let journal = verify_segments(data, &RealFilesystem, &mut |record| {
-        if let Some(entry) = tile_entry(&record.header, record.location()) {
-            tiles += 1;
-            let newest = current.entry(entry.key).or_insert(entry);
-            if newest.sequence < entry.sequence {
-                *newest = entry;
-            }
-        }
-    })?;
-    let index = match lock {
-        Err(CatalogError::Locked { .. }) => {
-            IndexAudit::Skipped { reason: "a daemon runs on this directory".to_owned() }
-        }
-        Err(error) => IndexAudit::Skipped { reason: error.to_string() },
-        Ok(_lock) => compare_index(data, &current, tiles),
+    let index = match &lock {
+        Ok(_) => open_index(&data.join("index")),
+        Err(CatalogError::Locked { .. }) => Err(IndexAudit::skipped("a daemon runs on this directory")),
+        Err(error) => Err(IndexAudit::skipped(&error.to_string())),
     };
+    let folded = index.as_ref().map_or(Sequence(0), |(_, checkpoint)| checkpoint.applied);
+    let mut expected = Expected::default();
+    let journal =
+        verify_segments(data, &RealFilesystem, &mut |record| match tile_entry(&record.header, record.location()) {
+            Some(entry) if entry.sequence <= folded => expected.add(entry),
+            Some(_) => expected.behind += 1,
+            None => {}
+        })?;
+    let index = index.map_or_else(|skipped| skipped, |(store, _)| expected.compare(&store));
     Ok(Audit { journal, index })
 }
 
-fn compare_index(data: &Path, current: &HashMap<TileKey, TileEntry>, tiles: u64) -> IndexAudit {
-    let Some(path) = newest_generation(&data.join("index")) else {
-        return IndexAudit::Skipped { reason: "there is none; the next start builds it".to_owned() };
-    };
-    let compared = SledStore::open(&path, IndexOptions::default().cache_bytes).and_then(|store| {
+fn open_index(index: &Path) -> Result<(SledStore, Checkpoint), IndexAudit> {
+    let path =
+        newest_generation(index).ok_or_else(|| IndexAudit::skipped("there is none; the next start builds it"))?;
+    let opened = SledStore::open(&path, IndexOptions::default().cache_bytes);
+    let opened = opened.and_then(|store| read_checkpoint(&store).map(|checkpoint| (store, checkpoint)));
+    // Usual for sled behind a kill, and no loss: only what can be read can differ.
+    opened.map_err(|error| IndexAudit::skipped(&format!("{error}; the next start rebuilds it")))
+}
+
+/// What the index should hold, by the journal.
+#[derive(Default)]
+struct Expected {
+    current: HashMap<TileKey, TileEntry>,
+    tiles: u64,
+    /// Tile records that the index has not folded in yet.
+    behind: u64,
+}
+
+impl Expected {
+    fn add(&mut self, entry: TileEntry) {
+        self.tiles += 1;
+        let newest = self.current.entry(entry.key).or_insert(entry);
+        if newest.sequence < entry.sequence {
+            *newest = entry;
+        }
+    }
+
+    fn compare(&self, store: &SledStore) -> IndexAudit {
+        match self.differences(store) {
+            Ok(problems) if problems.is_empty() => IndexAudit::Agrees { tiles: self.tiles, behind: self.behind },
+            Ok(problems) => IndexAudit::Differs { problems },
+            Err(error) => IndexAudit::Differs { problems: vec![error.to_string()] },
+        }
+    }
+
+    fn differences(&self, store: &SledStore) -> Result<Vec<String>, StoreError> {
         let mut problems = Vec::new();
-        for (key, entry) in current {
-            let id = read_tile_id(&store, key)?;
-            let stored = id.map(|id| read_tile(&store, id)).transpose()?.flatten();
+        for (key, entry) in &self.current {
+            let id = read_tile_id(store, key)?;
+            let stored = id.map(|id| read_tile(store, id)).transpose()?.flatten();
             if stored.as_ref() != Some(entry) && problems.len() < DIFFERENCES_MAX {
                 problems.push(format!("{key}: not as the journal has it"));
             }
         }
-        let counted = count_tiles(&store)?;
-        if counted != current.len() as u64 {
-            problems.push(format!("{counted} tiles, the journal has {}", current.len()));
+        let counted = count_tiles(store)?;
+        if counted != self.current.len() as u64 {
+            problems.push(format!("{counted} tiles, the journal has {}", self.current.len()));
         }
         Ok(problems)
-    });
-    match compared {
-        Ok(problems) if problems.is_empty() => IndexAudit::Agrees { tiles },
-        Ok(problems) => IndexAudit::Differs { problems },
-        Err(error) => IndexAudit::Differs { problems: vec![error.to_string()] },
     }
 }
 

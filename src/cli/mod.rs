@@ -136,7 +136,8 @@ pub fn main() -> ExitCode {
         Command::Index(offline::IndexCommand::Rebuild(args)) => offline::rebuild_index(&args),
     };
     outcome.unwrap_or_else(|Failure { code, error }| {
-        eprintln!("tilecatcher: {error:#}");
+        // Each error names its cause itself: the chain below it would say everything twice.
+        eprintln!("tilecatcher: {error}");
         ExitCode::from(code)
     })
 }

@@ -55,7 +55,10 @@ fn print(audit: &Audit) {
         println!("{} at {}: {}", problem.path.display(), problem.offset, problem.problem);
     }
     let index = match &audit.index {
-        IndexAudit::Agrees { tiles } => format!("the index agrees with all {tiles} tile records"),
+        IndexAudit::Agrees { tiles, behind: 0 } => format!("the index agrees with all {tiles} tile records"),
+        IndexAudit::Agrees { tiles, behind } => {
+            format!("the index agrees with {tiles} tile records; the next start adds {behind} newer ones")
+        }
         IndexAudit::Differs { problems } => {
             problems.iter().for_each(|problem| println!("index: {problem}"));
             "the index differs: `tilecatcher index rebuild`, or the next start, mends it".to_owned()

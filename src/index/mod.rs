@@ -16,7 +16,7 @@ mod store;
 mod view;
 
 pub use fold::{BatchView, Checkpoint, fold_all};
-pub use open::{FactSource, IndexOptions, OpenOutcome, OpenReport};
+pub use open::{FactSource, IndexOptions, OpenOutcome, OpenReport, read_checkpoint};
 pub use rows::{count_tiles, read_tile, read_tile_id, row_name};
 pub use sled_store::SledStore;
 pub use store::{MemoryStore, Row, StoreError, ViewStore};

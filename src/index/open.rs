@@ -172,11 +172,18 @@ fn catch_up(
     Ok((store, state, folded))
 }
 
+/// How far a store has come.
+///
+/// # Errors
+/// The store can not be read, or has no checkpoint.
+pub fn read_checkpoint(store: &dyn ViewStore) -> Result<Checkpoint, StoreError> {
+    let missing = || StoreError::Store("it has no checkpoint".to_owned());
+    json(rows::CHECKPOINT, &store.get(rows::CHECKPOINT)?.ok_or_else(missing)?)
+}
+
 /// Reads every row, checks its CRC, and compares the sums over all rows with the checkpoint.
 fn check_rows(store: &dyn ViewStore) -> Result<FoldState, StoreError> {
-    let missing = || StoreError::Store("it has no checkpoint".to_owned());
-    let checkpoint: Checkpoint = json(rows::CHECKPOINT, &store.get(rows::CHECKPOINT)?.ok_or_else(missing)?)?;
-    let mut state = FoldState { checkpoint, ..FoldState::default() };
+    let mut state = FoldState { checkpoint: read_checkpoint(store)?, ..FoldState::default() };
     let mut sums = Sums::default();
     each_row(store, b"t", |key, value| {
         rows::decode_pack(key, value)?.iter().for_each(|(_, entry)| sums.tile(&entry));
