@@ -1,6 +1,6 @@
 //! Configuration: a TOML file, overridden by TILECATCHER_* variables, overridden by flags.
 //!
-//! One table of keys ([`keys::KEYS`]) says everything: name, unit, default, meaning, where the value goes. An unknown
+//! One table of keys (`keys.rs`) says everything: name, unit, default, meaning, where the value goes. An unknown
 //! key is an error wherever it stands. Sizes and times carry their unit.
 
 mod keys;
