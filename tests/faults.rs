@@ -254,6 +254,7 @@ fn a_command_refused_for_want_of_space_does_not_hold_up_the_index() {
     };
     let refused = rig.catalog.start_acquisition(too_long_for_the_open_segment).expect_err("no space").to_string();
     assert!(refused.contains("no space"), "{refused}");
+    rig.faults.create_full.store(false, Ordering::SeqCst);
     assert_eq!(rig.send(0).status, 0);
     let until = std::time::Instant::now() + Duration::from_secs(30);
     while rig.catalog.index().lag().tiles > 0 {
