@@ -99,7 +99,7 @@ fn report(recovery: &RecoveryReport, index: &OpenReport, metrics: &Metrics) {
         let (path, offset, len) = (damage.path.display(), damage.offset, damage.len);
         match damage.kind {
             DamageKind::Torn => {
-                tracing::warn!(%path, offset, len, "a write was cut off; it was never acknowledged and is set aside in quarantine");
+                tracing::warn!(%path, offset, len, "a write was cut off; it was never acknowledged as durable and is set aside in quarantine");
             }
             DamageKind::Corrupt => {
                 tracing::error!(%path, offset, len, "stored data is damaged; it is left as it is, all else is served: run `tilecatcher verify`");

@@ -12,17 +12,21 @@ pub enum StopReason {
     StorageFailed,
 }
 
-/// A handle to the flag; clones share it. The first reason stays.
+/// A handle to the flag; clones share it.
 #[derive(Clone, Default)]
 pub struct Stop {
     shared: Arc<(Mutex<Option<StopReason>>, Condvar)>,
 }
 
 impl Stop {
-    /// Raises the flag.
+    /// Raises the flag. A storage failure is said even if a stop was asked for before.
     pub fn raise(&self, reason: StopReason) {
         let (state, changed) = &*self.shared;
-        state.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
+        let mut raised = state.lock().unwrap_or_else(PoisonError::into_inner);
+        if raised.is_none() || reason == StopReason::StorageFailed {
+            *raised = Some(reason);
+        }
+        drop(raised);
         changed.notify_all();
     }
 
@@ -54,5 +58,19 @@ impl Stop {
             .wait_timeout_while(reason, limit, |reason| reason.is_none())
             .unwrap_or_else(PoisonError::into_inner);
         *reason
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_storage_failure_during_a_stop_is_not_hidden_by_it() {
+        let stop = Stop::default();
+        stop.raise(StopReason::Requested);
+        stop.raise(StopReason::StorageFailed);
+        stop.raise(StopReason::Requested);
+        assert_eq!(stop.wait(), StopReason::StorageFailed);
     }
 }

@@ -324,7 +324,8 @@ impl Lane {
             }
             match self.writer.prewrite(self.options.prewrite_bytes) {
                 Ok(true) => {}
-                Ok(false) => break,
+                // Without space the next tile finds out, and is refused with the right status.
+                Ok(false) | Err(JournalError::NoSpace { .. }) => break,
                 Err(error) => self.fail(&error),
             }
         }
@@ -472,7 +473,8 @@ impl Lane {
         let written = self.writer.append(drafts);
         self.metrics.write_seconds.observe(began.elapsed().as_secs_f64());
         self.metrics.batch_bytes.observe(bytes as f64);
-        self.counts.stored_bytes += bytes;
+        let placed = drafts.iter().filter(|draft| draft.placed.is_some());
+        self.counts.stored_bytes += placed.map(|draft| u64::from(draft.payload_len)).sum::<u64>();
         self.unsynced_bytes += bytes;
         if self.options.ack != AckLevel::Durable && self.unsynced_bytes > UNSYNCED_BYTES_MAX {
             self.sync_late();

@@ -331,9 +331,9 @@ impl Connection {
         Ok(())
     }
 
-    /// Requests that have no answer on its way.
-    pub(super) fn unanswered(&self) -> usize {
-        self.slots.len()
+    /// Answers that were ready and wait for an earlier one; the others are counted when they come.
+    pub(super) fn undelivered(&self) -> usize {
+        self.slots.iter().filter(|slot| slot.response.is_some()).count()
     }
 
     /// True when the connection may be closed: nothing more comes in, and everything has gone out.

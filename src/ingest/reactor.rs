@@ -387,7 +387,7 @@ impl Reactor {
         let policy = VerifyPolicy { require_checksum: self.options.require_checksum };
         let bytes = FrameBuffer::buffer_bytes(frame.bytes().len());
         let (known, index, accept_unknown) = (&mut self.known, self.catalog.index(), self.options.accept_unknown);
-        let verdict = verify(frame, policy, &mut |acq| accept_unknown || known.contains(acq, index));
+        let verdict = verify(frame, policy, &mut |acq| known.contains(acq, index) || accept_unknown);
         let ticket = self.ticket(n);
         let Some(connection) = self.connections[n].connection.as_mut() else { return };
         match verdict {
@@ -508,7 +508,7 @@ impl Reactor {
         let place = &mut self.connections[n];
         if let Some(mut connection) = place.connection.take() {
             place.generation = place.generation.wrapping_add(1);
-            self.counts.unanswered += connection.unanswered() as u64;
+            self.counts.unanswered += connection.undelivered() as u64;
             let _ = self.poll.registry().deregister(connection.stream());
             self.free.push(n);
             self.count_closed(why);

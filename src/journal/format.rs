@@ -205,15 +205,26 @@ impl SegmentHeader {
     /// The 16 bytes that every record of this segment starts with.
     #[must_use]
     pub fn marker(&self) -> [u8; 16] {
-        let mut marker = self.uuid;
-        for (byte, pattern) in marker.iter_mut().zip(MARKER_PATTERN) {
-            *byte ^= pattern;
-        }
-        marker
+        mask(self.uuid)
     }
 }
 
+/// Turns a segment's identity into its marker, and back.
+fn mask(mut bytes: [u8; 16]) -> [u8; 16] {
+    for (byte, pattern) in bytes.iter_mut().zip(MARKER_PATTERN) {
+        *byte ^= pattern;
+    }
+    bytes
+}
+
 impl RecordHeader {
+    /// The identity of the segment whose record stands at `offset`, for a segment whose header is lost.
+    #[must_use]
+    pub fn segment_identity(bytes: &[u8], offset: u64) -> Option<[u8; 16]> {
+        let header = Self::decode_unplaced(bytes)?;
+        (header.offset == offset).then(|| mask(get(bytes, 0)))
+    }
+
     /// Writes the header to the front of `bytes`, for the segment with this marker.
     ///
     /// # Panics
@@ -256,7 +267,9 @@ impl RecordHeader {
         let bytes = bytes.get(..RECORD_HEADER_BYTES)?;
         let crc = u32::from_le_bytes(get(bytes, RECORD_HEADER_BYTES - 4));
         let length = u16::from_le_bytes(get(bytes, 18));
-        if crc32fast::hash(&bytes[..RECORD_HEADER_BYTES - 4]) != crc || usize::from(length) != RECORD_HEADER_BYTES {
+        let version = u16::from_le_bytes(get(bytes, 16));
+        let shaped = usize::from(length) == RECORD_HEADER_BYTES && version <= FORMAT_MAJOR;
+        if crc32fast::hash(&bytes[..RECORD_HEADER_BYTES - 4]) != crc || !shaped {
             return None;
         }
         let kind = RecordKind(u16::from_le_bytes(get(bytes, 20)));
@@ -373,13 +386,17 @@ impl Trailer {
         block
     }
 
+    /// The data directory and the segment that a trailer belongs to, for a segment whose header is lost.
+    #[must_use]
+    pub fn identity(block: &[u8]) -> Option<(StoreId, [u8; 16])> {
+        let whole = block.len() >= TRAILER_BYTES && block[..8] == TRAILER_MAGIC && block_holds(block);
+        (whole && u16::from_le_bytes(get(block, 8)) <= FORMAT_MAJOR).then(|| (StoreId(get(block, 16)), get(block, 32)))
+    }
+
     /// Reads the last block of the segment with this header. `None` when it is not sealed, or the block is damaged.
     #[must_use]
     pub fn decode(block: &[u8], segment: &SegmentHeader) -> Option<Self> {
-        if block.len() < TRAILER_BYTES || block[..8] != TRAILER_MAGIC || !block_holds(block) {
-            return None;
-        }
-        if get::<16>(block, 16) != segment.store.0 || get::<16>(block, 32) != segment.uuid {
+        if Self::identity(block)? != (segment.store, segment.uuid) {
             return None;
         }
         let number = |n: usize| u64::from_le_bytes(get(block, 48 + 8 * n));
@@ -412,7 +429,7 @@ pub fn encode_store_block(store: StoreId) -> [u8; BLOCK] {
 #[must_use]
 pub fn decode_store_block(block: &[u8]) -> Option<StoreId> {
     let whole = block.len() >= BLOCK && block[..8] == STORE_MAGIC && block_holds(&block[..BLOCK]);
-    whole.then(|| StoreId(get(block, 32)))
+    (whole && u16::from_le_bytes(get(block, 8)) <= FORMAT_MAJOR).then(|| StoreId(get(block, 32)))
 }
 
 struct Put<'a>(&'a mut [u8]);

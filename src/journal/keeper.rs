@@ -154,7 +154,7 @@ pub(super) fn create_segment(
     let path = shared.segments_dir.join(segment_file_name(number, lane));
     let file = match shared.filesystem.create(&path, bytes) {
         Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::StorageFull => return Err(shared.no_space()),
+        Err(error) if super::is_full(&error) => return Err(shared.no_space()),
         Err(error) => return Err(JournalError::failed(&path, "create")(error)),
     };
     let mut block = AlignedBytes::zeroed(SEGMENT_HEADER_BYTES);

@@ -63,6 +63,11 @@ pub enum JournalError {
     },
 }
 
+/// True for the errors that end when space is freed.
+fn is_full(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+}
+
 impl JournalError {
     fn failed(path: impl Into<PathBuf>, action: &'static str) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();

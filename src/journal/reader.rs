@@ -64,7 +64,7 @@ pub enum ReadError {
 pub(super) struct Scan {
     /// Records whose header holds, in order of their offset.
     pub(super) records: Vec<RecordHeader>,
-    /// Runs of blocks that are neither records nor zeros: offset and length.
+    /// Runs of blocks between records, or behind the last one and not zero: offset and length.
     pub(super) gaps: Vec<(u64, u64)>,
 }
 
@@ -160,7 +160,8 @@ fn next_start(window: &mut Window<'_>, segment: &SegmentHeader, record: &RecordH
     Ok(if shares { shared } else { next_block })
 }
 
-/// From a block that is no record: the next block that is one, or `end`. Notes what lies between if it is not zero.
+/// From a block that is no record: the next block that is one, or `end`. Notes what lies between; behind the last
+/// record zeros are unused space, and are not noted.
 fn skip_gap(file: &dyn SegmentFile, marker: &[u8; 16], from: u64, end: u64, found: &mut Scan) -> io::Result<u64> {
     let mut step = vec![0; READ_STEP];
     let mut at = from;
@@ -178,7 +179,8 @@ fn skip_gap(file: &dyn SegmentFile, marker: &[u8; 16], from: u64, end: u64, foun
         for (n, block) in step[..len].chunks(BLOCK).enumerate() {
             let here = at + (n * BLOCK) as u64;
             if RecordHeader::decode(block, marker, here).is_some_and(|record| record.next_block() <= end) {
-                found.gaps.extend(dirty.map(|(start, last)| (start, last - start)));
+                // Records are written without gaps: between two of them zeros are as wrong as anything else.
+                found.gaps.push((from, here - from));
                 return Ok(here);
             }
             if block.iter().any(|byte| *byte != 0) {

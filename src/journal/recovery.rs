@@ -63,7 +63,10 @@ pub(super) enum Found {
     Unsealed(SegmentHeader),
     /// Its making was cut off before it held anything.
     Blank,
-    HeaderDamaged(u64),
+    /// The header is damaged, but follows from the records or the trailer, and the file's name.
+    HeaderLost(SegmentHeader),
+    /// The header is damaged and nothing in the file can be read. Its length.
+    Unreadable(u64),
 }
 
 /// The segments of a directory: number, path; in order of their number.
@@ -88,18 +91,60 @@ pub(super) fn identify(file: &dyn SegmentFile, path: &Path, store: Option<StoreI
             if store.is_some_and(|store| store != header.store) {
                 return Err(unusable("belongs to another data directory: move it away".to_owned()));
             }
-            let trailer = reader::read_trailer(file, &header).map_err(read(path, "read"))?;
-            let len = file.length().map_err(read(path, "read"))?;
-            Ok(trailer.map_or(Found::Unsealed(header), |trailer| Found::Sealed(header, trailer, len)))
+            sealed_or_not(file, path, header)
         }
         Err(BadSegmentHeader::Damaged) => {
             let len = file.length().map_err(read(path, "read"))?;
             // The header is synced before the first record: with nothing behind it, its making was cut off.
-            let blank = reader::scan(file, &BLANK, len).map_err(read(path, "read"))?.gaps.is_empty();
-            Ok(if blank { Found::Blank } else { Found::HeaderDamaged(len) })
+            if reader::scan(file, &BLANK, len).map_err(read(path, "read"))?.gaps.is_empty() {
+                return Ok(Found::Blank);
+            }
+            let rebuilt = rebuild_header(file, path, len, store).map_err(read(path, "read"))?;
+            Ok(rebuilt.map_or(Found::Unreadable(len), Found::HeaderLost))
         }
         Err(other) => Err(unusable(other.to_string())),
     }
+}
+
+/// Whether a segment has its trailer.
+pub(super) fn sealed_or_not(file: &dyn SegmentFile, path: &Path, header: SegmentHeader) -> Result<Found, JournalError> {
+    let trailer = reader::read_trailer(file, &header).map_err(JournalError::failed(path, "read"))?;
+    let len = file.length().map_err(JournalError::failed(path, "read"))?;
+    Ok(trailer.map_or(Found::Unsealed(header), |trailer| Found::Sealed(header, trailer, len)))
+}
+
+/// The header of a segment whose first block is damaged: number and lane by its name, identity by the trailer or by
+/// the first record that holds.
+fn rebuild_header(
+    file: &dyn SegmentFile,
+    path: &Path,
+    len: u64,
+    store: Option<StoreId>,
+) -> std::io::Result<Option<SegmentHeader>> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let Some((number, lane)) = parse_segment_file_name(&name) else { return Ok(None) };
+    let made = |store, uuid| Some(SegmentHeader { store, uuid, number, lane, created_ns: 0 });
+    let mut block = [0; BLOCK];
+    if len >= BLOCK as u64 && file.read_at(&mut block, len - BLOCK as u64)? == BLOCK {
+        let trailer = Trailer::identity(&block).filter(|(found, _)| store.is_none_or(|store| store == *found));
+        if let Some((found, uuid)) = trailer {
+            return Ok(made(found, uuid));
+        }
+    }
+    let Some(store) = store else { return Ok(None) };
+    let mut at = SEGMENT_HEADER_BYTES as u64;
+    while let Some(data) = file.next_data(at)? {
+        at = at.max(data / BLOCK as u64 * BLOCK as u64);
+        let filled = file.read_at(&mut block, at)?;
+        if filled == 0 {
+            break;
+        }
+        if let Some(uuid) = RecordHeader::segment_identity(&block[..filled], at) {
+            return Ok(made(store, uuid));
+        }
+        at += BLOCK as u64;
+    }
+    Ok(None)
 }
 
 /// A header that no record belongs to: scanning with it lists everything that is not zero.
@@ -113,14 +158,20 @@ pub(super) fn recover(shared: &Shared) -> Result<RecoveryReport, JournalError> {
     for (number, path) in list_segments(&*shared.filesystem, &shared.segments_dir)? {
         shared.reserve_segment_number(number);
         let file = shared.filesystem.open_write(&path).map_err(JournalError::failed(&path, "open"))?;
-        match identify(&*file, &path, Some(shared.store))? {
+        let mut found = identify(&*file, &path, Some(shared.store))?;
+        if let Found::HeaderLost(header) = found {
+            let damage = Damage { path: path.clone(), offset: 0, len: BLOCK as u64, kind: DamageKind::Corrupt };
+            report.damage.push(damage);
+            found = sealed_or_not(&*file, &path, header)?;
+        }
+        match found {
             Found::Sealed(header, trailer, len) => {
                 report.sealed_segments += 1;
                 report.records += trailer.records;
                 lanes.note(&header, trailer.last);
                 shared.register_found(&header, &path, trailer, len);
             }
-            Found::Unsealed(header) => {
+            Found::Unsealed(header) | Found::HeaderLost(header) => {
                 report.recovered_segments += 1;
                 let floor = lanes.before(&header);
                 let trailer = recover_unsealed(shared, header, &path, Arc::from(file), floor, &mut report.damage)?;
@@ -131,7 +182,7 @@ pub(super) fn recover(shared: &Shared) -> Result<RecoveryReport, JournalError> {
                 drop(file);
                 shared.filesystem.remove(&path).map_err(JournalError::failed(&path, "remove"))?;
             }
-            Found::HeaderDamaged(len) => {
+            Found::Unreadable(len) => {
                 report.damage.push(Damage { path, offset: 0, len, kind: DamageKind::Corrupt });
             }
         }
@@ -225,7 +276,7 @@ fn quarantine(shared: &Shared, path: &Path, file: &dyn SegmentFile, offset: u64,
     let copy = shared.filesystem.create(&target, len.next_multiple_of(BLOCK as u64));
     let copy = match copy {
         // A full disk must not keep the daemon from starting: the bytes were never acknowledged.
-        Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+        Err(error) if super::is_full(&error) => {
             tracing::warn!(path = %path.display(), offset, len, "no space to copy a torn tail to quarantine: dropped");
             return Ok(());
         }

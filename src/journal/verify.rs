@@ -5,9 +5,10 @@
 
 use super::JournalError;
 use super::filesystem::Filesystem;
-use super::format::RecordHeader;
+use super::format::{RecordHeader, StoreId, decode_store_block};
 use super::reader::{self, StoredRecord};
 use super::recovery::{self, DamageKind, Found, LaneEnds};
+use crate::base::limits::BLOCK;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -49,14 +50,19 @@ pub fn verify_segments(
     each: &mut dyn FnMut(&StoredRecord),
 ) -> Result<VerifyReport, JournalError> {
     let mut report = VerifyReport::default();
-    let mut store = None;
+    let mut store = stored_identity(data_dir, filesystem);
     let mut lanes = LaneEnds::default();
     for (_, path) in recovery::list_segments(filesystem, &data_dir.join("journal"))? {
         let file = filesystem.open_read(&path).map_err(JournalError::failed(&path, "open"))?;
         let failed = || JournalError::failed(&path, "read");
         let problem = |offset, problem: &str| VerifyProblem { path: path.clone(), offset, problem: problem.to_owned() };
         report.segments += 1;
-        let (header, records) = match recovery::identify(&*file, &path, store)? {
+        let mut found = recovery::identify(&*file, &path, store)?;
+        if let Found::HeaderLost(header) = found {
+            report.problems.push(problem(0, "the segment header is damaged"));
+            found = recovery::sealed_or_not(&*file, &path, header)?;
+        }
+        let (header, records) = match found {
             Found::Sealed(header, trailer, _) => {
                 let table = reader::read_table(&*file, &trailer).map_err(failed())?;
                 let scan = reader::scan(&*file, &header, trailer.table_offset).map_err(failed())?;
@@ -72,7 +78,7 @@ pub fn verify_segments(
                 report.problems.extend(problems.collect::<Vec<_>>());
                 (header, listed)
             }
-            Found::Unsealed(header) => {
+            Found::Unsealed(header) | Found::HeaderLost(header) => {
                 report.unsealed_segments += 1;
                 let len = file.length().map_err(failed())?;
                 let scan = reader::scan(&*file, &header, len).map_err(failed())?;
@@ -81,8 +87,8 @@ pub fn verify_segments(
                 (header, verdict.records)
             }
             Found::Blank => continue,
-            Found::HeaderDamaged(_) => {
-                report.problems.push(problem(0, "the segment header is damaged"));
+            Found::Unreadable(_) => {
+                report.problems.push(problem(0, "the segment header is damaged, and no record can be read"));
                 continue;
             }
         };
@@ -112,6 +118,14 @@ fn note_damage(
             DamageKind::Corrupt => report.problems.push(problem(*offset, "not a record: the header is damaged")),
         }
     }
+}
+
+/// What the store file says, if it can be read: helps with a segment whose header can not.
+fn stored_identity(data_dir: &Path, filesystem: &dyn Filesystem) -> Option<StoreId> {
+    let mut block = [0; BLOCK];
+    let file = filesystem.open_read(&data_dir.join("store")).ok()?;
+    let filled = file.read_at(&mut block, 0).ok()?;
+    decode_store_block(&block[..filled])
 }
 
 /// `records` in order of their offset, as a scan gives them.

@@ -318,7 +318,7 @@ impl LaneWriter {
         debug_assert!(offset.is_multiple_of(BLOCK as u64));
         segment.dirty = true;
         let Err(error) = segment.file.write_all_at(slices, offset) else { return Ok(()) };
-        if error.kind() == std::io::ErrorKind::StorageFull {
+        if super::is_full(&error) {
             return Err(self.abandon_full_segment());
         }
         self.poisoned = true;

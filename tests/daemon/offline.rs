@@ -162,6 +162,71 @@ fn verify_agrees_with_good_data_and_names_a_flipped_byte() {
     assert_eq!(daemon.http.content(ACQ, 1, 0).expect("stored again").bytes, noise(1, 50_000));
 }
 
+/// The segment that tiles are in, of a daemon with one lane that made no other.
+fn lane_segment(data: &Path) -> PathBuf {
+    let mut found = segments(data).into_iter().filter(|path| path.to_string_lossy().contains("-0000."));
+    found.next().expect("lane 0")
+}
+
+/// Three tiles of 50 000 bytes, each synced before the next: records at 4096 and every 53 248 bytes behind it.
+fn three_tiles(data: &Path) -> (Daemon, u64) {
+    let daemon = Daemon::start(data, &[]);
+    let mut connection = daemon.connect();
+    let mut last = 0;
+    for col in 0..3 {
+        connection.send(&frame(key(col, 0), &noise(u64::from(col), 50_000)));
+        last = connection.answer().tile.0;
+    }
+    (daemon, last)
+}
+
+#[test]
+fn a_synced_record_that_reads_as_zeros_is_reported_as_corrupt() {
+    let data = data_dir();
+    let (daemon, _) = three_tiles(data.path());
+    daemon.kill();
+    let segment = lane_segment(data.path());
+    let mut bytes = std::fs::read(&segment).expect("readable");
+    bytes[4096 + 53_248..4096 + 2 * 53_248].fill(0);
+    std::fs::write(&segment, bytes).expect("damaged");
+    let daemon = Daemon::start_bare(data.path(), &[]);
+    assert_eq!(daemon.metric("tilecatcher_recovery_corrupt"), 1.0);
+    for col in [0, 2] {
+        assert_eq!(daemon.http.content(ACQ, col, 0).expect("stored").bytes, noise(u64::from(col), 50_000));
+    }
+    assert!(daemon.http.content(ACQ, 1, 0).is_err());
+    daemon.stop();
+    assert_eq!(run(&["verify"], data.path()).status.code(), Some(1));
+}
+
+#[test]
+fn a_damaged_segment_header_is_reported_and_its_records_are_served() {
+    for stop_in_order in [true, false] {
+        let data = data_dir();
+        let (daemon, last) = three_tiles(data.path());
+        if stop_in_order {
+            daemon.stop()
+        } else {
+            daemon.kill()
+        }
+        let segment = lane_segment(data.path());
+        let mut bytes = std::fs::read(&segment).expect("readable");
+        bytes[50] ^= 1;
+        std::fs::write(&segment, bytes).expect("damaged");
+        assert_eq!(run(&["verify"], data.path()).status.code(), Some(1));
+        // Without an index, everything rests on that segment.
+        std::fs::remove_dir_all(data.path().join("index")).expect("removed");
+        let daemon = Daemon::start_bare(data.path(), &[]);
+        assert_eq!(daemon.metric("tilecatcher_recovery_corrupt"), 1.0);
+        for col in 0..3 {
+            assert_eq!(daemon.http.content(ACQ, col, 0).expect("stored").bytes, noise(u64::from(col), 50_000));
+        }
+        let mut connection = daemon.connect();
+        connection.send(&frame(key(5, 5), b"new"));
+        assert!(connection.answer().tile.0 > last, "an id was given twice");
+    }
+}
+
 #[test]
 fn a_torn_tail_is_set_aside_and_never_followed() {
     let data = data_dir();
