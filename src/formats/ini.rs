@@ -9,8 +9,19 @@ use std::collections::HashMap;
 /// The values of an INI file; of a key given twice in one section the last counts.
 #[derive(Debug, Default)]
 pub(super) struct Ini {
-    /// Section -> key in lower case -> value.
-    sections: HashMap<String, HashMap<String, String>>,
+    /// Section -> key in lower case -> entry.
+    sections: HashMap<String, HashMap<String, Entry>>,
+}
+
+/// A key with its value, and where they stand.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// As written.
+    pub(super) key: String,
+    /// Without the quotes around it.
+    pub(super) value: String,
+    /// Counted from 1.
+    pub(super) line: usize,
 }
 
 /// What one line says.
@@ -37,7 +48,8 @@ impl Ini {
                 Line::Section(name) => name.clone_into(&mut current),
                 Line::Value { key, value } => {
                     let section = ini.sections.entry(current.clone()).or_default();
-                    section.insert(key.to_lowercase(), value.to_owned());
+                    let entry = Entry { key: key.to_owned(), value: value.to_owned(), line: number };
+                    section.insert(key.to_lowercase(), entry);
                 }
             }
         }
@@ -46,7 +58,14 @@ impl Ini {
 
     /// The value of `key` in `section`: sections are compared with case, keys without.
     pub(super) fn get(&self, section: &str, key: &str) -> Option<&str> {
-        self.sections.get(section)?.get(&key.to_lowercase()).map(String::as_str)
+        self.sections.get(section)?.get(&key.to_lowercase()).map(|entry| entry.value.as_str())
+    }
+
+    /// All that `section` holds, in the order of the lines; empty without such a section.
+    pub(super) fn entries(&self, section: &str) -> Vec<&Entry> {
+        let mut entries: Vec<&Entry> = self.sections.get(section).into_iter().flat_map(HashMap::values).collect();
+        entries.sort_unstable_by_key(|entry| entry.line);
+        entries
     }
 }
 
@@ -88,6 +107,14 @@ mod tests {
         assert_eq!(ini.get("Main", "FIRST KEY"), Some("1"));
         assert_eq!(ini.get("MAIN", "First Key"), Some("2"));
         assert_eq!(ini.get("main", "First Key"), None);
+    }
+
+    #[test]
+    fn a_section_is_listed_in_the_order_of_its_lines() {
+        let ini = ini("[s]\nB = 1\na = 2\n[t]\nc = 3\n[s]\nb = \"4\"\n");
+        let listed: Vec<_> = ini.entries("s").iter().map(|e| (e.key.as_str(), e.value.as_str(), e.line)).collect();
+        assert_eq!(listed, [("a", "2", 3), ("b", "4", 7)]);
+        assert!(ini.entries("S").is_empty());
     }
 
     #[test]

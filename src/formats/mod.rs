@@ -1,4 +1,5 @@
-//! The field's file formats: acquisition logs, tile names, DAQ timing, acquisition folders, TIFF.
+//! The field's file formats: acquisition logs, regions of interest, calibrations, names of tiles and ancillary files,
+//! DAQ timing, acquisition folders, TIFF.
 //!
 //! Owns the reading of text and bytes that others wrote, and the names we write. Must never open a socket, keep
 //! anything between calls, or change a file: only [`AcquisitionFolder`] touches the disk, and it only reads.
@@ -7,12 +8,14 @@ mod acquisition_log;
 mod daq_timing;
 mod folder;
 mod ini;
+mod roi_spec;
 mod tiff_image;
 mod tile_name;
 
 pub use acquisition_log::{AcquisitionLog, acq_id_from_file_name};
 pub use daq_timing::{DaqStep, GridPosition, parse_daq_timing};
 pub use folder::{AcquisitionFolder, FolderTile, TileListing};
+pub use roi_spec::{RoiSection, parse_roi_spec};
 pub use tiff_image::{dimensions, encode_gray8, encode_gray16};
 pub use tile_name::TileName;
 
