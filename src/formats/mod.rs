@@ -9,6 +9,7 @@ mod daq_timing;
 mod folder;
 mod ini;
 mod roi_spec;
+mod roi_tiles;
 mod tiff_image;
 mod tile_name;
 
@@ -16,6 +17,7 @@ pub use acquisition_log::{AcquisitionLog, acq_id_from_file_name};
 pub use daq_timing::{DaqStep, GridPosition, parse_daq_timing};
 pub use folder::{AcquisitionFolder, FolderTile, TileListing};
 pub use roi_spec::{RoiSection, parse_roi_spec};
+pub use roi_tiles::{RoiTileRow, RoiTileTable, parse_roi_tiles};
 pub use tiff_image::{dimensions, encode_gray8, encode_gray16};
 pub use tile_name::TileName;
 
