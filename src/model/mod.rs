@@ -1,15 +1,17 @@
-//! The domain's nouns: identifiers, keys, checksums, acquisitions, refusals, pressure.
+//! The domain's nouns: identifiers, keys, checksums, acquisitions, calibrations, ancillary files, refusals, pressure.
 //!
 //! Owns meaning, not mechanism: nothing here reads a socket, a file or a clock, and nothing here
-//! knows a vendor crate except `serde` for the facts that are written into the journal.
+//! knows a vendor crate except `serde` and `serde_json` for the facts that are written into the journal.
 
 mod acquisition;
+mod calibration;
 mod checksum;
 mod fact;
 mod ids;
 mod outcome;
 
 pub use acquisition::{AcquisitionFacts, CameraCount, GridShape};
+pub use calibration::Calibration;
 pub use checksum::{Checksum, ChecksumError, ChecksumKind, hex};
 pub use fact::{AcquisitionEnded, AcquisitionStarted, Fact, FactBody, Location, Tally, TileEntry};
 pub use ids::{AcqId, FrameNumber, Sequence, TileId, TileKey, TileKeyError, TileVersion};
