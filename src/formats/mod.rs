@@ -5,6 +5,7 @@
 //! anything between calls, or change a file: only [`AcquisitionFolder`] touches the disk, and it only reads.
 
 mod acquisition_log;
+mod ancillary;
 mod calibrations;
 mod daq_timing;
 mod folder;
@@ -15,6 +16,7 @@ mod tiff_image;
 mod tile_name;
 
 pub use acquisition_log::{AcquisitionLog, acq_id_from_file_name};
+pub use ancillary::{ancillary_kind, safe_file_name};
 pub use calibrations::parse_calibrations;
 pub use daq_timing::{DaqStep, GridPosition, parse_daq_timing};
 pub use folder::{AcquisitionFolder, FolderTile, TileListing};

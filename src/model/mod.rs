@@ -4,6 +4,7 @@
 //! knows a vendor crate except `serde` and `serde_json` for the facts that are written into the journal.
 
 mod acquisition;
+mod ancillary;
 mod calibration;
 mod checksum;
 mod fact;
@@ -11,6 +12,7 @@ mod ids;
 mod outcome;
 
 pub use acquisition::{AcquisitionFacts, CameraCount, GridShape};
+pub use ancillary::AncillaryKind;
 pub use calibration::Calibration;
 pub use checksum::{Checksum, ChecksumError, ChecksumKind, hex};
 pub use fact::{AcquisitionEnded, AcquisitionStarted, Fact, FactBody, Location, Tally, TileEntry};
