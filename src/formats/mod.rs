@@ -10,6 +10,8 @@ mod calibrations;
 mod daq_timing;
 mod folder;
 mod ini;
+#[cfg(test)]
+mod properties;
 mod roi_spec;
 mod roi_tiles;
 mod tiff_image;
