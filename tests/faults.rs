@@ -149,6 +149,7 @@ impl Rig {
             log_name: "1_a_logfile.ini".to_owned(),
             facts: AcquisitionFacts::default(),
             log_text: String::new(),
+            temca: 0,
         };
         catalog.start_acquisition(started).expect("started");
         let capture = Capture::start(config.ingest, &catalog, &lanes).expect("a port");
@@ -251,6 +252,7 @@ fn a_command_refused_for_want_of_space_does_not_hold_up_the_index() {
         log_name: "2_a_logfile.ini".to_owned(),
         facts: AcquisitionFacts::default(),
         log_text: "x".repeat(20 << 20),
+        temca: 0,
     };
     let refused = rig.catalog.start_acquisition(too_long_for_the_open_segment).expect_err("no space").to_string();
     assert!(refused.contains("no space"), "{refused}");

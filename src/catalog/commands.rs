@@ -1,19 +1,21 @@
 //! Opening a data directory, the commands that append facts, and the queries that read the index.
 
-use super::facts::{JournalFacts, encode_control};
+use super::control::{Control, Draft, Sharing};
+use super::facts::JournalFacts;
 use super::lane::{LaneOptions, Lanes};
-use crate::base::clock;
 use crate::base::pool::Pool;
 use crate::base::stop::{Stop, StopReason};
 use crate::index::{AcquisitionView, Index, IndexOptions, OpenReport, StoreError};
-use crate::journal::{DirectoryLock, Filesystem, Journal, JournalError, JournalOptions, LaneWriter, RecoveryReport};
+use crate::journal::{DirectoryLock, Filesystem, Journal, JournalError, JournalOptions, RecoveryReport};
 use crate::model::{
-    AcqId, AcquisitionEnded, AcquisitionStarted, Fact, FactBody, Pressure, Tally, TileEntry, TileId, TileKey,
+    AcqId, AcquisitionDeleted, AcquisitionEnded, AcquisitionStarted, AncillaryKind, Calibration, CalibrationsImported,
+    FactBody, FileStored, ManifestMade, Pressure, Roi, RoisCreated, Sequence, Temca, TemcaConfigured, TileEntry,
+    TileId, TileKey, TileVersion,
 };
 use crate::telemetry::Metrics;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 /// How a catalog is opened.
@@ -49,6 +51,21 @@ pub enum CatalogError {
     /// There is no such acquisition.
     #[error("acquisition {0} was never started")]
     UnknownAcquisition(AcqId),
+    /// What was asked for makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+    /// Too much is waiting: come again.
+    #[error("too many commands are waiting: try again")]
+    Busy,
+    /// The daemon stops.
+    #[error("the daemon is stopping: try again after its restart")]
+    Stopping,
+    /// No room, found out with another command.
+    #[error("{0}")]
+    NoSpace(String),
+    /// Writing failed, found out with another command.
+    #[error("{0}")]
+    Storage(String),
     /// The journal says no.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -63,7 +80,8 @@ pub struct Catalog {
     index: Arc<Index>,
     pool: Pool,
     metrics: Arc<Metrics>,
-    control: Mutex<Option<LaneWriter>>,
+    control: Control,
+    next_tile: Arc<AtomicU64>,
     stop: Stop,
     _lock: DirectoryLock,
 }
@@ -102,30 +120,45 @@ impl Catalog {
         };
         let (index, report) = Index::open(&dir.join("index"), &JournalFacts(&journal), safe, &options.index)?;
         let index = Arc::new(index);
-        let next_tile = Arc::new(AtomicU64::new(journal.max_tile_id() + 1));
+        let first_tile = (journal.max_tile_id() + 1).max(index.settings().tile_floor);
+        let next_tile = Arc::new(AtomicU64::new(first_tile));
         let directory_error = |source| CatalogError::Directory { dir: dir.to_owned(), source };
         let pool = Pool::new(options.memory_bytes).map_err(directory_error)?;
         let (lanes, threads) =
             Lanes::start(options.lanes, &journal, &index, &next_tile, metrics, stop).map_err(directory_error)?;
-        let control = Mutex::new(Some(journal.control_writer()));
+        let control = Control::start(journal.control_writer(), &index, stop).map_err(directory_error)?;
         let catalog = Arc::new(Self {
             journal,
             index,
             pool,
             metrics: Arc::clone(metrics),
             control,
+            next_tile,
             stop: stop.clone(),
             _lock: lock,
         });
         Ok(OpenedCatalog { catalog, lanes, threads, recovery, index: report })
     }
 
-    /// Starts an acquisition, or starts it again: fields are updated, it is open again.
+    pub(super) fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// Starts an acquisition, or starts it again: fields are updated, it is open again. Its TEMCA is that with the log's
+    /// IP address; returns false when there is none.
     ///
     /// # Errors
     /// The fact could not be made durable.
-    pub fn start_acquisition(&self, started: AcquisitionStarted) -> Result<(), CatalogError> {
-        self.record(FactBody::AcquisitionStarted(Box::new(started)))
+    pub fn start_acquisition(&self, mut started: AcquisitionStarted) -> Result<bool, CatalogError> {
+        let decide = move |index: &Index, _: &mut _| {
+            let settings = index.settings();
+            let address = started.facts.tem_ip_address.as_str();
+            let found = settings.temcas.values().find(|temca| !address.is_empty() && temca.tem_ip_address == address);
+            started.temca = found.map_or(0, |temca| temca.id);
+            let known = started.temca != 0;
+            Ok((vec![Draft::from(FactBody::AcquisitionStarted(Box::new(started)))], known))
+        };
+        Ok(self.control.run(Sharing::Alone, decide)?.0)
     }
 
     /// Ends an acquisition. Late tiles are still accepted.
@@ -133,10 +166,139 @@ impl Catalog {
     /// # Errors
     /// It was never started; the fact could not be made durable.
     pub fn end_acquisition(&self, acq: AcqId) -> Result<(), CatalogError> {
-        if !self.index.is_started(acq) {
-            return Err(CatalogError::UnknownAcquisition(acq));
+        self.of_started(acq, move |_, _| Ok(FactBody::AcquisitionEnded(AcquisitionEnded { acq }))).map(drop)
+    }
+
+    /// Creates ROIs with the places that lie in them, and keeps the two files that say so: all or nothing. The number
+    /// of earlier acquisitions with their section is found out here.
+    ///
+    /// # Errors
+    /// The acquisition was never started; the facts could not be made durable.
+    pub fn create_rois(&self, acq: AcqId, rois: Vec<RoiPlaces>, files: Vec<NewFile>) -> Result<(), CatalogError> {
+        let decide = move |index: &Index, _: &mut _| {
+            let Some(view) = started(index, acq) else { return Err(CatalogError::UnknownAcquisition(acq)) };
+            check_files(&view, files.len())?;
+            let all = index.acquisitions();
+            let is_known = |roi: &Roi| view.head.rois.iter().any(|known| known.name == roi.name);
+            let new = rois.iter().filter(|(roi, _)| !is_known(roi)).count();
+            if view.head.rois.len() + new > usize::from(u16::MAX) {
+                return Err(CatalogError::Invalid(format!("acquisition {acq} would have more than 65535 ROIs")));
+            }
+            let rois = rois.into_iter().map(|(roi, cells)| {
+                let prev = earlier_with_section(&all, acq, &view, roi.section);
+                (Roi { prev, ..roi }, cells)
+            });
+            let created = RoisCreated { acq, rois: rois.collect() };
+            let mut drafts: Vec<Draft> = files.into_iter().map(|file| file.into_draft(acq)).collect();
+            // Behind the files: when the power goes between the two, there are no ROIs yet.
+            drafts.push(FactBody::RoisCreated(Box::new(created)).into());
+            Ok((drafts, ()))
+        };
+        self.control.run(Sharing::Alone, decide).map(drop)
+    }
+
+    /// Keeps a file with its acquisition; returns its identifier.
+    ///
+    /// # Errors
+    /// The acquisition was never started or has too many files; the fact could not be made durable.
+    pub fn store_file(&self, acq: AcqId, file: NewFile) -> Result<Sequence, CatalogError> {
+        let decide = move |index: &Index, _: &mut _| {
+            let Some(view) = started(index, acq) else { return Err(CatalogError::UnknownAcquisition(acq)) };
+            check_files(&view, 1)?;
+            Ok((vec![file.into_draft(acq)], ()))
+        };
+        let (_, sequences) = self.control.run(Sharing::Alone, decide)?;
+        sequences.first().copied().ok_or(CatalogError::Stopping)
+    }
+
+    /// The bytes of a file, checked against their CRC-32.
+    ///
+    /// # Errors
+    /// They can not be read, or are not what was stored.
+    pub fn read_file(&self, entry: &crate::index::FileEntry) -> Result<Vec<u8>, CatalogError> {
+        let payload = self.journal.read_control(entry.location).map_err(|error| {
+            self.metrics.read_damaged.inc();
+            CatalogError::Storage(format!("{}: the stored file can not be read: {error}", entry.file.name))
+        })?;
+        let content = super::facts::decode_file(&payload).map(|(_, content)| content.to_vec());
+        content
+            .filter(|content| crc32fast::hash(content) == entry.file.crc)
+            .ok_or_else(|| CatalogError::Storage(format!("{}: the stored file is damaged", entry.file.name)))
+    }
+
+    /// Imports calibrations, all with one record; each becomes the transformation of its camera.
+    ///
+    /// # Errors
+    /// The fact could not be made durable.
+    pub fn import_calibrations(&self, calibrations: Vec<Calibration>) -> Result<(), CatalogError> {
+        let decide = move |_: &Index, _: &mut _| {
+            let imported = CalibrationsImported { calibrations };
+            Ok((vec![Draft::from(FactBody::CalibrationsImported(Box::new(imported)))], ()))
+        };
+        self.control.run(Sharing::Alone, decide).map(drop)
+    }
+
+    /// Describes a TEMCA, anew if it was described; nothing is recorded when nothing changes.
+    ///
+    /// # Errors
+    /// A description that contradicts itself; the fact could not be made durable.
+    pub fn configure_temca(&self, temca: Temca) -> Result<(), CatalogError> {
+        if let Some(problem) = temca.problem() {
+            return Err(CatalogError::Invalid(format!("TEMCA {}: {problem}", temca.id)));
         }
-        self.record(FactBody::AcquisitionEnded(AcquisitionEnded { acq }))
+        let decide = move |index: &Index, _: &mut _| {
+            if index.settings().temcas.get(&temca.id) == Some(&temca) {
+                return Ok((Vec::new(), ()));
+            }
+            Ok((vec![Draft::from(FactBody::TemcaConfigured(Box::new(TemcaConfigured { temca })))], ()))
+        };
+        self.control.run(Sharing::Alone, decide).map(drop)
+    }
+
+    /// Deletes an acquisition: what it holds so far is dead, its space is freed by compaction.
+    ///
+    /// # Errors
+    /// There is no such acquisition; the fact could not be made durable.
+    pub fn delete_acquisition(&self, acq: AcqId) -> Result<(), CatalogError> {
+        let next_tile = Arc::clone(&self.next_tile);
+        let decide = move |index: &Index, _: &mut _| {
+            if index.acquisition(acq).is_none() {
+                return Err(CatalogError::UnknownAcquisition(acq));
+            }
+            let next_tile = next_tile.load(Ordering::SeqCst);
+            Ok((vec![Draft::from(FactBody::AcquisitionDeleted(AcquisitionDeleted { acq, next_tile }))], ()))
+        };
+        self.control.run(Sharing::Alone, decide).map(drop)
+    }
+
+    /// Records the manifest that an acquisition had at its end.
+    ///
+    /// # Errors
+    /// The acquisition was never started; the fact could not be made durable.
+    pub fn record_manifest(&self, made: ManifestMade) -> Result<(), CatalogError> {
+        let acq = made.acq;
+        self.of_started(acq, move |_, _| Ok(FactBody::ManifestMade(Box::new(made)))).map(drop)
+    }
+
+    /// Records one fact about an acquisition that was started.
+    fn of_started(
+        &self,
+        acq: AcqId,
+        fact: impl FnOnce(&Index, &AcquisitionView) -> Result<FactBody, CatalogError> + Send + 'static,
+    ) -> Result<Vec<Sequence>, CatalogError> {
+        let decide = move |index: &Index, _: &mut _| {
+            let Some(view) = started(index, acq) else { return Err(CatalogError::UnknownAcquisition(acq)) };
+            Ok((vec![Draft::from(fact(index, &view)?)], ()))
+        };
+        self.control.run(Sharing::Alone, decide).map(|(_, sequences)| sequences)
+    }
+
+    /// A version of a tile, current or replaced.
+    ///
+    /// # Errors
+    /// The index can not be read.
+    pub fn tile_version(&self, id: TileId, version: TileVersion) -> Result<Option<TileEntry>, CatalogError> {
+        Ok(self.index.tile_version(id, version)?)
     }
 
     /// The current version of the tile under a key.
@@ -218,44 +380,62 @@ impl Catalog {
     /// # Errors
     /// A sync failed.
     pub fn close(&self) -> Result<(), CatalogError> {
-        let control = self.control.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let closed = control.map_or(Ok(()), LaneWriter::close);
+        let closed = self.control.close();
         self.index.close();
         self.journal.close();
         Ok(closed?)
     }
+}
 
-    /// Appends a control fact, syncs it, makes it visible.
-    fn record(&self, body: FactBody) -> Result<(), CatalogError> {
-        let at_ns = clock::unix_ns();
-        let (kind, payload) = encode_control(&body).expect("commands make control facts");
-        let digest_crc = crc32fast::hash(&payload);
-        let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
-        let writer = control.as_mut().ok_or_else(|| JournalError::Unusable {
-            path: "control records".into(),
-            problem: "the daemon is stopping: try again after its restart".to_owned(),
-        })?;
-        let placed = writer.append_small(&[(kind, at_ns, &payload)]).and_then(|placed| {
-            writer.sync()?;
-            Ok(placed)
-        });
-        let placed = placed.inspect_err(|error| {
-            // Nothing will be published for the sequences taken: the index must not wait for it.
-            writer.release_floor();
-            if !matches!(error, JournalError::NoSpace { .. }) {
-                self.stop.raise(StopReason::StorageFailed);
-            }
-        })?;
-        let facts = placed.into_iter().map(|(sequence, _)| Fact {
-            sequence,
-            at_ns,
-            digest: Tally::digest_of(sequence, digest_crc),
-            body: body.clone(),
-        });
-        self.index.publish(facts.collect());
-        writer.release_floor();
-        Ok(())
+/// A ROI and the places (column, row) of its stable tiles.
+pub type RoiPlaces = (Roi, Vec<(u32, u32)>);
+
+/// Most files of one acquisition.
+const FILES_MAX: usize = 10_000;
+
+/// A file that is to be kept with its acquisition.
+#[derive(Clone, Debug)]
+pub struct NewFile {
+    /// Base name.
+    pub name: String,
+    /// The path or name with which it was sent.
+    pub path: String,
+    /// What it is.
+    pub kind: AncillaryKind,
+    /// Its bytes.
+    pub content: Vec<u8>,
+}
+
+impl NewFile {
+    fn into_draft(self, acq: AcqId) -> Draft {
+        let crc = crc32fast::hash(&self.content);
+        let len = self.content.len() as u64;
+        let file = FileStored { acq, name: self.name, path: self.path, kind: self.kind, len, crc };
+        Draft { body: FactBody::FileStored(Box::new(file)), content: self.content }
     }
+}
+
+fn started(index: &Index, acq: AcqId) -> Option<AcquisitionView> {
+    index.acquisition(acq).filter(|view| view.head.started.is_some())
+}
+
+fn check_files(view: &AcquisitionView, more: usize) -> Result<(), CatalogError> {
+    if view.head.files.len() + more > FILES_MAX {
+        return Err(CatalogError::Invalid(format!("the acquisition has {} files already", view.head.files.len())));
+    }
+    Ok(())
+}
+
+/// Number of acquisitions of the same sample, earlier than `acq`, that hold the section.
+fn earlier_with_section(all: &[(AcqId, AcquisitionView)], acq: AcqId, view: &AcquisitionView, section: i64) -> u32 {
+    let sample = |view: &AcquisitionView| view.head.started.as_ref().map(|started| started.facts.sample_name.clone());
+    let (mine, own) = (sample(view), (Index::acquired_s(view), acq));
+    let earlier = all.iter().filter(|(other, found)| {
+        (Index::acquired_s(found), *other) < own
+            && found.head.rois.iter().any(|roi| roi.section == section)
+            && sample(found) == mine
+    });
+    u32::try_from(earlier.count()).unwrap_or(u32::MAX)
 }
 
 /// Locks a data directory and opens its journal: also for offline tools.

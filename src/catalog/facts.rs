@@ -2,20 +2,47 @@
 
 use crate::index::{FactSource, StoreError};
 use crate::journal::{Journal, ReadError, RecordHeader, RecordKind, StoredRecord};
-use crate::model::{AcquisitionEnded, AcquisitionStarted, Fact, FactBody, Location, Sequence, Tally, TileEntry};
+use crate::model::{Fact, FactBody, FileStored, Location, Sequence, Tally, TileEntry};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
-/// A control fact as a record: its kind and payload.
-pub(super) fn encode_control(body: &FactBody) -> Option<(RecordKind, Vec<u8>)> {
-    const PLAIN: &str = "facts are plain data: every one has a JSON form";
-    match body {
-        FactBody::AcquisitionStarted(started) => {
-            Some((RecordKind::ACQUISITION_STARTED, serde_json::to_vec(started).expect(PLAIN)))
-        }
-        FactBody::AcquisitionEnded(ended) => {
-            Some((RecordKind::ACQUISITION_ENDED, serde_json::to_vec(ended).expect(PLAIN)))
-        }
-        FactBody::TileStored(_) | FactBody::Unknown { .. } => None,
-    }
+/// Longest description of a file, bytes.
+const DESCRIPTION_BYTES_MAX: usize = 1 << 20;
+
+/// A control fact as a record: its kind and payload. `content` is what belongs to a file. `None` for tiles.
+pub(super) fn encode_control(body: &FactBody, content: &[u8]) -> Option<(RecordKind, Vec<u8>)> {
+    Some(match body {
+        FactBody::AcquisitionStarted(started) => (RecordKind::ACQUISITION_STARTED, json(started)),
+        FactBody::AcquisitionEnded(ended) => (RecordKind::ACQUISITION_ENDED, json(ended)),
+        FactBody::RoisCreated(created) => (RecordKind::ROIS_CREATED, json(created)),
+        FactBody::FileStored(file) => (RecordKind::FILE_STORED, encode_file(file, content)),
+        FactBody::StatesChanged(changed) => (RecordKind::STATES_CHANGED, json(changed)),
+        FactBody::CalibrationsImported(imported) => (RecordKind::CALIBRATIONS_IMPORTED, json(imported)),
+        FactBody::TemcaConfigured(configured) => (RecordKind::TEMCA_CONFIGURED, json(configured)),
+        FactBody::AcquisitionDeleted(deleted) => (RecordKind::ACQUISITION_DELETED, json(deleted)),
+        FactBody::ManifestMade(made) => (RecordKind::MANIFEST_MADE, json(made)),
+        FactBody::TileStored(_) | FactBody::Unknown { .. } => return None,
+    })
+}
+
+fn json<T: Serialize>(fact: &T) -> Vec<u8> {
+    serde_json::to_vec(fact).expect("facts are plain data: every one has a JSON form")
+}
+
+/// A file's payload: length of the description (u32 LE), the description (JSON), the file's bytes.
+fn encode_file(file: &FileStored, content: &[u8]) -> Vec<u8> {
+    let description = json(file);
+    let len = u32::try_from(description.len()).expect("names are far below 4 GiB");
+    [&len.to_le_bytes(), description.as_slice(), content].concat()
+}
+
+/// Description and bytes of a file's payload.
+#[must_use]
+pub fn decode_file(payload: &[u8]) -> Option<(FileStored, &[u8])> {
+    let (len, rest) = payload.split_first_chunk::<4>()?;
+    let len = usize::try_from(u32::from_le_bytes(*len)).ok().filter(|len| *len <= DESCRIPTION_BYTES_MAX)?;
+    let (description, content) = rest.split_at_checked(len)?;
+    Some((serde_json::from_slice(description).ok()?, content))
 }
 
 /// A tile record's entry for the index. `None` for other records.
@@ -49,21 +76,30 @@ pub fn fact_of_record(
     let unreadable =
         |error: String| StoreError::Facts(format!("the record at {:x}+{}: {error}", record.segment, header.offset));
     let mut bytes = || payload().map_err(|error| StoreError::Facts(error.to_string()));
+    let bad = |error: serde_json::Error| unreadable(error.to_string());
     let body = match (header.kind, tile_entry(header, record.location())) {
         (RecordKind::TILE, Some(entry)) => FactBody::TileStored(entry),
-        (RecordKind::ACQUISITION_STARTED, _) => {
-            let started: AcquisitionStarted =
-                serde_json::from_slice(&bytes()?).map_err(|error| unreadable(error.to_string()))?;
-            FactBody::AcquisitionStarted(Box::new(started))
+        (RecordKind::ACQUISITION_STARTED, _) => FactBody::AcquisitionStarted(parse(&bytes()?).map_err(bad)?),
+        (RecordKind::ACQUISITION_ENDED, _) => FactBody::AcquisitionEnded(parse(&bytes()?).map_err(bad)?),
+        (RecordKind::ROIS_CREATED, _) => FactBody::RoisCreated(parse(&bytes()?).map_err(bad)?),
+        (RecordKind::FILE_STORED, _) => {
+            let payload = bytes()?;
+            let (file, _) = decode_file(&payload).ok_or_else(|| unreadable("no description of a file".to_owned()))?;
+            FactBody::FileStored(Box::new(file))
         }
-        (RecordKind::ACQUISITION_ENDED, _) => {
-            let ended: AcquisitionEnded =
-                serde_json::from_slice(&bytes()?).map_err(|error| unreadable(error.to_string()))?;
-            FactBody::AcquisitionEnded(ended)
-        }
+        (RecordKind::STATES_CHANGED, _) => FactBody::StatesChanged(parse(&bytes()?).map_err(bad)?),
+        (RecordKind::CALIBRATIONS_IMPORTED, _) => FactBody::CalibrationsImported(parse(&bytes()?).map_err(bad)?),
+        (RecordKind::TEMCA_CONFIGURED, _) => FactBody::TemcaConfigured(parse(&bytes()?).map_err(bad)?),
+        (RecordKind::ACQUISITION_DELETED, _) => FactBody::AcquisitionDeleted(parse(&bytes()?).map_err(bad)?),
+        (RecordKind::MANIFEST_MADE, _) => FactBody::ManifestMade(parse(&bytes()?).map_err(bad)?),
         (kind, _) => FactBody::Unknown { kind: kind.0 },
     };
-    Ok(Fact { sequence: header.sequence, at_ns: header.received_ns, digest: header.digest(), body })
+    let (sequence, at_ns, digest) = (header.sequence, header.received_ns, header.digest());
+    Ok(Fact { sequence, at_ns, digest, location: record.location(), body })
+}
+
+fn parse<T: DeserializeOwned>(payload: &[u8]) -> serde_json::Result<T> {
+    serde_json::from_slice(payload)
 }
 
 /// The journal as the index sees it.
@@ -95,6 +131,7 @@ fn fact_or_damage(journal: &Journal, record: &StoredRecord) -> Fact {
             sequence: record.header.sequence,
             at_ns: record.header.received_ns,
             digest: record.header.digest(),
+            location: record.location(),
             body: FactBody::Unknown { kind: record.header.kind.0 },
         }
     })

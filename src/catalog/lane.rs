@@ -589,5 +589,5 @@ fn fact_of_draft(draft: &RecordDraft<'_>) -> Option<Fact> {
     };
     let entry = facts::tile_entry(&header, location)?;
     let digest = Tally::digest_of(sequence, draft.payload_crc);
-    Some(Fact { sequence, at_ns: draft.received_ns, digest, body: FactBody::TileStored(entry) })
+    Some(Fact { sequence, at_ns: draft.received_ns, digest, location, body: FactBody::TileStored(entry) })
 }

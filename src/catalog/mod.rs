@@ -6,16 +6,19 @@
 
 mod commands;
 mod content;
+mod control;
 mod crc;
 mod facts;
 mod frame;
 mod lane;
+mod states;
 mod verify;
 
-pub use commands::{Catalog, CatalogError, CatalogOptions, OpenedCatalog};
+pub use commands::{Catalog, CatalogError, CatalogOptions, NewFile, OpenedCatalog};
 pub(crate) use commands::{lock_directory, open_journal};
 pub use content::{ContentError, TileContent};
-pub use facts::{JournalFacts, fact_of_record, tile_entry};
+pub use facts::{JournalFacts, decode_file, fact_of_record, tile_entry};
 pub use frame::{FrameBuffer, ReceivedFrame};
 pub use lane::{Ack, AckSink, AckToken, ConflictPolicy, LaneOptions, LaneTile, Lanes, Outcome, Route};
+pub use states::{AcquisitionFilter, FrameType, NextResult, NextTiles};
 pub use verify::{HashBatch, PendingTile, Verdict, VerifiedTile, VerifyPolicy, verify};

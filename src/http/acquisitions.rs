@@ -26,7 +26,7 @@ pub(super) async fn start(
     }
     let base_name = file_name.rsplit(['/', '\\']).next().unwrap_or_default().to_owned();
     let log_text = String::from_utf8_lossy(&log).into_owned();
-    let started = AcquisitionStarted { acq, log_name: base_name, facts, log_text };
+    let started = AcquisitionStarted { acq, log_name: base_name, facts, log_text, temca: 0 };
     blocking(&state, move |catalog| catalog.start_acquisition(started)).await?;
     tracing::info!(acquisition = acq.0, "acquisition started");
     Ok(Json(json!({ "uid": acq.0 })))

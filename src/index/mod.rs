@@ -6,6 +6,9 @@
 //!
 //! Owns the rows and the overlay. Must never be asked whether something is durable.
 
+mod board;
+mod board_rows;
+mod distribution;
 mod fold;
 mod open;
 mod overlay;
@@ -15,16 +18,22 @@ mod sled_store;
 mod store;
 mod view;
 
+pub use board::{Block, BlockKey, Board, StateCounts, StateId, StateNames, slots};
+pub use distribution::{PickFilter, Picked};
 pub use fold::{BatchView, Checkpoint, fold_all};
 pub use open::{FactSource, IndexOptions, OpenOutcome, OpenReport, read_checkpoint};
 pub use rows::{count_tiles, read_tile, read_tile_id, row_name};
 pub use sled_store::SledStore;
 pub use store::{MemoryStore, Row, StoreError, ViewStore};
-pub use view::{AcquisitionView, Counters, StartedView, View, apply};
+pub use view::{
+    AcquisitionHead, AcquisitionView, CalibrationEntry, Counters, FileEntry, ManifestView, Settings, StartedView, View,
+    apply, parity,
+};
 
-use crate::model::{AcqId, Fact, Sequence, TileEntry, TileId, TileKey};
+use crate::model::{AcqId, Cell, Fact, Roi, RoiIndex, Sequence, TileEntry, TileId, TileKey, TileVersion};
 use overlay::Overlay;
 use owner::Owner;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -62,7 +71,8 @@ impl Index {
         options: &IndexOptions,
     ) -> Result<(Self, OpenReport), StoreError> {
         let (store, state, report) = open::open(dir, source, options)?;
-        let overlay = Arc::new(Overlay::new(state.acquisitions.clone(), options.overlay_tiles_max));
+        let resident = open::resident(&*store, &state)?;
+        let overlay = Arc::new(Overlay::new(resident, options.overlay_tiles_max));
         let owner = Owner::start(Arc::clone(&store), Arc::clone(&overlay), state, safe_sequence)?;
         Ok((Self { overlay, store, owner, acquisitions_changed: AtomicU64::new(1) }, report))
     }
@@ -89,13 +99,14 @@ impl Index {
     /// # Errors
     /// The store can not be read.
     pub fn tile_by_key(&self, key: &TileKey) -> Result<Option<TileEntry>, StoreError> {
-        if let Some(entry) = self.overlay.by_key(key) {
+        if let Some(entry) = self.overlay.read().by_key(key) {
             return Ok(Some(entry));
         }
-        match read_tile_id(&*self.store, key)? {
-            Some(id) => read_tile(&*self.store, id),
-            None => Ok(None),
-        }
+        let stored = match read_tile_id(&*self.store, key)? {
+            Some(id) => read_tile(&*self.store, id)?,
+            None => None,
+        };
+        Ok(stored.filter(|entry| !self.overlay.read().is_deleted(entry)))
     }
 
     /// The current version of a tile.
@@ -103,28 +114,107 @@ impl Index {
     /// # Errors
     /// The store can not be read.
     pub fn tile_by_id(&self, id: TileId) -> Result<Option<TileEntry>, StoreError> {
-        match self.overlay.by_id(id) {
-            Some(entry) => Ok(Some(entry)),
-            None => read_tile(&*self.store, id),
+        if let Some(entry) = self.overlay.read().by_id(id) {
+            return Ok(Some(entry));
         }
+        Ok(read_tile(&*self.store, id)?.filter(|entry| !self.overlay.read().is_deleted(entry)))
+    }
+
+    /// A version of a tile, current or replaced.
+    ///
+    /// # Errors
+    /// The store can not be read.
+    pub fn tile_version(&self, id: TileId, version: TileVersion) -> Result<Option<TileEntry>, StoreError> {
+        if let Some(entry) = self.overlay.read().version(id, version) {
+            return Ok(Some(entry));
+        }
+        let key = rows::version_key(id, version);
+        let stored = match self.store.get(&key)? {
+            Some(value) => Some(rows::decode_version(&key, &value)?),
+            None => read_tile(&*self.store, id)?.filter(|entry| entry.version == version),
+        };
+        Ok(stored.filter(|entry| !self.overlay.read().is_deleted(entry)))
+    }
+
+    /// The first `limit` tiles of an acquisition behind `after`, current versions, by id: in the order in which they
+    /// were first stored.
+    ///
+    /// # Errors
+    /// The store can not be read.
+    pub fn tiles_of(&self, acq: AcqId, after: TileId, limit: usize) -> Result<Vec<TileEntry>, StoreError> {
+        let mut found: BTreeMap<TileId, TileEntry> =
+            self.overlay.read().tiles_behind(acq, after).take(limit).map(|entry| (entry.id, entry)).collect();
+        let from = board_rows::order_key(acq, after);
+        let (mut stored, mut failure) = (0, None);
+        self.store.scan_from(&board_rows::family_of(b'o', acq), &from, &mut |key, value| {
+            let pack = tiles_in_pack(&*self.store, key, value);
+            match pack {
+                Ok(entries) => {
+                    for entry in entries.into_iter().filter(|entry| entry.id > after) {
+                        stored += 1;
+                        found.entry(entry.id).or_insert(entry);
+                    }
+                }
+                Err(error) => failure = Some(error),
+            }
+            failure.is_none() && stored < limit
+        })?;
+        failure.map_or(Ok(()), Err)?;
+        let live = self.overlay.read();
+        Ok(found.into_values().filter(|entry| !live.is_deleted(entry)).take(limit).collect())
     }
 
     /// An acquisition, if it was started or has tiles.
     #[must_use]
     pub fn acquisition(&self, acq: AcqId) -> Option<AcquisitionView> {
-        self.overlay.acquisition(acq)
+        self.overlay.read().acquisitions.get(&acq).filter(|view| is_there(view)).cloned()
     }
 
     /// All acquisitions, by identifier.
     #[must_use]
     pub fn acquisitions(&self) -> Vec<(AcqId, AcquisitionView)> {
-        self.overlay.acquisitions()
+        let live = self.overlay.read();
+        live.acquisitions.iter().filter(|(_, view)| is_there(view)).map(|(acq, view)| (*acq, view.clone())).collect()
     }
 
     /// True when the acquisition was started.
     #[must_use]
     pub fn is_started(&self, acq: AcqId) -> bool {
-        self.overlay.is_started(acq)
+        self.overlay.read().acquisitions.get(&acq).is_some_and(|view| view.head.started.is_some())
+    }
+
+    /// Calibrations, TEMCAs.
+    #[must_use]
+    pub fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.overlay.read().settings)
+    }
+
+    /// Looks at an acquisition's board, with the names of states. Keeps writers waiting: must be short.
+    pub fn with_board<T>(&self, acq: AcqId, look: impl FnOnce(&Board, &StateNames) -> T) -> T {
+        let live = self.overlay.read();
+        match live.boards.get(&acq) {
+            Some(board) => look(board, &live.states),
+            None => look(&Board::default(), &live.states),
+        }
+    }
+
+    /// The ROIs of each tile, by section, and its state in each.
+    #[must_use]
+    pub fn memberships(&self, keys: &[TileKey]) -> Vec<Vec<Membership>> {
+        let live = self.overlay.read();
+        keys.iter().map(|key| live.memberships(key)).collect()
+    }
+
+    /// The number of a state that was ever used.
+    #[must_use]
+    pub fn find_state(&self, name: &str) -> Option<StateId> {
+        self.overlay.read().states.find(name)
+    }
+
+    /// Number of different states that were ever used.
+    #[must_use]
+    pub fn states_used(&self) -> usize {
+        self.overlay.read().states.all().count()
     }
 
     /// A number that changes when [`Self::is_started`] may answer differently.
@@ -150,4 +240,45 @@ impl Index {
     pub fn close(&self) {
         self.owner.stop();
     }
+}
+
+/// A tile's place in one ROI.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Membership {
+    /// The ROI's index.
+    pub index: RoiIndex,
+    /// The ROI.
+    pub roi: Roi,
+    /// The tile's state in it.
+    pub state: Arc<str>,
+}
+
+impl overlay::Live {
+    fn memberships(&self, key: &TileKey) -> Vec<Membership> {
+        let (Some(board), Some(view)) = (self.boards.get(&key.acq), self.acquisitions.get(&key.acq)) else {
+            return Vec::new();
+        };
+        let found = board.memberships(Cell(key.col, key.row, key.frame)).into_iter().filter_map(|(index, state)| {
+            let roi = view.head.rois.get(usize::from(index.0))?.clone();
+            Some(Membership { index, roi, state: self.states.name(state) })
+        });
+        let mut found: Vec<Membership> = found.collect();
+        found.sort_by_key(|membership| (membership.roi.section, membership.index));
+        found
+    }
+}
+
+/// What is left of a deleted acquisition is not there.
+fn is_there(view: &AcquisitionView) -> bool {
+    let head = &view.head;
+    head.started.is_some() || !head.rois.is_empty() || view.counters != Counters::default()
+}
+
+fn tiles_in_pack(store: &dyn ViewStore, key: &[u8], value: &[u8]) -> Result<Vec<TileEntry>, StoreError> {
+    let bits = board_rows::decode_order(key, value)?;
+    let first = board_rows::first_id_of_order_key(key).ok_or_else(|| StoreError::Damaged(row_name(key)))?;
+    let pack_key = rows::pack_key(TileId(first));
+    let Some(pack) = store.get(&pack_key)? else { return Ok(Vec::new()) };
+    let pack = rows::decode_pack(&pack_key, &pack)?;
+    Ok(pack.iter().filter(|(slot, _)| bits >> slot & 1 == 1).map(|(_, entry)| entry).collect())
 }

@@ -3,7 +3,10 @@
 //! Opening sled may fail, panic or hang on damaged files, and may succeed with rows missing. Each leads to a new
 //! generation that is folded from the journal, never to a failed start.
 
-use super::fold::{Checkpoint, FoldState, fold_iterator};
+use super::board::StateNames;
+use super::board_rows as board;
+use super::fold::{Checkpoint, FoldState, LAYOUT, digest_of, fold_iterator, is_summed, row_digest};
+use super::overlay::Resident;
 use super::rows;
 use super::sled_store::SledStore;
 use super::store::{StoreError, ViewStore};
@@ -184,13 +187,16 @@ pub fn read_checkpoint(store: &dyn ViewStore) -> Result<Checkpoint, StoreError> 
 /// Reads every row, checks its CRC, and compares the sums over all rows with the checkpoint.
 fn check_rows(store: &dyn ViewStore) -> Result<FoldState, StoreError> {
     let mut state = FoldState { checkpoint: read_checkpoint(store)?, ..FoldState::default() };
+    if state.checkpoint.layout != LAYOUT {
+        return Err(StoreError::Store("its rows have the layout of another version".to_owned()));
+    }
     let mut sums = Sums::default();
     each_row(store, b"t", |key, value| {
         rows::decode_pack(key, value)?.iter().for_each(|(_, entry)| sums.tile(&entry));
         Ok(())
     })?;
     each_row(store, b"v", |key, value| {
-        sums.versions.add(digest(&rows::decode_version(key, value)?));
+        sums.versions.add(digest_of(&rows::decode_version(key, value)?));
         Ok(())
     })?;
     each_row(store, b"k", |key, value| {
@@ -202,7 +208,7 @@ fn check_rows(store: &dyn ViewStore) -> Result<FoldState, StoreError> {
     })?;
     each_row(store, b"a", |key, value| {
         let acq = rows::acq_of_key(key).ok_or_else(|| StoreError::Damaged(rows::row_name(key)))?;
-        state.acquisitions.entry(acq).or_default().started = Some(json(key, value)?);
+        state.acquisitions.entry(acq).or_default().head = Arc::new(json(key, value)?);
         Ok(())
     })?;
     each_row(store, b"c", |key, value| {
@@ -210,6 +216,23 @@ fn check_rows(store: &dyn ViewStore) -> Result<FoldState, StoreError> {
         state.acquisitions.entry(acq).or_default().counters = json(key, value)?;
         Ok(())
     })?;
+    if let Some(names) = store.get(board::STATE_NAMES)? {
+        let names: Vec<String> = json(board::STATE_NAMES, &names)?;
+        state.states = StateNames::default();
+        for name in &names {
+            state.states.intern(name);
+        }
+    }
+    if let Some(settings) = store.get(board::SETTINGS)? {
+        state.settings = json(board::SETTINGS, &settings)?;
+    }
+    for family in b"acorgs" {
+        each_row(store, &[*family], |key, value| {
+            debug_assert!(is_summed(key));
+            sums.others.add(row_digest(key, value));
+            Ok(())
+        })?;
+    }
     sums.agree_with(&state.checkpoint)?;
     Ok(state)
 }
@@ -219,11 +242,12 @@ struct Sums {
     versions: Tally,
     ids: Tally,
     keys: Tally,
+    others: Tally,
 }
 
 impl Sums {
     fn tile(&mut self, entry: &TileEntry) {
-        self.versions.add(digest(entry));
+        self.versions.add(digest_of(entry));
         self.ids.add(entry.key.spread() ^ entry.id.0);
     }
 
@@ -234,12 +258,27 @@ impl Sums {
         if self.ids != self.keys {
             return Err(StoreError::Store("tile keys and tile rows do not agree".to_owned()));
         }
+        if self.others != checkpoint.others {
+            return Err(StoreError::Store("rows of acquisitions are missing, too many or old".to_owned()));
+        }
         Ok(())
     }
 }
 
-fn digest(entry: &TileEntry) -> u64 {
-    Tally::digest_of(entry.sequence, entry.payload_crc)
+/// What is kept in memory of a store that was checked.
+pub(super) fn resident(store: &dyn ViewStore, state: &FoldState) -> Result<Resident, StoreError> {
+    let mut blocks = Vec::new();
+    each_row(store, b"r", |key, value| {
+        let (acq, block) = board::block_of_key(key).ok_or_else(|| StoreError::Damaged(rows::row_name(key)))?;
+        blocks.push((acq, block, board::decode_block_row(key, value)?));
+        Ok(())
+    })?;
+    Ok(Resident {
+        acquisitions: state.acquisitions.clone(),
+        blocks,
+        states: state.states.clone(),
+        settings: state.settings.clone(),
+    })
 }
 
 fn each_row(

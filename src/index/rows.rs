@@ -5,9 +5,11 @@
 //! | `t`, tile id / 64 (u64 BE) | pack of up to 64 tiles with neighbouring ids |
 //! | `k`, acq (u64 BE), frame + 2^31 (u32 BE), col / 8, row / 8 (u32 BE) | ids of up to 8 x 8 neighbouring tiles |
 //! | `v`, tile id (u64 BE), version (u32 BE) | a version that was replaced |
-//! | `a`, acq (u64 BE) | start and end of an acquisition, JSON |
+//! | `a`, acq (u64 BE) | an acquisition: start and end, ROIs, files; JSON |
 //! | `c`, acq (u64 BE) | counters of an acquisition, JSON |
 //! | `m` | the checkpoint, JSON |
+//!
+//! Further families in `board_rows`.
 //!
 //! Packed because sled pays by the row: in disk, in memory and in the time to open.
 
@@ -39,6 +41,11 @@ impl<T: Copy> Slots<T> {
     /// Puts a value; returns what was there.
     pub fn put(&mut self, slot: u32, value: T) -> Option<T> {
         self.values[slot as usize].replace(value)
+    }
+
+    /// Takes a value out.
+    pub fn take(&mut self, slot: u32) -> Option<T> {
+        self.values[slot as usize].take()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (u32, T)> {

@@ -49,9 +49,18 @@ impl ViewStore for SledStore {
     }
 
     fn scan(&self, prefix: &[u8], each: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StoreError> {
-        for row in self.db.scan_prefix(prefix) {
+        self.scan_from(prefix, prefix, each)
+    }
+
+    fn scan_from(
+        &self,
+        prefix: &[u8],
+        from: &[u8],
+        each: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StoreError> {
+        for row in self.db.range(from..) {
             let (key, value) = row?;
-            if !each(&key, &value) {
+            if !key.starts_with(prefix) || !each(&key, &value) {
                 break;
             }
         }

@@ -41,6 +41,17 @@ pub trait ViewStore: Send + Sync {
     /// The store can not be read.
     fn scan(&self, prefix: &[u8], each: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StoreError>;
 
+    /// As [`Self::scan`], from the first key that is not below `from`.
+    ///
+    /// # Errors
+    /// The store can not be read.
+    fn scan_from(
+        &self,
+        prefix: &[u8],
+        from: &[u8],
+        each: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StoreError>;
+
     /// Writes what is buffered to the file system. A hint: durability rests on the journal.
     ///
     /// # Errors
@@ -71,8 +82,17 @@ impl ViewStore for MemoryStore {
     }
 
     fn scan(&self, prefix: &[u8], each: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StoreError> {
+        self.scan_from(prefix, prefix, each)
+    }
+
+    fn scan_from(
+        &self,
+        prefix: &[u8],
+        from: &[u8],
+        each: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StoreError> {
         let map = self.rows.read().unwrap_or_else(PoisonError::into_inner);
-        let rows = map.range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded));
+        let rows = map.range::<[u8], _>((Bound::Included(from), Bound::Unbounded));
         for (key, value) in rows.take_while(|(key, _)| key.starts_with(prefix)) {
             if !each(key, value) {
                 break;

@@ -589,7 +589,8 @@ impl KnownAcquisitions {
         if self.grids.contains_key(&acq) {
             return true;
         }
-        let Some(started) = index.acquisition(acq).and_then(|view| view.started) else { return false };
+        let Some(view) = index.acquisition(acq) else { return false };
+        let Some(started) = &view.head.started else { return false };
         self.grids.insert(acq, started.facts.grid());
         true
     }

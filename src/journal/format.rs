@@ -65,6 +65,20 @@ impl RecordKind {
     pub const ACQUISITION_STARTED: RecordKind = RecordKind(0x101);
     /// JSON of an `AcquisitionEnded`.
     pub const ACQUISITION_ENDED: RecordKind = RecordKind(0x102);
+    /// JSON of a `RoisCreated`.
+    pub const ROIS_CREATED: RecordKind = RecordKind(0x103);
+    /// A file of an acquisition: u32 length, JSON of a `FileStored` of that length, the file's bytes.
+    pub const FILE_STORED: RecordKind = RecordKind(0x104);
+    /// JSON of a `StatesChanged`.
+    pub const STATES_CHANGED: RecordKind = RecordKind(0x105);
+    /// JSON of a `CalibrationsImported`.
+    pub const CALIBRATIONS_IMPORTED: RecordKind = RecordKind(0x106);
+    /// JSON of a `TemcaConfigured`.
+    pub const TEMCA_CONFIGURED: RecordKind = RecordKind(0x107);
+    /// JSON of an `AcquisitionDeleted`.
+    pub const ACQUISITION_DELETED: RecordKind = RecordKind(0x108);
+    /// JSON of a `ManifestMade`.
+    pub const MANIFEST_MADE: RecordKind = RecordKind(0x109);
 }
 
 /// What a tile's record header says beyond the record itself.

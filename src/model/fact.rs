@@ -1,10 +1,13 @@
 //! Facts: what the journal holds and the index is folded from.
 
-use super::{AcqId, AcquisitionFacts, ByteRange, Checksum, Sequence, TileId, TileKey, TileVersion};
+use super::{
+    AcqId, AcquisitionFacts, AncillaryKind, ByteRange, Calibration, Checksum, Roi, RoiCells, Sequence, Temca, TileId,
+    TileKey, TileVersion,
+};
 use serde::{Deserialize, Serialize};
 
 /// Where a record lies: segment, offset of the record's header in it, length of its payload. Bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub struct Location {
     /// Number of the segment.
     pub segment: u64,
@@ -52,6 +55,9 @@ pub struct AcquisitionStarted {
     pub facts: AcquisitionFacts,
     /// The log as it was sent; bytes that are not UTF-8 are replaced.
     pub log_text: String,
+    /// The TEMCA that the log's IP address stood for when it was started; 0 when it was not known.
+    #[serde(default)]
+    pub temca: u32,
 }
 
 /// An acquisition was ended by its sender.
@@ -59,6 +65,87 @@ pub struct AcquisitionStarted {
 pub struct AcquisitionEnded {
     /// The acquisition.
     pub acq: AcqId,
+}
+
+/// ROIs of an acquisition, with the places that lie in them. Those that it has already keep what they are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RoisCreated {
+    /// The acquisition.
+    pub acq: AcqId,
+    /// The ROIs, each with the places (column, row) of its stable tiles.
+    pub rois: Vec<(Roi, Vec<(u32, u32)>)>,
+}
+
+/// A file that belongs to an acquisition. The record's payload holds its bytes behind this description.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileStored {
+    /// The acquisition.
+    pub acq: AcqId,
+    /// Base name of the file.
+    pub name: String,
+    /// The path or name with which it was sent.
+    pub path: String,
+    /// What it is, by its suffix.
+    pub kind: AncillaryKind,
+    /// Length, bytes.
+    pub len: u64,
+    /// CRC-32 of its bytes.
+    pub crc: u32,
+}
+
+/// When tiles that nobody has finished return to an earlier state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// ns since 1970 UTC.
+    pub until_ns: i64,
+    /// The state to which they return.
+    pub back_to: String,
+}
+
+/// ROI tiles have another state now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatesChanged {
+    /// The new state.
+    pub to: String,
+    /// Which tiles.
+    pub tiles: Vec<RoiCells>,
+    /// Set when they are lent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<Lease>,
+}
+
+/// Calibrations were imported, all or none; each becomes the transformation of its camera.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CalibrationsImported {
+    /// The calibrations; of one name the latest counts.
+    pub calibrations: Vec<Calibration>,
+}
+
+/// A TEMCA is described, or described anew.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TemcaConfigured {
+    /// The description.
+    pub temca: Temca,
+}
+
+/// An acquisition was deleted: everything of it with a lower sequence is dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AcquisitionDeleted {
+    /// The acquisition.
+    pub acq: AcqId,
+    /// The first tile identifier that had not been given then: none below it is ever given again.
+    pub next_tile: u64,
+}
+
+/// The manifest of an acquisition at its end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestMade {
+    /// The acquisition.
+    pub acq: AcqId,
+    /// Number of tiles in it.
+    pub tiles: u64,
+    /// Merkle root, hex.
+    pub root: String,
 }
 
 /// What a record says. One variant per kind of fact.
@@ -70,6 +157,20 @@ pub enum FactBody {
     AcquisitionStarted(Box<AcquisitionStarted>),
     /// An acquisition was ended.
     AcquisitionEnded(AcquisitionEnded),
+    /// ROIs were created.
+    RoisCreated(Box<RoisCreated>),
+    /// A file was stored.
+    FileStored(Box<FileStored>),
+    /// ROI tiles have another state.
+    StatesChanged(Box<StatesChanged>),
+    /// Calibrations were imported.
+    CalibrationsImported(Box<CalibrationsImported>),
+    /// A TEMCA was described.
+    TemcaConfigured(Box<TemcaConfigured>),
+    /// An acquisition was deleted.
+    AcquisitionDeleted(AcquisitionDeleted),
+    /// A manifest was made.
+    ManifestMade(Box<ManifestMade>),
     /// A kind that this version does not know. Kept in the journal, counted, folded into nothing.
     Unknown {
         /// The kind's code.
@@ -86,6 +187,8 @@ pub struct Fact {
     pub at_ns: i64,
     /// The record's contribution to the [`Tally`].
     pub digest: u64,
+    /// Where its record lies.
+    pub location: Location,
     /// What it says.
     pub body: FactBody,
 }
@@ -111,6 +214,12 @@ impl Tally {
     /// Adds one record.
     pub fn add(&mut self, digest: u64) {
         self.records += 1;
+        self.digest ^= digest;
+    }
+
+    /// Takes one record out again.
+    pub fn remove(&mut self, digest: u64) {
+        self.records -= 1;
         self.digest ^= digest;
     }
 

@@ -10,14 +10,24 @@ mod checksum;
 mod fact;
 mod ids;
 mod outcome;
+mod roi;
+mod temca;
 
 pub use acquisition::{AcquisitionFacts, CameraCount, GridShape};
 pub use ancillary::AncillaryKind;
 pub use calibration::Calibration;
 pub use checksum::{Checksum, ChecksumError, ChecksumKind, hex};
-pub use fact::{AcquisitionEnded, AcquisitionStarted, Fact, FactBody, Location, Tally, TileEntry};
+pub use fact::{
+    AcquisitionDeleted, AcquisitionEnded, AcquisitionStarted, CalibrationsImported, Fact, FactBody, FileStored, Lease,
+    Location, ManifestMade, RoisCreated, StatesChanged, Tally, TemcaConfigured, TileEntry,
+};
 pub use ids::{AcqId, FrameNumber, Sequence, TileId, TileKey, TileKeyError, TileVersion};
 pub use outcome::{AckLevel, Pressure, Refusal};
+pub use roi::{
+    Cell, Roi, RoiCells, RoiIndex, RoiTileKey, STATE_CREATE, STATE_IN_PROGRESS, STATE_READY, TileSpecId,
+    TileSpecIdError, state_name_problem,
+};
+pub use temca::{Camera, Temca};
 
 /// A run of bytes inside a larger one: `offset .. offset + len`, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
