@@ -51,6 +51,9 @@ impl Server {
         let OpenedCatalog { catalog, lanes, threads, recovery, index } =
             Catalog::open(&config.data, filesystem, &config.catalog, &metrics, stop)?;
         report(&recovery, &index, &metrics);
+        for temca in &config.temcas {
+            catalog.assert_temca(temca.clone())?;
+        }
         let http = HttpServer::start(&config.http, &catalog, &lanes, config.catalog.lanes.ack)?;
         let capture = Capture::start(config.ingest, &catalog, &lanes)?;
         let data = std::fs::canonicalize(&config.data).unwrap_or_else(|_| config.data.clone());

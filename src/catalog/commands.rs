@@ -255,6 +255,21 @@ impl Catalog {
         self.control.run(Sharing::Alone, decide).map(drop)
     }
 
+    /// Describes a TEMCA as the configuration file does. Which calibrations its cameras have, and what the file leaves
+    /// out, stays as it is.
+    ///
+    /// # Errors
+    /// As [`Self::configure_temca`].
+    pub fn assert_temca(&self, mut temca: Temca) -> Result<(), CatalogError> {
+        if let Some(known) = self.index.settings().temcas.get(&temca.id) {
+            for camera in &known.cameras {
+                let described = temca.camera_mut(camera.camera);
+                described.transformation = described.transformation.take().or_else(|| camera.transformation.clone());
+            }
+        }
+        self.configure_temca(temca)
+    }
+
     /// Deletes an acquisition: what it holds so far is dead, its space is freed by compaction.
     ///
     /// # Errors

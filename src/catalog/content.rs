@@ -2,8 +2,10 @@
 
 use super::Catalog;
 use crate::base::pool::TileBuffer;
+use crate::formats::Directory;
 use crate::journal::ReadError;
-use crate::model::{ByteRange, TileEntry};
+use crate::model::{ByteRange, Checksum, ChecksumKind, TileEntry};
+use sha1::Digest;
 
 /// Bytes of a stored image, in a buffer of the pool.
 pub struct TileContent {
@@ -53,5 +55,42 @@ impl Catalog {
             return Err(error.into());
         }
         Ok(TileContent { buffer, len: part.len as usize })
+    }
+
+    /// Reads a tile's image again and computes a checksum of it.
+    ///
+    /// # Errors
+    /// No buffer, damage.
+    pub fn checksum_again(&self, entry: &TileEntry, kind: ChecksumKind) -> Result<Checksum, ContentError> {
+        let content = self.read_image(entry, ByteRange { offset: 0, len: entry.image.len })?;
+        let bytes = content.as_ref();
+        Ok(match kind {
+            ChecksumKind::None => Checksum::None,
+            ChecksumKind::Crc32 => Checksum::Crc32(crc32fast::hash(bytes)),
+            ChecksumKind::Md5 => {
+                let mut digests = [[0; 16]];
+                md5_simd::Md5Engine.hash_many(&[bytes], &mut digests);
+                Checksum::Md5(digests[0])
+            }
+            ChecksumKind::Sha1 => Checksum::Sha1(sha1::Sha1::digest(bytes).into()),
+            ChecksumKind::Sha256 => Checksum::Sha256(sha2::Sha256::digest(bytes).into()),
+        })
+    }
+
+    /// Width and height as a stored TIFF says, read from its header and directory alone. `None` for anything else.
+    #[must_use]
+    pub fn image_dimensions(&self, entry: &TileEntry) -> Option<(u32, u32)> {
+        let read = |offset: u32, len: u32, bytes: &mut [u8]| {
+            let range = ByteRange { offset: entry.image.offset.checked_add(offset)?, len };
+            let inside = offset.checked_add(len)? <= entry.image.len;
+            inside.then(|| self.journal().read(entry.location, range, bytes).ok()).flatten()
+        };
+        let mut head = [0; 8];
+        read(0, 8, &mut head)?;
+        let directory = Directory::find(&head)?;
+        let mut entries = [0; Directory::BYTES_MAX];
+        let len = Directory::BYTES_MAX.min(usize::try_from(entry.image.len.checked_sub(directory.offset)?).ok()?);
+        read(directory.offset, u32::try_from(len).ok()?, &mut entries)?;
+        directory.dimensions(&entries[..len])
     }
 }

@@ -133,16 +133,26 @@ impl Control {
         Ok(Self { jobs: Mutex::new(Some(jobs)), thread: Mutex::new(Some(thread)) })
     }
 
-    /// Hands a command in. `answer` is called once, on the control thread: it must not block.
+    /// Hands a command in without waiting. `answer` is called once, on the control thread: it must not block.
     pub(super) fn submit<T: Send + 'static>(
         &self,
         sharing: Sharing,
         decide: impl FnOnce(&Index, &mut Claims) -> Result<(Vec<Draft>, T), CatalogError> + Send + 'static,
         answer: impl FnOnce(Done<T>) + Send + 'static,
     ) -> Result<(), CatalogError> {
+        self.submit_within(Duration::ZERO, sharing, decide, answer)
+    }
+
+    fn submit_within<T: Send + 'static>(
+        &self,
+        patience: Duration,
+        sharing: Sharing,
+        decide: impl FnOnce(&Index, &mut Claims) -> Result<(Vec<Draft>, T), CatalogError> + Send + 'static,
+        answer: impl FnOnce(Done<T>) + Send + 'static,
+    ) -> Result<(), CatalogError> {
         let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or(CatalogError::Stopping)?;
         let command = Command { sharing, decide: Some(decide), value: None, answer: Some(answer) };
-        jobs.send_timeout(Box::new(command), PATIENCE).map_err(|error| match error {
+        jobs.send_timeout(Box::new(command), patience).map_err(|error| match error {
             SendTimeoutError::Timeout(_) => CatalogError::Busy,
             SendTimeoutError::Disconnected(_) => CatalogError::Stopping,
         })
@@ -155,7 +165,7 @@ impl Control {
         decide: impl FnOnce(&Index, &mut Claims) -> Result<(Vec<Draft>, T), CatalogError> + Send + 'static,
     ) -> Done<T> {
         let (answer, answered) = bounded(1);
-        self.submit(sharing, decide, move |done| drop(answer.send(done)))?;
+        self.submit_within(PATIENCE, sharing, decide, move |done| drop(answer.send(done)))?;
         answered.recv().unwrap_or(Err(CatalogError::Stopping))
     }
 

@@ -16,6 +16,14 @@ fn unshift(crc: u32, len: u64) -> u32 {
     shift(crc, PERIOD - len % PERIOD)
 }
 
+/// CRC-32 of two runs of bytes behind one another, given the CRC-32 of each and the length of the second.
+#[must_use]
+pub fn join(front: u32, back: u32, back_len: u64) -> u32 {
+    let mut joined = crc32fast::Hasher::new_with_initial_len(front, 0);
+    joined.combine(&crc32fast::Hasher::new_with_initial_len(back, back_len));
+    joined.finalize()
+}
+
 /// CRC-32 of the bytes between `prefix` and `suffix`, given the CRC-32 of all three together.
 ///
 /// `middle_len` is the length of the middle in bytes. Costs a pass over prefix and suffix only.

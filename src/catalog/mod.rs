@@ -5,6 +5,7 @@
 //! (invariant 1, at ack level `durable`).
 
 mod commands;
+mod completeness;
 mod content;
 mod control;
 mod crc;
@@ -12,13 +13,16 @@ mod facts;
 mod frame;
 mod lane;
 mod states;
+mod upload;
 mod verify;
 
 pub use commands::{Catalog, CatalogError, CatalogOptions, NewFile, OpenedCatalog};
 pub(crate) use commands::{lock_directory, open_journal};
+pub use completeness::{Completeness, ExpectedBy, MissingPage, MissingRun, Tally3};
 pub use content::{ContentError, TileContent};
 pub use facts::{JournalFacts, decode_file, fact_of_record, tile_entry};
 pub use frame::{FrameBuffer, ReceivedFrame};
 pub use lane::{Ack, AckSink, AckToken, ConflictPolicy, LaneOptions, LaneTile, Lanes, Outcome, Route};
 pub use states::{AcquisitionFilter, FrameType, NextResult, NextTiles};
+pub use upload::ImageUpload;
 pub use verify::{HashBatch, PendingTile, Verdict, VerifiedTile, VerifyPolicy, verify};

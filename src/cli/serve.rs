@@ -3,7 +3,7 @@
 use super::{BAD_INPUT, COULD_NOT_RUN, ConfigArgs, OrExit, Outcome, STORAGE_FAILED};
 use crate::base::stop::{Stop, StopReason};
 use crate::catalog::CatalogError;
-use crate::config::{Origin, environment_variable};
+use crate::config::{Origin, environment_variable, temca_tables};
 use crate::journal::JournalError;
 use crate::server::{Server, ServerError};
 use crate::telemetry::start_logging;
@@ -120,5 +120,6 @@ pub(super) fn print_config(args: &ConfigArgs, json: bool) -> Outcome {
         println!("# {} ({}; {origin}; {})", key.about, key.unit, environment_variable(key));
         println!("{name} = {}", toml::Value::from(value));
     }
+    print!("\n{}", temca_tables(&settings.config.temcas));
     Ok(ExitCode::SUCCESS)
 }

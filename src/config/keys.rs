@@ -6,7 +6,7 @@ use crate::http::HttpOptions;
 use crate::index::IndexOptions;
 use crate::ingest::IngestOptions;
 use crate::journal::JournalOptions;
-use crate::model::AckLevel;
+use crate::model::{AckLevel, Temca};
 use crate::telemetry::{LogFormat, LogLevel};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs};
 use std::path::PathBuf;
@@ -38,6 +38,8 @@ pub struct Config {
     pub http: HttpOptions,
     /// Journal, index, lanes.
     pub catalog: CatalogOptions,
+    /// The TEMCAs that the file describes, tables `[temca.N]`.
+    pub temcas: Vec<Temca>,
     /// How log lines look.
     pub log_format: LogFormat,
     /// The least severe events that are logged.
@@ -74,7 +76,11 @@ pub(super) const KEYS: &[Key] = &[
         unit: "size",
         default: "64MiB",
         about: "longest frame that is accepted, at most 256MiB",
-        put: |config, text| read_size(text).map(|n| config.ingest.frame_bytes_max = n),
+        put: |config, text| {
+            config.ingest.frame_bytes_max = read_size(text)?;
+            config.http.frame_bytes_max = config.ingest.frame_bytes_max;
+            Ok(())
+        },
     },
     Key {
         name: "capture.connections_max",
@@ -109,7 +115,11 @@ pub(super) const KEYS: &[Key] = &[
         unit: "true or false",
         default: "false",
         about: "accept tiles of acquisitions that were never started",
-        put: |config, text| read(text).map(|flag| config.ingest.accept_unknown = flag),
+        put: |config, text| {
+            config.ingest.accept_unknown = read(text)?;
+            config.http.accept_unknown = config.ingest.accept_unknown;
+            Ok(())
+        },
     },
     Key {
         name: "capture.slow_rate",
@@ -153,6 +163,38 @@ pub(super) const KEYS: &[Key] = &[
         about: "base of the URLs that are given to clients, such as http://catcher:5001; empty: relative URLs",
         put: |config, text| {
             text.trim_end_matches('/').clone_into(&mut config.http.public_url);
+            Ok(())
+        },
+    },
+    Key {
+        name: "http.listing_max",
+        unit: "records",
+        default: "100000",
+        about: "most records of one listing; without a length there are 1000",
+        put: |config, text| read_at_least(text, 1).map(|n| config.http.listing_max = n),
+    },
+    Key {
+        name: "http.lease",
+        unit: "time or off",
+        default: "off",
+        about: "tiles handed out by next-tile return to their earlier state after this time, unless the caller says otherwise",
+        put: |config, text| {
+            config.http.default_lease_s = match text {
+                "off" => None,
+                _ => Some(u32::try_from(read_time(text)?.as_secs().max(1)).map_err(|_| "at most 2^32 seconds")?),
+            };
+            Ok(())
+        },
+    },
+    Key {
+        name: "http.default_tile_size",
+        unit: "pixels",
+        default: "2560x2160",
+        about: "width x height in tilespecs of tiles of which neither [temca] nor their header tells",
+        put: |config, text| {
+            let wrong = || format!("\"{text}\" is not like 2560x2160");
+            let (width, height) = text.split_once('x').ok_or_else(wrong)?;
+            config.http.default_tile_size = (width.parse().map_err(|_| wrong())?, height.parse().map_err(|_| wrong())?);
             Ok(())
         },
     },
@@ -328,7 +370,18 @@ impl Default for Config {
                 unread_max: Duration::ZERO,
                 stop_time: Duration::ZERO,
             },
-            http: HttpOptions { address: nowhere, threads: 1, public_url: String::new() },
+            http: HttpOptions {
+                address: nowhere,
+                threads: 1,
+                public_url: String::new(),
+                listing_max: 1,
+                default_lease_s: None,
+                default_tile_size: (1, 1),
+                frame_bytes_max: 0,
+                accept_unknown: false,
+                fixed_temcas: std::collections::BTreeSet::new(),
+            },
+            temcas: Vec::new(),
             catalog: CatalogOptions {
                 journal: JournalOptions::default(),
                 index: IndexOptions::default(),

@@ -7,6 +7,7 @@ mod keys;
 
 pub use keys::{Config, Key};
 
+use crate::model::Temca;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -97,6 +98,11 @@ impl Settings {
         let error = |problem: String| ConfigError { origin: origin.to_string(), problem };
         let text = std::fs::read_to_string(path).map_err(|source| error(source.to_string()))?;
         let table: toml::Table = text.parse().map_err(|source: toml::de::Error| error(source.to_string()))?;
+        let mut table = table;
+        if let Some(temcas) = table.remove(TEMCA_TABLE) {
+            self.config.temcas = read_temcas(temcas).map_err(error)?;
+            self.config.http.fixed_temcas = self.config.temcas.iter().map(|temca| temca.id).collect();
+        }
         let mut values = Vec::new();
         flatten("", &table, &mut values);
         for (key, value) in values {
@@ -124,6 +130,34 @@ impl Settings {
         }
         self.config.check().map_err(|problem| ConfigError { origin: "configuration".to_owned(), problem })
     }
+}
+
+/// Tables that describe TEMCAs: `[temca.N]`, with N above 0.
+const TEMCA_TABLE: &str = "temca";
+
+fn read_temcas(tables: toml::Value) -> Result<Vec<Temca>, String> {
+    let toml::Value::Table(tables) = tables else { return Err(format!("{TEMCA_TABLE}: tables [temca.N] only")) };
+    let read = |(name, table): (String, toml::Value)| {
+        let id: u32 = name.parse().map_err(|_| format!("temca.{name}: the name of the table is the TEMCA's number"))?;
+        let toml::Value::Table(mut table) = table else { return Err(format!("temca.{name} is no table")) };
+        table.insert("id".to_owned(), toml::Value::Integer(id.into()));
+        let temca: Temca = table.try_into().map_err(|error| format!("temca.{name}: {error}"))?;
+        temca.problem().map_or(Ok(temca), |problem| Err(format!("temca.{name}: {problem}")))
+    };
+    tables.into_iter().map(read).collect()
+}
+
+/// The tables of TEMCAs, as a file has them.
+#[must_use]
+pub fn temca_tables(temcas: &[Temca]) -> String {
+    let table = |temca: &Temca| {
+        let mut table = toml::Table::try_from(temca).unwrap_or_default();
+        table.remove("id");
+        (temca.id.to_string(), toml::Value::Table(table))
+    };
+    let tables: toml::Table = temcas.iter().map(table).collect();
+    let all: toml::Table = [(TEMCA_TABLE.to_owned(), toml::Value::Table(tables))].into_iter().collect();
+    if temcas.is_empty() { String::new() } else { all.to_string() }
 }
 
 /// A key's environment variable, without the prefix: upper case, dots become underscores.
@@ -179,6 +213,30 @@ mod tests {
         assert_eq!(settings.config.catalog.memory_bytes, 128 << 20);
         let origins: Vec<String> = settings.iter().map(|(_, _, origin)| origin.to_string()).collect();
         assert!(origins.iter().any(|origin| origin == "environment TILECATCHER_STORAGE_ACK"), "{origins:?}");
+    }
+
+    #[test]
+    fn temcas_are_read_from_the_file_and_written_as_they_are_read() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let file = dir.path().join("a.toml");
+        let load = |text: &str| {
+            std::fs::write(&file, text).expect("write");
+            Settings::load(Some(&file), [], &[])
+        };
+        let text =
+            "[temca.2]\ntem_ip_address = \"192.0.2.7\"\n[[temca.2.cameras]]\ncamera = 0\nwidth = 2560\nheight = 2160\n";
+        let temcas = load(text).expect("good").config.temcas;
+        assert_eq!((temcas[0].id, temcas[0].camera(0).and_then(|camera| camera.width)), (2, Some(2560)));
+        assert_eq!(load(&temca_tables(&temcas)).expect("good").config.temcas, temcas);
+        for (bad, hint) in [
+            ("[temca.x]\ntem_ip_address = \"\"\n", "temca.x"),
+            ("[temca.0]\ntem_ip_address = \"\"\n", "above 0"),
+            ("[temca.1]\naddress = \"\"\n", "address"),
+            ("temca = 5\n", "[temca.N]"),
+        ] {
+            let error = load(bad).expect_err("bad").to_string();
+            assert!(error.contains(hint), "{error}");
+        }
     }
 
     #[test]

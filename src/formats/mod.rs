@@ -16,6 +16,7 @@ mod roi_spec;
 mod roi_tiles;
 mod tiff_image;
 mod tile_name;
+mod tile_spec;
 
 pub use acquisition_log::{AcquisitionLog, acq_id_from_file_name};
 pub use ancillary::{ancillary_kind, safe_file_name};
@@ -24,8 +25,9 @@ pub use daq_timing::{DaqStep, GridPosition, parse_daq_timing};
 pub use folder::{AcquisitionFolder, FolderTile, TileListing};
 pub use roi_spec::{RoiSection, parse_roi_spec};
 pub use roi_tiles::{RoiTileRow, RoiTileTable, parse_roi_tiles};
-pub use tiff_image::{dimensions, encode_gray8, encode_gray16};
+pub use tiff_image::{Directory, dimensions, encode_gray8, encode_gray16};
 pub use tile_name::TileName;
+pub use tile_spec::{StagePosition, TileSpec, TileSpecParts};
 
 use std::path::{Path, PathBuf};
 

@@ -62,6 +62,42 @@ pub fn dimensions(bytes: &[u8]) -> Result<(u32, u32), FormatError> {
     size.ok_or_else(|| FormatError::Content("a TIFF without width and height in its first directory".to_owned()))
 }
 
+/// Where the first directory of a TIFF lies: for reading the dimensions of a file that is not in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Directory {
+    /// Offset in the file, bytes.
+    pub offset: u32,
+    order: [u8; 2],
+}
+
+impl Directory {
+    /// Bytes of a directory that are looked at: more than 160 entries.
+    pub const BYTES_MAX: usize = 2048;
+
+    /// Reads a file's first 8 bytes. `None`: no TIFF.
+    #[must_use]
+    pub fn find(head: &[u8; 8]) -> Option<Self> {
+        let offset = Tiff::open(head)?.long(4)?;
+        Some(Self { offset, order: [head[0], head[1]] })
+    }
+
+    /// Width and height as the directory's bytes say.
+    #[must_use]
+    pub fn dimensions(&self, directory: &[u8]) -> Option<(u32, u32)> {
+        let (magic, behind) = (42u16, 8u32);
+        let mut moved = self.order.to_vec();
+        if &self.order == b"II" {
+            moved.extend_from_slice(&magic.to_le_bytes());
+            moved.extend_from_slice(&behind.to_le_bytes());
+        } else {
+            moved.extend_from_slice(&magic.to_be_bytes());
+            moved.extend_from_slice(&behind.to_be_bytes());
+        }
+        moved.extend_from_slice(directory);
+        dimensions(&moved).ok()
+    }
+}
+
 /// The bytes of a TIFF and their order.
 struct Tiff<'a> {
     bytes: &'a [u8],
@@ -156,6 +192,17 @@ mod tests {
     #[test]
     fn either_byte_order_and_number_size_is_read() {
         assert_eq!(dimensions(&big_endian()).expect("a TIFF"), (2560, 2160));
+    }
+
+    #[test]
+    fn a_directory_far_from_the_header_is_read_by_itself() {
+        for file in [encode_gray8(70, 50, &[0; 3500]).expect("an image"), big_endian()] {
+            let head: &[u8; 8] = file.first_chunk().expect("a header");
+            let directory = Directory::find(head).expect("a TIFF");
+            let from = usize::try_from(directory.offset).expect("small");
+            assert_eq!(directory.dimensions(&file[from..]), dimensions(&file).ok());
+        }
+        assert_eq!(Directory::find(b"PNG.....").map(|found| found.offset), None);
     }
 
     #[test]

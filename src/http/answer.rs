@@ -8,6 +8,7 @@ use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use std::sync::Arc;
+use tokio::sync::oneshot;
 
 /// An error on its way to a client.
 #[derive(Debug)]
@@ -23,6 +24,26 @@ impl Failure {
 
     pub(super) fn bad_request(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    /// For queries: an acquisition that is not known is not found.
+    pub(super) fn unknown_is_missing(self) -> Self {
+        let unknown = self.status == StatusCode::BAD_REQUEST && self.message.ends_with("was never started");
+        if unknown { Self::new(StatusCode::NOT_FOUND, self.message) } else { self }
+    }
+
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Too much is going on: come again.
+    pub(super) fn busy() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "too much is going on: try again")
+    }
+
+    /// The client is too slow.
+    pub(super) fn timed_out() -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, "the body stopped coming")
     }
 
     pub(super) fn missing(message: impl Into<String>) -> Self {
@@ -43,8 +64,11 @@ impl IntoResponse for Failure {
 impl From<CatalogError> for Failure {
     fn from(error: CatalogError) -> Self {
         let status = match &error {
-            CatalogError::UnknownAcquisition(_) => StatusCode::BAD_REQUEST,
-            CatalogError::Journal(JournalError::NoSpace { .. }) => StatusCode::INSUFFICIENT_STORAGE,
+            CatalogError::UnknownAcquisition(_) | CatalogError::Invalid(_) => StatusCode::BAD_REQUEST,
+            CatalogError::Journal(JournalError::NoSpace { .. }) | CatalogError::NoSpace(_) => {
+                StatusCode::INSUFFICIENT_STORAGE
+            }
+            CatalogError::Busy | CatalogError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, error.to_string())
@@ -60,6 +84,21 @@ impl From<ContentError> for Failure {
         Self::new(status, error.to_string())
     }
 }
+
+/// Hands a command to the catalog and awaits its end, without a thread of its own.
+pub(super) async fn command<T: Send + 'static>(
+    submit: impl FnOnce(Answer<T>) -> Result<(), CatalogError>,
+) -> Result<T, Failure> {
+    let (answer, answered) = oneshot::channel();
+    submit(Box::new(move |done| drop(answer.send(done))))?;
+    match answered.await {
+        Ok(done) => done.map_err(Into::into),
+        Err(_) => Err(Failure::from(CatalogError::Stopping)),
+    }
+}
+
+/// Takes a command's end.
+pub(super) type Answer<T> = Box<dyn FnOnce(Result<T, CatalogError>) + Send>;
 
 /// Runs catalog work on a blocking thread.
 pub(super) async fn blocking<T, E>(

@@ -1,10 +1,12 @@
 //! A tile's bytes, as they were sent: whole (verified before they leave) or a range (with the checksum of the whole).
 
 use super::AppState;
-use super::answer::{Failure, blocking};
-use super::tiles::{find_by_id, find_by_position, stored_checksum};
+use super::answer::{Failure, blocking, number};
+use super::query::Query;
+use super::shapes::{ErrorBody, VerifiedTile, stored_checksum};
+use super::tiles::{asked_version, find_by_id, find_by_position, whole};
 use crate::catalog::{Catalog, ContentError, TileContent};
-use crate::model::{ByteRange, Checksum, TileEntry};
+use crate::model::{ByteRange, Checksum, ChecksumKind, TileEntry};
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -15,21 +17,36 @@ use std::sync::Arc;
 
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 
+/// The content of the stable tile at a place, as it was sent.
+#[utoipa::path(get, path = "/service/v1/acquisition/{acqid}/tile/{col}/{row}/content", tag = "tiles",
+    params(("acqid" = u64, Path), ("col" = u32, Path), ("row" = u32, Path),
+        ("version" = Option<u32>, Query, description = "an earlier version")),
+    responses((status = 200, content_type = "image/tiff", body = Vec<u8>),
+        (status = 206, content_type = "image/tiff", body = Vec<u8>), (status = 304), (status = 416, body = ErrorBody)))]
 pub(super) async fn by_position(
     State(state): State<AppState>,
     Path((acqid, col, row)): Path<(String, String, String)>,
+    query: Query,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let entry = find_by_position(&state, &acqid, &col, &row).await?;
+    let entry = asked_version(&state, entry, &query).await?;
     serve(&state, entry, &headers).await
 }
 
+/// A tile's content, as it was sent.
+#[utoipa::path(get, path = "/service/v1/tile/{tileid}/content", tag = "tiles",
+    params(("tileid" = u64, Path), ("version" = Option<u32>, Query, description = "an earlier version")),
+    responses((status = 200, content_type = "image/tiff", body = Vec<u8>),
+        (status = 206, content_type = "image/tiff", body = Vec<u8>), (status = 304), (status = 416, body = ErrorBody)))]
 pub(super) async fn by_id(
     State(state): State<AppState>,
     Path(tileid): Path<String>,
+    query: Query,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let entry = find_by_id(&state, &tileid).await?;
+    let entry = asked_version(&state, entry, &query).await?;
     serve(&state, entry, &headers).await
 }
 
@@ -41,7 +58,7 @@ enum Asked {
     Unsatisfiable,
 }
 
-async fn serve(state: &AppState, entry: TileEntry, headers: &HeaderMap) -> Result<Response, Failure> {
+pub(super) async fn serve(state: &AppState, entry: TileEntry, headers: &HeaderMap) -> Result<Response, Failure> {
     let etag = etag(&entry);
     let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     if text(header::IF_NONE_MATCH).is_some_and(|tags| matches_tag(tags, &etag)) {
@@ -72,6 +89,44 @@ async fn serve(state: &AppState, entry: TileEntry, headers: &HeaderMap) -> Resul
         insert(out, header::CONTENT_RANGE, &format!("bytes {}-{last}/{total}", part.offset));
     }
     Ok(response)
+}
+
+/// Reads a tile's content again, from the store, and computes a checksum of it.
+#[utoipa::path(get, path = "/service/v1/verify-tile/{acqid}/tile/{tileid}", tag = "tiles",
+    params(("acqid" = u64, Path), ("tileid" = u64, Path),
+        ("checksum-algorithm" = Option<String>, Query, description = "MD5 (default), SHA1, CRC32 or SHA256")),
+    responses((status = 200, body = VerifiedTile), (status = 417, body = ErrorBody)))]
+pub(super) async fn verify_tile(
+    State(state): State<AppState>,
+    Path((acqid, tileid)): Path<(String, String)>,
+    query: Query,
+) -> Result<axum::Json<VerifiedTile>, Failure> {
+    let acq: u64 = number("acqid", &acqid)?;
+    let algorithm = match query.text("checksum-algorithm").unwrap_or("MD5").to_ascii_uppercase().as_str() {
+        "MD5" => ChecksumKind::Md5,
+        "SHA1" => ChecksumKind::Sha1,
+        "CRC32" => ChecksumKind::Crc32,
+        "SHA256" => ChecksumKind::Sha256,
+        other => {
+            let problem = format!("checksum-algorithm \"{other}\" is none of MD5, SHA1, CRC32, SHA256");
+            return Err(Failure::bad_request(problem));
+        }
+    };
+    let entry = find_by_id(&state, &tileid).await?;
+    if entry.key.acq.0 != acq {
+        return Err(Failure::missing(format!("tile {tileid} is not of acquisition {acq}")));
+    }
+    let calculated = blocking(&state, move |catalog| match catalog.checksum_again(&entry, algorithm) {
+        Err(ContentError::Damaged(error)) => Err(Failure::new(StatusCode::EXPECTATION_FAILED, error.to_string())),
+        Err(busy) => Err(busy.into()),
+        Ok(calculated) if calculated.kind() == entry.checksum.kind() && calculated != entry.checksum => {
+            let problem = format!("the content has {calculated}, its sender said {}", entry.checksum);
+            Err(Failure::new(StatusCode::EXPECTATION_FAILED, problem))
+        }
+        Ok(calculated) => Ok(calculated),
+    })
+    .await?;
+    Ok(axum::Json(VerifiedTile { tile: whole(&state, &entry), calculated_checksum: calculated.to_string() }))
 }
 
 fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {

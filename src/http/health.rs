@@ -1,6 +1,7 @@
 //! Is it alive, is it ready, how is it: ping, /healthz, /readyz, /metrics.
 
 use super::AppState;
+use super::shapes::Empty;
 use crate::model::Pressure;
 use axum::Json;
 use axum::extract::State;
@@ -8,20 +9,26 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use serde_json::json;
 
-/// Legacy liveness with queue status headers.
-pub(super) async fn ping(State(state): State<AppState>) -> impl IntoResponse {
+/// How full the queues are, as every answer to a sender carries it.
+pub(super) fn queue_status(state: &AppState) -> [(&'static str, String); 3] {
     let (waiting, places) = state.lanes.fill();
     let pool = state.catalog.pool();
     let tile_queue = state.catalog.index_pressure();
     let content_queue = Pressure::of(waiting, places).max(Pressure::of(pool.used(), pool.capacity()));
     let healthy = state.catalog.is_healthy();
     let system = if healthy { tile_queue.max(content_queue) } else { Pressure::Red };
-    let headers = [
+    [
         ("System-Status", system.to_string()),
         ("Tile-Queue-Status", tile_queue.to_string()),
         ("Content-Queue-Status", content_queue.to_string()),
-    ];
-    (ok_or_unavailable(healthy), headers, Json(json!({})))
+    ]
+}
+
+/// Do index and store work; how full the queues are is in the headers.
+#[utoipa::path(get, path = "/service/v1/ping", tag = "service",
+    responses((status = 200, body = Empty), (status = 503, body = Empty)))]
+pub(super) async fn ping(State(state): State<AppState>) -> impl IntoResponse {
+    (ok_or_unavailable(state.catalog.is_healthy()), queue_status(&state), Json(json!({})))
 }
 
 /// The process answers.

@@ -5,23 +5,37 @@
 
 mod acquisitions;
 mod answer;
+mod capture;
+mod completeness;
 mod content;
+mod files;
 mod health;
+mod openapi;
+mod parts;
+mod query;
+mod settings;
+mod shapes;
+mod states;
 mod tiles;
+mod v1;
 
 use crate::catalog::{Catalog, Lanes};
-use crate::model::AckLevel;
+use crate::model::{AckLevel, AcqId};
 use axum::extract::{Request, State};
 use axum::handler::HandlerWithoutStateExt;
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::get;
 use axum::{Router, ServiceExt};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tower_http::normalize_path::NormalizePathLayer;
 use tower_layer::Layer;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 /// How the HTTP port works.
 #[derive(Clone, Debug)]
@@ -32,6 +46,18 @@ pub struct HttpOptions {
     pub threads: usize,
     /// Base of the URLs given to clients; empty for relative ones.
     pub public_url: String,
+    /// Most records of a listing.
+    pub listing_max: usize,
+    /// Seconds after which handed-out tiles return, when the caller does not say; `None`: never.
+    pub default_lease_s: Option<u32>,
+    /// Width and height of tiles of which neither configuration nor header tells, pixels.
+    pub default_tile_size: (u32, u32),
+    /// Longest body of a tile, bytes.
+    pub frame_bytes_max: usize,
+    /// Store tiles of acquisitions that were never started.
+    pub accept_unknown: bool,
+    /// TEMCAs that the configuration file describes.
+    pub fixed_temcas: BTreeSet<u32>,
 }
 
 /// The HTTP port can not be opened.
@@ -51,6 +77,31 @@ struct AppState {
     lanes: Lanes,
     ack: AckLevel,
     public_url: Arc<str>,
+    listing_max: usize,
+    default_lease_s: Option<u32>,
+    default_tile_size: (u32, u32),
+    frame_bytes_max: usize,
+    accept_unknown: bool,
+    fixed_temcas: Arc<BTreeSet<u32>>,
+    /// Bodies that are held in memory at a time.
+    uploads: Arc<Semaphore>,
+    /// Long listings are made one at a time.
+    long_listings: Arc<Semaphore>,
+    /// The OpenAPI description, JSON.
+    api: bytes::Bytes,
+}
+
+impl AppState {
+    /// True when tiles of this acquisition are stored.
+    fn accepts(&self, acq: AcqId) -> bool {
+        self.accept_unknown || self.catalog.index().is_started(acq)
+    }
+
+    /// The TEMCA of an acquisition; 0 when it is not known.
+    fn temca_of(&self, acq: AcqId) -> u32 {
+        let view = self.catalog.acquisition(acq);
+        view.and_then(|view| view.head.started.as_ref().map(|started| started.temca)).unwrap_or(0)
+    }
 }
 
 /// The running HTTP port.
@@ -77,6 +128,15 @@ impl HttpServer {
             lanes: lanes.clone(),
             ack,
             public_url: options.public_url.as_str().into(),
+            listing_max: options.listing_max,
+            default_lease_s: options.default_lease_s,
+            default_tile_size: options.default_tile_size,
+            frame_bytes_max: options.frame_bytes_max,
+            accept_unknown: options.accept_unknown,
+            fixed_temcas: Arc::new(options.fixed_temcas.clone()),
+            uploads: Arc::new(Semaphore::new(parts::UPLOADS_AT_ONCE)),
+            long_listings: Arc::new(Semaphore::new(1)),
+            api: bytes::Bytes::new(),
         };
         Self::try_start(options, state).map_err(|source| HttpError { address: options.address, source })
     }
@@ -119,22 +179,51 @@ impl HttpServer {
     }
 }
 
-fn router(state: AppState) -> Router {
-    let service = Router::new()
-        .route("/ping", get(health::ping))
-        .route("/start-acquisition", post(acquisitions::start))
-        .route("/end-acquisition/{acqid}", post(acquisitions::end))
-        .route("/acquisition/{acqid}/tile/{col}/{row}", get(tiles::by_position))
-        .route("/acquisition/{acqid}/tile/{col}/{row}/content", get(content::by_position))
-        .route("/tile/{tileid}", get(tiles::by_id))
-        .route("/tile/{tileid}/content", get(content::by_id));
-    Router::new()
-        .nest("/service/v1", service)
+/// Every route, with its description.
+fn described() -> OpenApiRouter<AppState> {
+    OpenApiRouter::with_openapi(openapi::Description::openapi())
+        .routes(routes!(health::ping))
+        .routes(routes!(acquisitions::start))
+        .routes(routes!(acquisitions::create_rois))
+        .routes(routes!(acquisitions::end))
+        .routes(routes!(acquisitions::delete))
+        .routes(routes!(acquisitions::list))
+        .routes(routes!(acquisitions::projects))
+        .routes(routes!(completeness::completeness))
+        .routes(routes!(files::store))
+        .routes(routes!(files::list))
+        .routes(routes!(files::content))
+        .routes(routes!(capture::capture))
+        .routes(routes!(tiles::of_acquisition))
+        .routes(routes!(tiles::of_all))
+        .routes(routes!(tiles::by_position))
+        .routes(routes!(content::by_position))
+        .routes(routes!(tiles::by_id))
+        .routes(routes!(content::by_id))
+        .routes(routes!(content::verify_tile))
+        .routes(routes!(states::next_tile))
+        .routes(routes!(states::set_state))
+        .routes(routes!(settings::import, settings::list))
+        .routes(routes!(settings::by_name))
+        .routes(routes!(settings::temcas))
+        .routes(routes!(settings::temca, settings::put_temca))
+        .routes(routes!(openapi::serve))
+        .routes(routes!(v1::acquisition))
+        .routes(routes!(v1::tiles))
+        .routes(routes!(v1::tile))
+        .routes(routes!(v1::content))
+}
+
+fn router(mut state: AppState) -> Router {
+    let (service, api) = described().split_for_parts();
+    state.api = openapi::complete(api).to_json().unwrap_or_default().into();
+    service
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
         .fallback_service(answer::not_found.into_service())
         .method_not_allowed_fallback(answer::wrong_method)
+        .layer(axum::extract::DefaultBodyLimit::disable())
         .layer(middleware::from_fn_with_state(state.clone(), count))
         .with_state(state)
 }

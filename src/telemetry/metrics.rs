@@ -96,6 +96,10 @@ pub struct Metrics {
     pub recovery_corrupt: IntGauge,
     /// Tiles whose stored bytes did not match their checksum when read.
     pub read_damaged: IntCounter,
+    /// Acquisitions that were ended with tiles missing.
+    pub ended_incomplete: IntCounter,
+    /// Tiles that were missing when their acquisition was ended.
+    pub ended_missing_tiles: IntCounter,
     http_requests: IntCounterVec,
 }
 
@@ -281,6 +285,10 @@ impl Metrics {
             recovery_torn: make.gauge("recovery_torn", "Torn places that the last start found and set aside"),
             recovery_corrupt: make.gauge("recovery_corrupt", "Corrupt places that the last start found"),
             read_damaged: make.counter("read_damaged_total", "Tiles read whose bytes did not match their checksum"),
+            ended_incomplete: make
+                .counter("acquisitions_ended_incomplete_total", "Acquisitions that were ended with tiles missing"),
+            ended_missing_tiles: make
+                .counter("ended_missing_tiles_total", "Tiles that were missing when their acquisition was ended"),
             http_requests: make.counters("http_requests_total", "Requests to the HTTP port, by status", "status"),
             registry: make.registry,
         }

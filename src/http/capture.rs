@@ -1,0 +1,405 @@
+//! Tiles that come over HTTP: into a buffer of the pool as they arrive, then through the same verification and the same
+//! lanes as those of the capture port, to the same acknowledgement.
+//!
+//! Must never block a thread of the runtime on a lane, nor hold more of a tile than its buffer: what does not fit is
+//! refused, what stalls is given up.
+
+use super::AppState;
+use super::answer::{Failure, number};
+use super::health::queue_status;
+use super::parts::{self, PATIENCE, is_multipart, next_chunk, next_field};
+use super::query::Query;
+use super::shapes::CapturedTile;
+use crate::base::pool::{BufferWaiter, Pool, Reserved, TileBuffer};
+use crate::catalog::{
+    Ack, AckSink, AckToken, HashBatch, ImageUpload, LaneTile, Outcome, PendingTile, Route, Verdict, VerifiedTile,
+    VerifyPolicy, verify,
+};
+use crate::formats::TileName;
+use crate::model::{AcqId, Checksum, ChecksumKind, Refusal, TileId, TileKey};
+use crate::telemetry::LocalCounts;
+use crate::wire::RequestFields;
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use http_body_util::BodyExt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::timeout;
+
+/// Buffer for a body that does not say how long it is; doubled when it is full.
+const FIRST_BUFFER: usize = 1 << 20;
+/// Bytes of multipart around the file, at most, when the file's own length is guessed from the body's.
+const TEXT_PART_MAX: usize = 64 << 10;
+/// Longest wait for a lane that is full.
+const LANE_PATIENCE: Duration = Duration::from_secs(30);
+/// A refused body up to this length is read and dropped, so that a client that sends first and reads then gets its answer.
+const DRAIN_BYTES_MAX: usize = 64 << 20;
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Stores a tile: the content as raw body with its name in `tile-filename`, or as multipart.
+#[utoipa::path(method(put, post), path = "/service/v1/capture-image-content/{acqid}", tag = "tiles",
+    params(("acqid" = u64, Path),
+        ("tile-filename" = Option<String>, Query, description = "col0001_row0002_cam3.tif; not for multipart"),
+        ("checksum" = Option<String>, Query, description = "of the content, hex: CRC-32, MD5, SHA-1 or SHA-256")),
+    request_body(content_type = "application/octet-stream", content = Vec<u8>,
+        description = "The content; or multipart/form-data with parts `tile-file` (file), `tile-filename` (text), `checksum` (raw) or `checksum-str` (hex), in any order"),
+    responses((status = 200, body = CapturedTile)))]
+pub(super) async fn capture(
+    State(state): State<AppState>,
+    Path(acqid): Path<String>,
+    query: Query,
+    request: Request,
+) -> Response {
+    let captured = match number("acqid", &acqid).map(AcqId) {
+        Ok(acq) => receive_and_store(&state, acq, &query, request).await,
+        Err(failure) => Err((failure, Some(request.into_body()))),
+    };
+    match captured {
+        Ok(tile) => (queue_status(&state), Json(tile)).into_response(),
+        Err((failure, body)) => {
+            if let Some(body) = body {
+                drain(body).await;
+            }
+            (queue_status(&state), failure).into_response()
+        }
+    }
+}
+
+/// A failure, and the body if none of it was read.
+type Refused = (Failure, Option<Body>);
+
+async fn receive_and_store(
+    state: &AppState,
+    acq: AcqId,
+    query: &Query,
+    request: Request,
+) -> Result<CapturedTile, Refused> {
+    // A client that asks first is told before it sends.
+    let asks_first = request.headers().contains_key(header::EXPECT);
+    let refuse = |state: &AppState, why: Refusal, failure: Failure, request: Request| {
+        count_refusal(state, why);
+        (failure, (!asks_first).then(|| request.into_body()))
+    };
+    if !state.accepts(acq) {
+        let failure = Failure::missing(format!("acquisition {acq} was never started"));
+        return Err(refuse(state, Refusal::UnknownAcquisition, failure, request));
+    }
+    let limit = state.frame_bytes_max;
+    let length = match parts::check_length(request.headers(), limit) {
+        Ok(length) => length,
+        Err(failure) => {
+            count_refusal(state, Refusal::TooLarge);
+            return Err((failure, None));
+        }
+    };
+    let sent = if is_multipart(request.headers()) {
+        receive_parts(state, request, length).await
+    } else {
+        let name = query.text("tile-filename").map(str::to_owned);
+        match name {
+            Some(name) => receive_raw(state, request, length, name, query.text("checksum")).await,
+            None => {
+                let failure = Failure::bad_request("the parameter tile-filename is missing");
+                return Err(refuse(state, Refusal::BadKey, failure, request));
+            }
+        }
+    };
+    let sent = sent.map_err(|(why, failure)| {
+        count_refusal(state, why);
+        (failure, None)
+    })?;
+    store(state, acq, sent).await.map_err(|failure| (failure, None))
+}
+
+/// What a request sent.
+struct Sent {
+    image: ImageUpload,
+    name: TileName,
+    checksum: Checksum,
+}
+
+type Received<T> = Result<T, (Refusal, Failure)>;
+
+fn bad_message(failure: Failure) -> (Refusal, Failure) {
+    (Refusal::BadMessage, failure)
+}
+
+async fn receive_raw(
+    state: &AppState,
+    request: Request,
+    length: Option<usize>,
+    name: String,
+    checksum: Option<&str>,
+) -> Received<Sent> {
+    let name = parse_name(&name)?;
+    let checksum = checksum.map_or(Ok(Checksum::None), parse_hex)?;
+    let mut image = ImageUpload::new(reserve(state, length.unwrap_or(FIRST_BUFFER)).await?);
+    let mut body = request.into_body();
+    loop {
+        let frame = timeout(PATIENCE, body.frame()).await.map_err(|_| bad_message(Failure::timed_out()))?;
+        let Some(frame) = frame else { break };
+        let frame = frame.map_err(|error| bad_message(Failure::bad_request(format!("the body is cut: {error}"))))?;
+        if let Ok(data) = frame.into_data() {
+            push(state, &mut image, &data).await?;
+        }
+    }
+    Ok(Sent { image, name, checksum })
+}
+
+async fn receive_parts(state: &AppState, request: Request, length: Option<usize>) -> Received<Sent> {
+    let mut body = parts::open(request).await.map_err(bad_message)?;
+    let (mut image, mut file_name, mut name): (Option<ImageUpload>, Option<String>, Option<String>) =
+        (None, None, None);
+    let mut checksum: Option<Checksum> = None;
+    let mut left = TEXT_PART_MAX;
+    while let Some(mut field) = next_field(&mut body).await.map_err(bad_message)? {
+        let part = field.name().unwrap_or_default().to_owned();
+        let twice = || bad_message(Failure::bad_request(format!("the part {part} is there twice")));
+        match part.as_str() {
+            "tile-file" if image.is_none() => {
+                file_name = field.file_name().map(str::to_owned);
+                let mut upload = ImageUpload::new(reserve(state, length.unwrap_or(FIRST_BUFFER)).await?);
+                while let Some(chunk) = next_chunk(&mut field).await.map_err(bad_message)? {
+                    push(state, &mut upload, &chunk).await?;
+                }
+                image = Some(upload);
+            }
+            "tile-filename" if name.is_none() => {
+                let read = parts::read_part(field, &mut left).await.map_err(bad_message)?;
+                name = Some(String::from_utf8_lossy(&read.bytes).trim().to_owned());
+            }
+            "checksum" if checksum.is_none() => {
+                let read = parts::read_part(field, &mut left).await.map_err(bad_message)?;
+                let given = Checksum::from_wire(&read.bytes);
+                checksum = Some(given.map_err(|error| bad_checksum(error.to_string()))?);
+            }
+            "checksum-str" if checksum.is_none() => {
+                let read = parts::read_part(field, &mut left).await.map_err(bad_message)?;
+                checksum = Some(parse_hex(String::from_utf8_lossy(&read.bytes).trim())?);
+            }
+            "tile-file" | "tile-filename" | "checksum" | "checksum-str" => return Err(twice()),
+            _ => drop(parts::read_part(field, &mut left).await.map_err(bad_message)?),
+        }
+    }
+    let image = image.ok_or_else(|| bad_message(Failure::bad_request("there is no part tile-file")))?;
+    let name = name.filter(|name| !name.is_empty()).or(file_name);
+    let name = name.ok_or_else(|| bad_message(Failure::bad_request("there is no part tile-filename")))?;
+    Ok(Sent { image, name: parse_name(&name)?, checksum: checksum.unwrap_or(Checksum::None) })
+}
+
+fn parse_name(name: &str) -> Received<TileName> {
+    name.parse()
+        .map_err(|error: crate::formats::FormatError| (Refusal::BadKey, Failure::bad_request(error.to_string())))
+}
+
+fn bad_checksum(problem: String) -> (Refusal, Failure) {
+    (Refusal::BadChecksum, Failure::bad_request(problem))
+}
+
+/// A checksum in hex; its length names the algorithm.
+fn parse_hex(text: &str) -> Received<Checksum> {
+    let wrong = || bad_checksum(format!("\"{}\" is no checksum in hex", text.chars().take(70).collect::<String>()));
+    let digits = text.as_bytes();
+    if !digits.len().is_multiple_of(2) || digits.len() > 2 * ChecksumKind::BYTES_MAX || !text.is_ascii() {
+        return Err(wrong());
+    }
+    let byte = |at: usize| u8::from_str_radix(&text[at..at + 2], 16).ok().filter(|_| digits[at].is_ascii_hexdigit());
+    let mut bytes = (0..digits.len()).step_by(2).map(byte).collect::<Option<Vec<u8>>>().ok_or_else(wrong)?;
+    // A CRC-32 is written as a number, most significant digit first; the wire has it little-endian.
+    if bytes.len() == ChecksumKind::Crc32.len() {
+        bytes.reverse();
+    }
+    Checksum::from_wire(&bytes).map_err(|error| bad_checksum(error.to_string()))
+}
+
+/// Adds bytes to an image, in a longer buffer if need be.
+async fn push(state: &AppState, image: &mut ImageUpload, bytes: &[u8]) -> Received<()> {
+    if image.room() < bytes.len() {
+        let needed = image.len() + bytes.len();
+        if needed > state.frame_bytes_max {
+            return Err((Refusal::TooLarge, parts::too_large(state.frame_bytes_max)));
+        }
+        let longer = (needed * 2).min(state.frame_bytes_max);
+        image.move_to(reserve(state, longer).await?);
+    }
+    image.push(bytes);
+    Ok(())
+}
+
+/// Takes a granted buffer to whoever awaits it.
+struct Grant(Mutex<Option<oneshot::Sender<TileBuffer>>>);
+
+impl BufferWaiter for Grant {
+    fn granted(&self, _: u64, buffer: TileBuffer) {
+        if let Some(waiting) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            // Whoever gave up waiting gets it no more: it goes back.
+            drop(waiting.send(buffer));
+        }
+    }
+}
+
+/// A buffer for an image of `len` bytes; waits its turn when the pool is full.
+async fn reserve(state: &AppState, len: usize) -> Received<TileBuffer> {
+    let busy = || (Refusal::Overloaded, Failure::busy());
+    let pool: &Pool = state.catalog.pool();
+    let (sender, granted) = oneshot::channel();
+    let waiter: Arc<dyn BufferWaiter> = Arc::new(Grant(Mutex::new(Some(sender))));
+    match pool.reserve_or_wait(ImageUpload::buffer_bytes(len), 0, &waiter) {
+        Some(Reserved::Now(buffer)) => Ok(buffer),
+        Some(Reserved::Later) => timeout(PATIENCE, granted).await.ok().and_then(Result::ok).ok_or_else(busy),
+        None => Err((Refusal::TooLarge, parts::too_large(pool.capacity()))),
+    }
+}
+
+/// Awaits one tile's acknowledgement, and room in its lane.
+#[derive(Default)]
+struct OneAck {
+    answer: Mutex<Option<oneshot::Sender<Outcome>>>,
+    room: Notify,
+}
+
+impl AckSink for OneAck {
+    fn put(&self, ack: Ack) {
+        if let Some(answer) = self.answer.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let _ = answer.send(ack.outcome);
+        }
+    }
+
+    fn flush(&self) {}
+
+    fn room(&self) {
+        self.room.notify_one();
+    }
+}
+
+async fn store(state: &AppState, acq: AcqId, sent: Sent) -> Result<CapturedTile, Failure> {
+    let Sent { image, name, checksum } = sent;
+    if image.is_empty() {
+        count_refusal(state, Refusal::BadMessage);
+        return Err(Failure::bad_request("the content is empty"));
+    }
+    let key = TileKey { acq, col: name.col, row: name.row, frame: name.frame };
+    let fields = RequestFields { key, camera: name.camera, checksum };
+    let Some(frame) = image.finish(&fields) else { return Err(parts::too_large(state.frame_bytes_max)) };
+    let verified = match verify(frame, VerifyPolicy { require_checksum: false }, &mut |_| true) {
+        Verdict::Verified(tile) => tile,
+        Verdict::Pending(tile) => hash(tile).await.ok_or_else(|| refused(state, Refusal::BadChecksum, &checksum))?,
+        Verdict::Refused(_, why) => return Err(refused(state, why, &checksum)),
+    };
+    match acknowledge(state, verified).await? {
+        Outcome::Accepted(TileId(tile_id)) => {
+            count_beyond_grid(state, key);
+            Ok(CapturedTile {
+                tile_acq_id: acq.0,
+                tile_temca: state.temca_of(acq),
+                tile_id,
+                tile_col: key.col,
+                tile_row: key.row,
+                tile_camera: name.camera,
+                tile_frame: key.frame.0,
+            })
+        }
+        // The lane has counted this one.
+        Outcome::Refused(why) => Err(failure_of(why, &checksum)),
+    }
+}
+
+/// Computes the digest away from the runtime's threads. `None`: it does not match.
+async fn hash(tile: PendingTile) -> Option<VerifiedTile> {
+    let hashed = tokio::task::spawn_blocking(move || {
+        let mut verified = None;
+        HashBatch::default().verify(&mut vec![(tile, ())], |result, ()| verified = result.ok());
+        verified
+    });
+    hashed.await.ok().flatten()
+}
+
+/// Puts a tile into its lane and awaits the end.
+async fn acknowledge(state: &AppState, tile: VerifiedTile) -> Result<Outcome, Failure> {
+    let (answer, answered) = oneshot::channel();
+    let sink = Arc::new(OneAck { answer: Mutex::new(Some(answer)), room: Notify::new() });
+    let token = AckToken { connection: 0, slot: 0 };
+    let mut tile = Box::new(LaneTile { tile, token, sink: Arc::clone(&sink) as Arc<dyn AckSink> });
+    while let Route::Full(back) = state.lanes.route(*tile) {
+        tile = back;
+        if timeout(LANE_PATIENCE, sink.room.notified()).await.is_err() {
+            return Err(refused(state, Refusal::Overloaded, &Checksum::None));
+        }
+    }
+    answered.await.map_err(|_| Failure::busy())
+}
+
+fn refused(state: &AppState, why: Refusal, checksum: &Checksum) -> Failure {
+    count_refusal(state, why);
+    failure_of(why, checksum)
+}
+
+fn failure_of(why: Refusal, checksum: &Checksum) -> Failure {
+    match why {
+        Refusal::BadChecksum => {
+            let kind = checksum.kind().name();
+            Failure::bad_request(format!("the content does not match its {kind} checksum {checksum}"))
+        }
+        Refusal::Conflict => {
+            Failure::new(StatusCode::CONFLICT, "another content is stored under this name, and the policy is to reject")
+        }
+        Refusal::NoSpace => Failure::new(StatusCode::INSUFFICIENT_STORAGE, "there is no space for the tile"),
+        Refusal::Overloaded => Failure::busy(),
+        Refusal::StorageFailed => {
+            Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "the storage failed: the tile is not stored")
+        }
+        Refusal::UnknownAcquisition => Failure::missing("the acquisition was never started"),
+        other => Failure::bad_request(format!("the tile is refused: {}", other.name())),
+    }
+}
+
+fn count_refusal(state: &AppState, why: Refusal) {
+    let mut counts = LocalCounts::default();
+    counts.refused(why);
+    counts.publish(state.catalog.metrics());
+}
+
+fn count_beyond_grid(state: &AppState, key: TileKey) {
+    let view = state.catalog.acquisition(key.acq);
+    let grid = view.and_then(|view| view.head.started.as_ref().map(|started| started.facts.grid()));
+    if grid.is_some_and(|grid| grid.cols > 0 && grid.rows > 0 && (key.col >= grid.cols || key.row >= grid.rows)) {
+        let mut counts = LocalCounts::default();
+        counts.beyond_grid += 1;
+        counts.publish(state.catalog.metrics());
+    }
+}
+
+/// Reads and drops a body, within bounds.
+async fn drain(mut body: Body) {
+    let drained = async {
+        let mut left = DRAIN_BYTES_MAX;
+        while let Some(Ok(frame)) = body.frame().await {
+            let read = frame.into_data().map_or(0, |data| data.len());
+            left = left.saturating_sub(read);
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    let _ = timeout(DRAIN_TIME_MAX, drained).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hex_names_its_algorithm_by_its_length() {
+        assert_eq!(parse_hex("deadbeef").ok(), Some(Checksum::Crc32(0xdead_beef)));
+        assert_eq!(parse_hex(&"0A".repeat(16)).ok(), Some(Checksum::Md5([10; 16])));
+        assert_eq!(parse_hex(&"0a".repeat(20)).ok(), Some(Checksum::Sha1([10; 20])));
+        assert_eq!(parse_hex(&"0a".repeat(32)).ok(), Some(Checksum::Sha256([10; 32])));
+        for bad in ["x", "abc", "zz", "+1+1+1+1", "ab", "\u{e9}\u{e9}\u{e9}\u{e9}", &"0a".repeat(33)] {
+            assert!(parse_hex(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Multipart bodies of small files: read whole, within limits of size and number.
+//!
+//! Must never hold more than its limit: at most [`UPLOADS_AT_ONCE`] bodies of [`BODY_BYTES_MAX`] at a time.
+
+use super::AppState;
+use super::answer::Failure;
+use axum::extract::multipart::{Field, Multipart, MultipartError};
+use axum::extract::{FromRequest, Request};
+use axum::http::{HeaderMap, StatusCode, header};
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// Longest body of files.
+pub(super) const BODY_BYTES_MAX: usize = 64 << 20;
+/// Bodies that are read at a time.
+pub(super) const UPLOADS_AT_ONCE: usize = 4;
+/// Most parts of a body.
+const PARTS_MAX: usize = 256;
+/// Longest wait for a place, and for the next bytes.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One part of a multipart body.
+pub(super) struct Part {
+    pub(super) name: String,
+    pub(super) file_name: Option<String>,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// All parts of a multipart body, in their order.
+pub(super) struct Parts(pub(super) Vec<Part>);
+
+impl Parts {
+    /// Takes the part of this name out.
+    pub(super) fn take(&mut self, name: &str) -> Result<Option<Part>, Failure> {
+        let count = self.0.iter().filter(|part| part.name == name).count();
+        if count > 1 {
+            return Err(Failure::bad_request(format!("the part {name} is there {count} times")));
+        }
+        Ok(self.0.iter().position(|part| part.name == name).map(|n| self.0.remove(n)))
+    }
+}
+
+/// True for a body that says it is multipart.
+pub(super) fn is_multipart(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    kind.is_some_and(|kind| kind.trim_start().get(..10).is_some_and(|kind| kind.eq_ignore_ascii_case("multipart/")))
+}
+
+pub(super) async fn open(request: Request) -> Result<Multipart, Failure> {
+    Multipart::from_request(request, &()).await.map_err(|rejection| Failure::bad_request(rejection.body_text()))
+}
+
+/// Reads all parts; `None` when the body does not say that it is multipart.
+pub(super) async fn read_parts(state: &AppState, request: Request) -> Result<Option<Parts>, Failure> {
+    if !is_multipart(request.headers()) {
+        return Ok(None);
+    }
+    check_length(request.headers(), BODY_BYTES_MAX)?;
+    let _place = timeout(PATIENCE, state.uploads.acquire()).await.map_err(|_| Failure::busy())?;
+    let mut body = open(request).await?;
+    let mut parts = Vec::new();
+    let mut left = BODY_BYTES_MAX;
+    while let Some(field) = next_field(&mut body).await? {
+        if parts.len() == PARTS_MAX {
+            return Err(Failure::bad_request(format!("more than {PARTS_MAX} parts")));
+        }
+        parts.push(read_part(field, &mut left).await?);
+    }
+    Ok(Some(Parts(parts)))
+}
+
+/// A body whose announced length is above the limit is refused before a byte is read.
+pub(super) fn check_length(headers: &HeaderMap, limit: usize) -> Result<Option<usize>, Failure> {
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let Some(length) = length else { return Ok(None) };
+    usize::try_from(length).ok().filter(|length| *length <= limit).map(Some).ok_or_else(|| too_large(limit))
+}
+
+pub(super) fn too_large(limit: usize) -> Failure {
+    Failure::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is longer than {limit} bytes"))
+}
+
+pub(super) async fn next_field(body: &mut Multipart) -> Result<Option<Field<'_>>, Failure> {
+    timeout(PATIENCE, body.next_field()).await.map_err(|_| Failure::timed_out())?.map_err(broken)
+}
+
+pub(super) async fn next_chunk(field: &mut Field<'_>) -> Result<Option<bytes::Bytes>, Failure> {
+    timeout(PATIENCE, field.chunk()).await.map_err(|_| Failure::timed_out())?.map_err(broken)
+}
+
+/// Reads one part, taking its length from what is left.
+pub(super) async fn read_part(mut field: Field<'_>, left: &mut usize) -> Result<Part, Failure> {
+    let name = field.name().unwrap_or_default().to_owned();
+    let file_name = field.file_name().map(str::to_owned);
+    let mut bytes = Vec::new();
+    while let Some(chunk) = next_chunk(&mut field).await? {
+        *left = left.checked_sub(chunk.len()).ok_or_else(|| too_large(BODY_BYTES_MAX))?;
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(Part { name, file_name, bytes })
+}
+
+fn broken(error: MultipartError) -> Failure {
+    let status = if error.status().is_server_error() { StatusCode::BAD_REQUEST } else { error.status() };
+    Failure::new(status, format!("the multipart body can not be read: {}", error.body_text()))
+}
