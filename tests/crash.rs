@@ -47,6 +47,34 @@ enum Change {
     SetLen(usize),
 }
 
+/// What has been asked of a directory since its last sync.
+#[derive(Clone)]
+enum NameChange {
+    Create(PathBuf, usize),
+    Remove(PathBuf),
+    Rename(PathBuf, PathBuf),
+}
+
+impl NameChange {
+    fn dir(&self) -> Option<&Path> {
+        match self {
+            Self::Create(path, _) | Self::Remove(path) | Self::Rename(path, _) => path.parent(),
+        }
+    }
+
+    fn apply(&self, names: &mut BTreeMap<PathBuf, usize>) {
+        match self {
+            Self::Create(path, content) => drop(names.insert(path.clone(), *content)),
+            Self::Remove(path) => drop(names.remove(path)),
+            Self::Rename(from, to) => {
+                if let Some(content) = names.remove(from) {
+                    names.insert(to.clone(), content);
+                }
+            }
+        }
+    }
+}
+
 #[derive(Clone, Default)]
 struct Content {
     live: Vec<u8>,
@@ -57,9 +85,11 @@ struct Content {
 #[derive(Default)]
 struct Disk {
     contents: Vec<Content>,
-    /// Directory entries as programs see them, and as a power cut leaves them.
+    /// Directory entries as programs see them, and as the last syncs left them.
     live: BTreeMap<PathBuf, usize>,
     durable: BTreeMap<PathBuf, usize>,
+    /// What lies between the two: a power cut may leave any part of it done, each change wholly or not at all.
+    pending: Vec<NameChange>,
     /// Calls left until the power goes.
     fuse: Option<u64>,
 }
@@ -135,12 +165,7 @@ impl CrashFs {
     fn after_cut(&self, dice: &mut Dice) -> CrashFs {
         let disk = self.lock();
         let mut entries = disk.durable.clone();
-        for (path, content) in &disk.live {
-            if !disk.durable.contains_key(path) && dice.below(2) == 0 {
-                entries.insert(path.clone(), *content);
-            }
-        }
-        entries.retain(|path, _| disk.live.contains_key(path) || dice.below(2) == 0);
+        disk.pending.iter().filter(|_| dice.below(2) == 0).for_each(|change| change.apply(&mut entries));
         let mut next = Disk::default();
         for (path, content) in entries {
             let bytes = disk.contents[content].after_cut(dice);
@@ -154,6 +179,11 @@ impl CrashFs {
     fn open(&self, path: &Path) -> io::Result<Box<dyn SegmentFile>> {
         let content = self.powered()?.live.get(path).copied().ok_or(io::ErrorKind::NotFound)?;
         Ok(Box::new(CrashFile { fs: self.clone(), content }))
+    }
+
+    fn change_name(disk: &mut Disk, change: NameChange) {
+        change.apply(&mut disk.live);
+        disk.pending.push(change);
     }
 }
 
@@ -174,7 +204,8 @@ impl Filesystem for CrashFs {
         let live = vec![0; len];
         disk.contents.push(Content { live, durable: Vec::new(), pending: vec![Change::SetLen(len)] });
         let content = disk.contents.len() - 1;
-        assert!(disk.live.insert(path.to_owned(), content).is_none(), "{} exists", path.display());
+        assert!(!disk.live.contains_key(path), "{} exists", path.display());
+        Self::change_name(&mut disk, NameChange::Create(path.to_owned(), content));
         Ok(Box::new(CrashFile { fs: self.clone(), content }))
     }
 
@@ -187,7 +218,22 @@ impl Filesystem for CrashFs {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.powered()?.live.remove(path).map(drop).ok_or(io::ErrorKind::NotFound.into())
+        let mut disk = self.powered()?;
+        if !disk.live.contains_key(path) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        Self::change_name(&mut disk, NameChange::Remove(path.to_owned()));
+        Ok(())
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        assert_eq!(from.parent(), to.parent(), "renamed within one directory only");
+        let mut disk = self.powered()?;
+        if !disk.live.contains_key(from) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        Self::change_name(&mut disk, NameChange::Rename(from.to_owned(), to.to_owned()));
+        Ok(())
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
@@ -195,6 +241,7 @@ impl Filesystem for CrashFs {
         let live = disk.live.clone();
         disk.durable.retain(|path, _| path.parent() != Some(dir) || live.contains_key(path));
         disk.durable.extend(live.into_iter().filter(|(path, _)| path.parent() == Some(dir)));
+        disk.pending.retain(|change| change.dir() != Some(dir));
         Ok(())
     }
 
