@@ -74,6 +74,8 @@
 //! - **A trailer vouches for its table**: the table of a sealed segment is synced before the trailer is written, so a
 //!   start reads one block a sealed segment. What a record vouches for (`durable`) is judged against the end of the
 //!   lane's earlier segments, or a torn first record would look like corruption. Both were found by tests/crash.rs.
+//! - **A compacted segment gets a new number**, and a note while it replaces the old one: under the old number a stale
+//!   location would lead to another record instead of nowhere. Its copy is read back whole before the old one goes.
 //! - **The index can hold lanes back** when its overlay is full: a tile that is acknowledged must be visible and
 //!   recognised when sent again, and memory is bounded. The overlay covers sled's slow moments (100 ms, observed).
 //! - **Blocks are not written ahead by default** (`storage.prewrite`): writing neighbours with one call gains more,

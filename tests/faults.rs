@@ -75,6 +75,10 @@ impl Filesystem for FaultFs {
         RealFilesystem.remove(path)
     }
 
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealFilesystem.rename(from, to)
+    }
+
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         RealFilesystem.sync_dir(dir)
     }

@@ -87,6 +87,13 @@ pub trait Filesystem: Send + Sync {
     /// As the operating system says.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
+    /// Gives a file another name in the same directory, in place of a file that had it. Both names change at once,
+    /// and the change survives a power cut once the directory is synced.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
     /// Makes the directory's entries survive a power cut.
     ///
     /// # Errors
@@ -188,6 +195,10 @@ impl Filesystem for RealFilesystem {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         std::fs::remove_file(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(from, to)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {

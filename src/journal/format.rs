@@ -17,6 +17,8 @@ pub const SEGMENT_HEADER_BYTES: usize = BLOCK;
 pub const RECORD_HEADER_BYTES: usize = 192;
 /// Length of the trailer, the last block of a sealed segment.
 pub const TRAILER_BYTES: usize = BLOCK;
+/// File name of a swap's note, in the data directory.
+pub const SWAP_NOTE_FILE: &str = "compaction";
 /// Alignment of a record that shares a block with its predecessor of the same group commit.
 pub const SHARED_ALIGNMENT: usize = 64;
 /// The lane number of control records.
@@ -25,6 +27,7 @@ pub const CONTROL_LANE: u16 = u16::MAX;
 const SEGMENT_MAGIC: [u8; 8] = *b"TILEJRNL";
 const TRAILER_MAGIC: [u8; 8] = *b"TILEFOOT";
 const STORE_MAGIC: [u8; 8] = *b"TILESTOR";
+const SWAP_MAGIC: [u8; 8] = *b"TILESWAP";
 const MARKER_PATTERN: [u8; 16] =
     [0xa5, 0x74, 0x69, 0x6c, 0x65, 0x72, 0x65, 0x63, 0x5a, 0xc3, 0x3c, 0x96, 0x69, 0xf0, 0x0f, 0x81];
 
@@ -142,6 +145,19 @@ pub struct Trailer {
     pub payload_bytes: u64,
 }
 
+/// The note that one segment is about to take the place of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SwapNote {
+    /// The data directory.
+    pub store: StoreId,
+    /// The lane of both.
+    pub lane: u16,
+    /// Number of the segment that is replaced.
+    pub old: u64,
+    /// Number of the one that replaces it.
+    pub new: u64,
+}
+
 /// Why a segment's first block is not a header that this program can use.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum BadSegmentHeader {
@@ -170,6 +186,18 @@ pub fn parse_segment_file_name(name: &str) -> Option<(u64, u16)> {
         return None;
     }
     Some((u64::from_str_radix(number, 16).ok()?, u16::from_str_radix(lane, 16).ok()?))
+}
+
+/// File name of a compacted segment before its swap. Must not be a segment's name: nobody reads it.
+#[must_use]
+pub fn copy_file_name(number: u64, lane: u16) -> String {
+    format!("{}.new", segment_file_name(number, lane))
+}
+
+/// Number and lane of a file made by [`copy_file_name`].
+#[must_use]
+pub fn parse_copy_file_name(name: &str) -> Option<(u64, u16)> {
+    parse_segment_file_name(name.strip_suffix(".new")?)
 }
 
 impl SegmentHeader {
@@ -446,6 +474,35 @@ pub fn decode_store_block(block: &[u8]) -> Option<StoreId> {
     (whole && u16::from_le_bytes(get(block, 8)) <= FORMAT_MAJOR).then(|| StoreId(get(block, 32)))
 }
 
+impl SwapNote {
+    /// The note's only block.
+    #[must_use]
+    pub fn encode(&self) -> [u8; BLOCK] {
+        let mut block = [0; BLOCK];
+        let mut put = Put(&mut block);
+        put.at(0, &SWAP_MAGIC);
+        put.at(8, &FORMAT_MAJOR.to_le_bytes());
+        put.at(10, &self.lane.to_le_bytes());
+        put.at(16, &self.store.0);
+        put.at(32, &self.old.to_le_bytes());
+        put.at(40, &self.new.to_le_bytes());
+        seal_block(&mut block);
+        block
+    }
+
+    /// Reads a note. `None` when it is damaged, was never written whole, or is a newer program's.
+    #[must_use]
+    pub fn decode(block: &[u8]) -> Option<Self> {
+        let whole = block.len() >= BLOCK && block[..8] == SWAP_MAGIC && block_holds(&block[..BLOCK]);
+        (whole && u16::from_le_bytes(get(block, 8)) <= FORMAT_MAJOR).then(|| Self {
+            store: StoreId(get(block, 16)),
+            lane: u16::from_le_bytes(get(block, 10)),
+            old: u64::from_le_bytes(get(block, 32)),
+            new: u64::from_le_bytes(get(block, 40)),
+        })
+    }
+}
+
 struct Put<'a>(&'a mut [u8]);
 
 impl Put<'_> {
@@ -505,6 +562,34 @@ mod tests {
         assert_eq!(name, "0000000000000abc-ffff.tcj");
         assert_eq!(parse_segment_file_name(&name), Some((0xabc, CONTROL_LANE)));
         assert_eq!(parse_segment_file_name("abc-ffff.tcj"), None);
+    }
+
+    #[test]
+    fn a_copys_name_is_no_segments_name() {
+        let name = copy_file_name(0xabc, 3);
+        assert_eq!(name, "0000000000000abc-0003.tcj.new");
+        assert_eq!((parse_segment_file_name(&name), parse_copy_file_name(&name)), (None, Some((0xabc, 3))));
+        assert_eq!(parse_copy_file_name(&segment_file_name(0xabc, 3)), None);
+    }
+
+    #[test]
+    fn swap_note_survives_and_any_flipped_bit_or_missing_byte_is_found() {
+        let note = SwapNote { store: StoreId([1; 16]), lane: CONTROL_LANE, old: 7, new: u64::MAX };
+        let block = note.encode();
+        assert_eq!(SwapNote::decode(&block), Some(note));
+        for bit in 0..block.len() * 8 {
+            let mut damaged = block;
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(SwapNote::decode(&damaged), None, "bit {bit}");
+        }
+        for len in 0..block.len() {
+            assert_eq!(SwapNote::decode(&block[..len]), None, "{len} bytes");
+        }
+        assert_eq!(SwapNote::decode(&[0; BLOCK]), None, "made, never written");
+        let mut newer = block;
+        newer[8] = 2;
+        seal_block(&mut newer);
+        assert_eq!(SwapNote::decode(&newer), None, "a newer program's");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! record is ever acknowledged in a file that a power cut can remove. Must never touch a segment that a writer holds.
 
 use super::JournalError;
-use super::format::{SEGMENT_HEADER_BYTES, SegmentHeader, TRAILER_BYTES, segment_file_name};
+use super::format::{SEGMENT_HEADER_BYTES, SegmentHeader, TRAILER_BYTES, Trailer, segment_file_name};
 use super::store::Shared;
 use super::writer::OpenSegment;
 use crate::base::aligned::AlignedBytes;
@@ -167,15 +167,24 @@ pub(super) fn create_segment(
     Ok(OpenSegment::new(header, path, file, bytes))
 }
 
-/// Writes and syncs the table, then the trailer; cuts the file behind it. A segment without records is removed instead.
+/// Seals a segment; one without records is removed instead.
 pub(super) fn seal(shared: &Shared, segment: OpenSegment) -> Result<(), JournalError> {
-    let OpenSegment { header, path, file, tail, table, mut trailer, .. } = segment;
-    if trailer.records == 0 {
-        drop(file);
+    let number = segment.header.number;
+    if segment.trailer.records == 0 {
+        let path = segment.path;
+        drop(segment.file);
         shared.filesystem.remove(&path).map_err(JournalError::failed(&path, "remove"))?;
-        shared.forget(header.number);
+        shared.forget(number);
         return shared.sync_segments_dir();
     }
+    let (trailer, end) = write_seal(segment)?;
+    shared.register_sealed(number, trailer, end);
+    Ok(())
+}
+
+/// Writes and syncs the table, then the trailer; cuts the file behind it. Returns the trailer and the file's length.
+pub(super) fn write_seal(segment: OpenSegment) -> Result<(Trailer, u64), JournalError> {
+    let OpenSegment { header, path, file, tail, table, mut trailer, .. } = segment;
     trailer.table_offset = tail;
     trailer.table_crc = crc32fast::hash(&table);
     let table_bytes = round_up_to_block(table.len());
@@ -191,6 +200,5 @@ pub(super) fn seal(shared: &Shared, segment: OpenSegment) -> Result<(), JournalE
     file.write_all_at(&mut [IoSlice::new(&last)], trailer_at).map_err(JournalError::failed(&path, "write"))?;
     file.set_len(end).map_err(JournalError::failed(&path, "truncate"))?;
     file.sync().map_err(JournalError::failed(&path, "sync"))?;
-    shared.register_sealed(header.number, trailer, end);
-    Ok(())
+    Ok((trailer, end))
 }

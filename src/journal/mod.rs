@@ -1,20 +1,24 @@
 //! The journal: append-only segment files that hold every stored tile and every other fact.
 //!
 //! Owns the bytes on disk, their format, their recovery. It is the truth (invariant 2): nothing that it
-//! acknowledged as synced is ever changed or removed here. It knows records, not what their facts mean.
+//! acknowledged as synced is ever changed, and nothing is removed but what a caller of the compaction says is dead. It
+//! knows records, not what their facts mean.
 //!
 //! Budget per group commit, however many tiles it holds: one vectored write for each run of records in one
 //! segment, one `fdatasync`. No copy of a payload. Segments are made and sealed by the keeper's thread, off the path.
 
+mod compaction;
 mod filesystem;
 mod format;
 mod keeper;
 mod reader;
 mod recovery;
 mod store;
+mod swap;
 mod verify;
 mod writer;
 
+pub use compaction::{CompactOptions, CompactReport, LeftAlone, compact_segments};
 pub use filesystem::{DirectoryLock, Filesystem, RealFilesystem, SegmentFile, is_writable};
 pub use format::{
     CONTROL_LANE, FORMAT_MAJOR, RECORD_HEADER_BYTES, RecordHeader, RecordKind, SEGMENT_HEADER_BYTES, SegmentHeader,

@@ -69,6 +69,11 @@ pub(super) struct Scan {
 }
 
 impl Scan {
+    /// The lowest sequence, 0 without records.
+    pub(super) fn first(&self) -> Sequence {
+        self.records.iter().map(|record| record.sequence).min().unwrap_or_default()
+    }
+
     /// The highest sequence that some record vouches for as synced.
     pub(super) fn vouched(&self) -> Sequence {
         self.records.iter().map(|record| record.durable).max().unwrap_or_default()

@@ -17,7 +17,7 @@ use crate::base::aligned::AlignedBytes;
 use crate::base::limits::BLOCK;
 use crate::model::Sequence;
 use serde::Serialize;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,6 +31,10 @@ pub struct RecoveryReport {
     pub recovered_segments: u64,
     /// Records in all segments.
     pub records: u64,
+    /// Swaps of a segment for its compacted copy that had been cut off, and were completed now.
+    pub completed_swaps: u64,
+    /// Files that a compaction had begun and not finished, removed now.
+    pub removed_leftovers: u64,
     /// Places that are not what was written.
     pub damage: Vec<Damage>,
 }
@@ -168,15 +172,14 @@ pub(super) fn recover(shared: &Shared) -> Result<RecoveryReport, JournalError> {
             Found::Sealed(header, trailer, len) => {
                 report.sealed_segments += 1;
                 report.records += trailer.records;
-                lanes.note(&header, trailer.last);
+                lanes.note(header.lane, trailer.last);
                 shared.register_found(&header, &path, trailer, len);
             }
             Found::Unsealed(header) | Found::HeaderLost(header) => {
                 report.recovered_segments += 1;
-                let floor = lanes.before(&header);
-                let trailer = recover_unsealed(shared, header, &path, Arc::from(file), floor, &mut report.damage)?;
+                let trailer = recover_unsealed(shared, header, &path, Arc::from(file), &lanes, &mut report.damage)?;
                 report.records += trailer.records;
-                lanes.note(&header, trailer.last);
+                lanes.note(header.lane, trailer.last);
             }
             Found::Blank => {
                 drop(file);
@@ -191,19 +194,39 @@ pub(super) fn recover(shared: &Shared) -> Result<RecoveryReport, JournalError> {
     Ok(report)
 }
 
-/// The last sequence of each lane in the segments so far. A record may vouch for records of an earlier segment:
-/// what is missing from this one is corrupt only if somebody vouches for more than those.
+/// The last sequences of each lane's segments. A record may vouch for records of an earlier segment: what is missing
+/// from this one is corrupt only if somebody vouches for more than those. Earlier is by sequence, not by number: a
+/// compacted segment has a higher number than those that were written behind it.
 #[derive(Default)]
-pub(super) struct LaneEnds(HashMap<u16, Sequence>);
+pub(super) struct LaneEnds(HashMap<u16, BTreeSet<Sequence>>);
 
 impl LaneEnds {
-    pub(super) fn note(&mut self, segment: &SegmentHeader, last: Sequence) {
-        let end = self.0.entry(segment.lane).or_default();
-        *end = last.max(*end);
+    /// The ends of all sealed segments whose header and trailer hold.
+    pub(super) fn of_sealed(filesystem: &dyn Filesystem, segments: &[(u64, PathBuf)]) -> std::io::Result<Self> {
+        let mut ends = Self::default();
+        for (_, path) in segments {
+            let file = match filesystem.open_read(path) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                file => file?,
+            };
+            let mut block = [0; SEGMENT_HEADER_BYTES];
+            let filled = file.read_at(&mut block, 0)?;
+            let Ok(header) = SegmentHeader::decode(&block[..filled]) else { continue };
+            if let Some(trailer) = reader::read_trailer(&*file, &header)? {
+                ends.note(header.lane, trailer.last);
+            }
+        }
+        Ok(ends)
     }
 
-    pub(super) fn before(&self, segment: &SegmentHeader) -> Sequence {
-        self.0.get(&segment.lane).copied().unwrap_or_default()
+    pub(super) fn note(&mut self, lane: u16, last: Sequence) {
+        self.0.entry(lane).or_default().insert(last);
+    }
+
+    /// Where the lane's segments before the one that begins with `first` end.
+    pub(super) fn before(&self, lane: u16, first: Sequence) -> Sequence {
+        let ends = self.0.get(&lane);
+        ends.and_then(|ends| ends.range(..first).next_back()).copied().unwrap_or_default()
     }
 }
 
@@ -213,12 +236,13 @@ fn recover_unsealed(
     header: SegmentHeader,
     path: &Path,
     file: Arc<dyn SegmentFile>,
-    floor: Sequence,
+    lanes: &LaneEnds,
     damage: &mut Vec<Damage>,
 ) -> Result<Trailer, JournalError> {
     file.sync().map_err(JournalError::failed(path, "sync"))?;
     let len = file.length().map_err(JournalError::failed(path, "read"))?;
     let scan = reader::scan(&*file, &header, len).map_err(JournalError::failed(path, "read"))?;
+    let floor = lanes.before(header.lane, scan.first());
     let verdict = judge(&*file, &scan, floor).map_err(JournalError::failed(path, "read"))?;
     for (offset, len, kind) in verdict.damage {
         if kind == DamageKind::Torn {

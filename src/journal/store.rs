@@ -8,6 +8,7 @@ use super::format::{
 use super::keeper::Keeper;
 use super::reader::{self, ReadError, StoredRecord};
 use super::recovery::{self, Found, RecoveryReport};
+use super::swap::Swaps;
 use super::{JournalError, LaneWriter};
 use crate::base::aligned::AlignedBytes;
 use crate::base::limits::BLOCK;
@@ -97,6 +98,7 @@ impl Journal {
             filesystem.create_dir_all(dir).map_err(JournalError::failed(dir, "create"))?;
         }
         let store = open_store(&*filesystem, data_dir, &segments_dir)?;
+        let settled = Swaps::new(&*filesystem, data_dir).settle(store)?;
         let shared = Arc::new(Shared {
             filesystem,
             segments_dir,
@@ -111,6 +113,11 @@ impl Journal {
             seal_failures: AtomicU64::new(0),
         });
         let report = recovery::recover(&shared)?;
+        let report = RecoveryReport {
+            completed_swaps: settled.completed_swaps,
+            removed_leftovers: settled.removed_leftovers,
+            ..report
+        };
         let keeper = Keeper::start(Arc::clone(&shared)).map_err(JournalError::failed(data_dir, "start thread"))?;
         Ok((Self { keeper: Mutex::new(keeper), shared }, report))
     }

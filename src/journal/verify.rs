@@ -4,10 +4,11 @@
 //! by what was synced when it looked.
 
 use super::JournalError;
-use super::filesystem::Filesystem;
+use super::filesystem::{Filesystem, SegmentFile};
 use super::format::{RecordHeader, StoreId, decode_store_block};
 use super::reader::{self, StoredRecord};
 use super::recovery::{self, DamageKind, Found, LaneEnds};
+use super::swap::Swaps;
 use crate::base::limits::BLOCK;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -51,9 +52,16 @@ pub fn verify_segments(
 ) -> Result<VerifyReport, JournalError> {
     let mut report = VerifyReport::default();
     let mut store = stored_identity(data_dir, filesystem);
-    let mut lanes = LaneEnds::default();
-    for (_, path) in recovery::list_segments(filesystem, &data_dir.join("journal"))? {
-        let file = filesystem.open_read(&path).map_err(JournalError::failed(&path, "open"))?;
+    let segments_dir = data_dir.join("journal");
+    let mut segments = recovery::list_segments(filesystem, &segments_dir)?;
+    // After the list: a swap that is done by now has removed a file that is in it, one that is not has its note.
+    if let Some(superseded) = Swaps::new(filesystem, data_dir).superseded(store)? {
+        segments.retain(|(number, _)| *number != superseded);
+    }
+    let ends = LaneEnds::of_sealed(filesystem, &segments);
+    let mut lanes = ends.map_err(JournalError::failed(&segments_dir, "read"))?;
+    for (_, path) in segments {
+        let file = open(filesystem, &path)?;
         let failed = || JournalError::failed(&path, "read");
         let problem = |offset, problem: &str| VerifyProblem { path: path.clone(), offset, problem: problem.to_owned() };
         report.segments += 1;
@@ -66,7 +74,8 @@ pub fn verify_segments(
             Found::Sealed(header, trailer, _) => {
                 let table = reader::read_table(&*file, &trailer).map_err(failed())?;
                 let scan = reader::scan(&*file, &header, trailer.table_offset).map_err(failed())?;
-                let verdict = recovery::judge(&*file, &scan, lanes.before(&header)).map_err(failed())?;
+                let floor = lanes.before(header.lane, scan.first());
+                let verdict = recovery::judge(&*file, &scan, floor).map_err(failed())?;
                 note_damage(&mut report, &problem, &verdict.damage);
                 if table.is_none() {
                     report.problems.push(problem(trailer.table_offset, "the table of records is damaged"));
@@ -82,7 +91,8 @@ pub fn verify_segments(
                 report.unsealed_segments += 1;
                 let len = file.length().map_err(failed())?;
                 let scan = reader::scan(&*file, &header, len).map_err(failed())?;
-                let verdict = recovery::judge(&*file, &scan, lanes.before(&header)).map_err(failed())?;
+                let floor = lanes.before(header.lane, scan.first());
+                let verdict = recovery::judge(&*file, &scan, floor).map_err(failed())?;
                 note_damage(&mut report, &problem, &verdict.damage);
                 (header, verdict.records)
             }
@@ -93,7 +103,7 @@ pub fn verify_segments(
             }
         };
         store = Some(header.store);
-        lanes.note(&header, records.iter().map(|record| record.sequence).max().unwrap_or_default());
+        lanes.note(header.lane, records.iter().map(|record| record.sequence).max().unwrap_or_default());
         for record in records {
             report.records += 1;
             report.payload_bytes += u64::from(record.payload_len);
@@ -105,6 +115,16 @@ pub fn verify_segments(
         }
     }
     Ok(report)
+}
+
+fn open(filesystem: &dyn Filesystem, path: &Path) -> Result<Box<dyn SegmentFile>, JournalError> {
+    match filesystem.open_read(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(JournalError::Unusable {
+            path: path.to_owned(),
+            problem: "was removed while the directory was being read: run this again".to_owned(),
+        }),
+        file => file.map_err(JournalError::failed(path, "open")),
+    }
 }
 
 fn note_damage(
@@ -121,7 +141,7 @@ fn note_damage(
 }
 
 /// What the store file says, if it can be read: helps with a segment whose header can not.
-fn stored_identity(data_dir: &Path, filesystem: &dyn Filesystem) -> Option<StoreId> {
+pub(super) fn stored_identity(data_dir: &Path, filesystem: &dyn Filesystem) -> Option<StoreId> {
     let mut block = [0; BLOCK];
     let file = filesystem.open_read(&data_dir.join("store")).ok()?;
     let filled = file.read_at(&mut block, 0).ok()?;
