@@ -5,7 +5,7 @@ use crate::index::{
     Checkpoint, Index, IndexOptions, OpenReport, SledStore, StoreError, count_tiles, read_checkpoint, read_tile,
     read_tile_id,
 };
-use crate::journal::{JournalError, JournalOptions, RealFilesystem, VerifyReport, verify_segments};
+use crate::journal::{Journal, JournalError, JournalOptions, RealFilesystem, VerifyReport, verify_segments};
 use crate::model::{Sequence, TileEntry, TileKey};
 use serde::Serialize;
 use std::collections::HashMap;
@@ -152,16 +152,20 @@ fn newest_generation(index: &Path) -> Option<PathBuf> {
 /// A daemon runs on the directory; it can not be read or written.
 pub fn rebuild(data: &Path) -> Result<OpenReport, CatalogError> {
     let (_lock, journal, _) = open_journal(data, Arc::new(RealFilesystem), JournalOptions::default())?;
-    let journal = Arc::new(journal);
+    rebuild_opened(data, &Arc::new(journal))
+}
+
+/// As [`rebuild`], from a journal that is open; the caller holds the directory's lock.
+pub(crate) fn rebuild_opened(data: &Path, journal: &Arc<Journal>) -> Result<OpenReport, CatalogError> {
     let dir = data.join("index");
     if dir.exists() {
         std::fs::remove_dir_all(&dir).map_err(|error| StoreError::Store(format!("{}: {error}", dir.display())))?;
     }
     let safe = {
-        let journal = Arc::clone(&journal);
+        let journal = Arc::clone(journal);
         Box::new(move || journal.safe_sequence())
     };
-    let (index, report) = Index::open(&dir, &JournalFacts(&journal), safe, &IndexOptions::default())?;
+    let (index, report) = Index::open(&dir, &JournalFacts(journal), safe, &IndexOptions::default())?;
     index.close();
     Ok(report)
 }

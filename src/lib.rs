@@ -22,7 +22,7 @@
 //!
 //! ```text
 //!  cli                           arguments, output, exit codes (clap, anyhow)
-//!  server, config, audit, simulate   start and stop in order; keys; offline checks; input for everyone
+//!  server, config, audit, compact, simulate   start and stop in order; keys; offline work; input for everyone
 //!  ingest | http | client        data plane (mio) | side port (axum) | the protocol's other end (ureq)
 //!  catalog                       lanes, verification, commands and queries over journal and index
 //!  journal | index               bytes on disk | views of them (sled)
@@ -86,6 +86,7 @@ pub mod base;
 pub mod catalog;
 pub mod cli;
 pub mod client;
+pub mod compact;
 pub mod config;
 pub mod formats;
 pub mod http;

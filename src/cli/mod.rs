@@ -56,6 +56,8 @@ enum Command {
     Send(sender::SendArgs),
     /// Re-read every stored record against its checksums and the index
     Verify(offline::VerifyArgs),
+    /// Free the space of deleted acquisitions; the daemon must not run
+    Compact(offline::CompactArgs),
     /// Work on the index
     #[command(subcommand)]
     Index(offline::IndexCommand),
@@ -133,6 +135,7 @@ pub fn main() -> ExitCode {
         Command::Simulate(args) => sender::simulate(&args),
         Command::Send(args) => sender::send(&args),
         Command::Verify(args) => offline::verify(&args),
+        Command::Compact(args) => offline::compact(&args),
         Command::Index(offline::IndexCommand::Rebuild(args)) => offline::rebuild_index(&args),
     };
     outcome.unwrap_or_else(|Failure { code, error }| {

@@ -1,8 +1,10 @@
-//! `verify` and `index rebuild`: tools for a data directory.
+//! `verify`, `compact` and `index rebuild`: tools for a data directory.
 
 use super::{BAD_INPUT, COULD_NOT_RUN, FOUND_A_PROBLEM, Failure, OrExit, Outcome};
 use crate::audit::{Audit, IndexAudit, audit, rebuild};
+use crate::base::units::ByteSize;
 use crate::catalog::CatalogError;
+use crate::compact::{CompactSettings, Compacted};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -28,6 +30,25 @@ pub(super) struct RebuildArgs {
     /// Data directory
     #[arg(long, default_value = "./tilecatcher-data", value_name = "DIR")]
     data: PathBuf,
+}
+
+#[derive(Args)]
+pub(super) struct CompactArgs {
+    /// Data directory
+    #[arg(long, default_value = "./tilecatcher-data", value_name = "DIR")]
+    data: PathBuf,
+    /// Rewrite a segment when at least this share of it is dead, 0 to 1
+    #[arg(long, default_value_t = 0.25, value_name = "SHARE")]
+    min_dead: f64,
+    /// Free disk space that copies leave alone
+    #[arg(long, default_value = "256MiB", value_name = "SIZE")]
+    reserve: ByteSize,
+    /// Only say what is dead
+    #[arg(long)]
+    dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 fn existing(dir: &std::path::Path) -> Result<(), Failure> {
@@ -90,4 +111,52 @@ pub(super) fn rebuild_index(args: &RebuildArgs) -> Outcome {
         super::replies::rate(rebuilt.folded as f64, rebuilt.took)
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// Frees the space of deleted acquisitions; exit code 1 when a segment had to be left alone.
+pub(super) fn compact(args: &CompactArgs) -> Outcome {
+    existing(&args.data)?;
+    if !(0.0..=1.0).contains(&args.min_dead) {
+        let error = anyhow::anyhow!("--min-dead {}: 0 to 1", args.min_dead);
+        return Err(Failure { code: BAD_INPUT, error });
+    }
+    let settings =
+        CompactSettings { min_dead_share: args.min_dead, reserve_bytes: args.reserve.0, dry_run: args.dry_run };
+    let bar = super::replies::byte_bar("compact");
+    let compacted = crate::compact::compact(&args.data, &settings, &mut |done, all| {
+        bar.set_length(all);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    let compacted = compacted.map_err(|error| {
+        let code = if matches!(error, CatalogError::Locked { .. }) { BAD_INPUT } else { COULD_NOT_RUN };
+        Failure { code, error: error.into() }
+    })?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&compacted).or_exit(COULD_NOT_RUN)?);
+    } else {
+        print_compacted(&compacted);
+    }
+    let left = compacted.journal.as_ref().is_some_and(|report| !report.left_alone.is_empty());
+    Ok(if left { ExitCode::from(FOUND_A_PROBLEM) } else { ExitCode::SUCCESS })
+}
+
+fn print_compacted(compacted: &Compacted) {
+    println!(
+        "{} deleted acquisitions, {} dead records, {:.1} MB",
+        compacted.deleted_acquisitions,
+        compacted.dead_records,
+        super::replies::megabytes(compacted.dead_bytes),
+    );
+    let Some(report) = &compacted.journal else { return };
+    for left in &report.left_alone {
+        println!("{}: left alone: {}", left.path.display(), left.reason);
+    }
+    println!(
+        "{} segments removed, {} rewritten, {} records dropped, {:.1} MB freed",
+        report.segments_removed,
+        report.segments_rewritten,
+        report.records_dropped,
+        super::replies::megabytes(report.bytes_freed),
+    );
 }

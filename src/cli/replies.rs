@@ -11,6 +11,14 @@ pub(super) fn tile_bar(what: &'static str, tiles: u64) -> ProgressBar {
     bar.with_prefix(what)
 }
 
+/// A bar on stderr that counts bytes.
+pub(super) fn byte_bar(what: &'static str) -> ProgressBar {
+    let bar = ProgressBar::new(0);
+    let style = ProgressStyle::with_template("{prefix:>10} [{bar:40}] {bytes}/{total_bytes} {bytes_per_sec}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
+    bar.with_prefix(what)
+}
+
 /// Bytes as MB.
 pub(super) fn megabytes(bytes: u64) -> f64 {
     bytes as f64 / 1e6

@@ -91,6 +91,15 @@ impl HttpClient {
         self.answer(&url, self.agent.post(&url).send_empty()).map(drop)
     }
 
+    /// Deletes an acquisition for ever.
+    ///
+    /// # Errors
+    /// As [`Self::start_acquisition`].
+    pub fn delete_acquisition(&self, acq: AcqId) -> Result<(), HttpClientError> {
+        let url = format!("{}/service/v1/acquisition/{acq}?confirm={acq}", self.base);
+        self.answer(&url, self.agent.delete(&url).call()).map(drop)
+    }
+
     /// The stable tile at a position, as the server describes it.
     ///
     /// # Errors
