@@ -32,6 +32,12 @@ impl Process {
         Self::start(&mut command)
     }
 
+    /// The process' id.
+    #[allow(dead_code)] // Not every benchmark asks.
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
     /// User and system time so far. Linux.
     #[allow(dead_code)] // Not every benchmark asks.
     pub fn cpu_seconds(&self) -> f64 {
