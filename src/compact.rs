@@ -7,8 +7,8 @@ use crate::audit::rebuild_opened;
 use crate::catalog::{CatalogError, JournalFacts, open_journal};
 use crate::index::{FactSource, StoreError};
 use crate::journal::{
-    CompactOptions, CompactReport, DirectoryLock, Filesystem, Journal, JournalError, JournalOptions, RealFilesystem,
-    StoredRecord, compact_segments,
+    CompactOptions, CompactReport, DirectoryLock, Filesystem, Journal, JournalOptions, RealFilesystem, StoredRecord,
+    compact_segments,
 };
 use crate::model::{AcqId, FactBody, Sequence};
 use serde::Serialize;
@@ -139,6 +139,6 @@ pub fn compact(
 
 /// Builds the index from what the journal is now; also when compacting has failed half way.
 fn reopen(data: &Path, _lock: &DirectoryLock, filesystem: Arc<dyn Filesystem>) -> Result<(), CatalogError> {
-    let (journal, _) = Journal::open(data, filesystem, JournalOptions::default()).map_err(JournalError::from)?;
+    let (journal, _) = Journal::open(data, filesystem, JournalOptions::default())?;
     rebuild_opened(data, &Arc::new(journal)).map(drop)
 }

@@ -11,6 +11,7 @@
 //!
 //!  browser, scripts --HTTP (axum on tokio)--> catalog commands and queries, contents, health, metrics
 //!
+//!  control thread: decides commands one after another, one sync for those that come together
 //!  keeper thread: makes segments ahead, seals full ones        index thread: folds facts into sled, in order
 //! ```
 //!
@@ -30,6 +31,10 @@
 //!  model                         the domain's nouns, no I/O
 //!  base                          buffers, limits, units, clock, stop; knows no tile, socket or file
 //! ```
+//!
+//! Commands other than tiles: HTTP handler -> control thread (decide, append, sync, publish) -> answer. What depends on
+//! the moment (TEMCA of an IP address, number of earlier acquisitions, end of a lease) is written into the fact, so that
+//! a rebuild at another time gives the same answers.
 //!
 //! Siblings do not know each other. Each crate in brackets is imported in that one place. Lanes live in the catalog,
 //! not in ingest, so that other ways in (HTTP capture) can hand tiles to the same lanes.
@@ -78,6 +83,16 @@
 //!   location would lead to another record instead of nowhere. Its copy is read back whole before the old one goes.
 //! - **The index can hold lanes back** when its overlay is full: a tile that is acknowledged must be visible and
 //!   recognised when sent again, and memory is bounded. The overlay covers sled's slow moments (100 ms, observed).
+//! - **Boards stay in memory** ([`index::Board`]): 64 places share a block of bitmaps, so distribution, completeness and
+//!   states cost no look-up in the store, and counts need no scan. They are rows of the store like everything else.
+//! - **Commands are decided on one thread** ([`catalog`]'s control), against the index as all earlier ones left it: two
+//!   callers of next-tile can not get one tile, and need no lock for that. Those that do not depend on one another share
+//!   a sync.
+//! - **Lanes and commands publish out of order**, so [`index::apply`] gives the same result in either order: sums do by
+//!   themselves; where a new version and a change of state meet, the higher sequence wins; a deletion names the sequence
+//!   below which all is dead.
+//! - **A tile over HTTP becomes the frame that a sender would have sent** ([`catalog::ImageUpload`]): one kind of record,
+//!   one verification, one acknowledgement for both ways in.
 //! - **Blocks are not written ahead by default** (`storage.prewrite`): writing neighbours with one call gains more,
 //!   and every byte written ahead is wear.
 

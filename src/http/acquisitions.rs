@@ -14,6 +14,8 @@ use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use std::collections::BTreeSet;
 
+/// Listings above this length are made one at a time: each acquisition carries its log.
+const LONG_LISTING: usize = 1000;
 const LOG_PART: &str = "acq-inilog";
 const ROI_SPEC_PART: &str = "roi-spec";
 const ROI_TILES_PART: &str = "roi-tiles";
@@ -187,6 +189,7 @@ pub(super) fn require_started(state: &AppState, acq: AcqId) -> Result<Acquisitio
     responses((status = 200, body = AcquisitionListing)))]
 pub(super) async fn list(State(state): State<AppState>, query: Query) -> Result<Json<AcquisitionListing>, Failure> {
     let (filter, page) = (query.acquisitions()?, query.page(state.listing_max)?);
+    let _place = if page.length > LONG_LISTING { Some(state.long_listings.acquire().await) } else { None };
     let (exists, all) = (query.text("exists-tile-in-state"), query.text("all-tiles-in-state"));
     let catalog = &state.catalog;
     let count = |acq, wanted: &str| catalog.index().count_in_state(acq, wanted, |_, _| true);

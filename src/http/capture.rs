@@ -10,6 +10,7 @@ use super::health::queue_status;
 use super::parts::{self, PATIENCE, is_multipart, next_chunk, next_field};
 use super::query::Query;
 use super::shapes::CapturedTile;
+use super::share::Room;
 use crate::base::pool::{BufferWaiter, Pool, Reserved, TileBuffer};
 use crate::catalog::{
     Ack, AckSink, AckToken, HashBatch, ImageUpload, LaneTile, Outcome, PendingTile, Route, Verdict, VerifiedTile,
@@ -34,6 +35,9 @@ use tokio::time::timeout;
 const FIRST_BUFFER: usize = 1 << 20;
 /// Bytes of multipart around the file, at most, when the file's own length is guessed from the body's.
 const TEXT_PART_MAX: usize = 64 << 10;
+/// A body may take so long, and more by its length at the slowest rate, bytes a second: it holds a buffer meanwhile.
+const GRACE: Duration = Duration::from_secs(60);
+const SLOW_RATE: usize = 64 << 10;
 /// Longest wait for a lane that is full.
 const LANE_PATIENCE: Duration = Duration::from_secs(30);
 /// A refused body up to this length is read and dropped, so that a client that sends first and reads then gets its answer.
@@ -96,18 +100,17 @@ async fn receive_and_store(
             return Err((failure, None));
         }
     };
-    let sent = if is_multipart(request.headers()) {
-        receive_parts(state, request, length).await
+    let time = GRACE + Duration::from_secs((length.unwrap_or(limit) / SLOW_RATE) as u64);
+    let received = if is_multipart(request.headers()) {
+        timeout(time, receive_parts(state, request, length)).await
     } else {
-        let name = query.text("tile-filename").map(str::to_owned);
-        match name {
-            Some(name) => receive_raw(state, request, length, name, query.text("checksum")).await,
-            None => {
-                let failure = Failure::bad_request("the parameter tile-filename is missing");
-                return Err(refuse(state, Refusal::BadKey, failure, request));
-            }
-        }
+        let Some(name) = query.text("tile-filename").map(str::to_owned) else {
+            let failure = Failure::bad_request("the parameter tile-filename is missing");
+            return Err(refuse(state, Refusal::BadKey, failure, request));
+        };
+        timeout(time, receive_raw(state, request, length, name, query.text("checksum"))).await
     };
+    let sent = received.unwrap_or_else(|_| Err(bad_message(Failure::timed_out())));
     let sent = sent.map_err(|(why, failure)| {
         count_refusal(state, why);
         (failure, None)
@@ -115,9 +118,15 @@ async fn receive_and_store(
     store(state, acq, sent).await.map_err(|failure| (failure, None))
 }
 
+/// An image on its way in, and the room that it takes of what HTTP senders may hold.
+struct Upload {
+    image: ImageUpload,
+    room: Room,
+}
+
 /// What a request sent.
 struct Sent {
-    image: ImageUpload,
+    upload: Upload,
     name: TileName,
     checksum: Checksum,
 }
@@ -137,23 +146,22 @@ async fn receive_raw(
 ) -> Received<Sent> {
     let name = parse_name(&name)?;
     let checksum = checksum.map_or(Ok(Checksum::None), parse_hex)?;
-    let mut image = ImageUpload::new(reserve(state, length.unwrap_or(FIRST_BUFFER)).await?);
+    let mut upload = begin(state, length).await?;
     let mut body = request.into_body();
     loop {
         let frame = timeout(PATIENCE, body.frame()).await.map_err(|_| bad_message(Failure::timed_out()))?;
         let Some(frame) = frame else { break };
         let frame = frame.map_err(|error| bad_message(Failure::bad_request(format!("the body is cut: {error}"))))?;
         if let Ok(data) = frame.into_data() {
-            push(state, &mut image, &data).await?;
+            push(state, &mut upload, &data).await?;
         }
     }
-    Ok(Sent { image, name, checksum })
+    Ok(Sent { upload, name, checksum })
 }
 
 async fn receive_parts(state: &AppState, request: Request, length: Option<usize>) -> Received<Sent> {
     let mut body = parts::open(request).await.map_err(bad_message)?;
-    let (mut image, mut file_name, mut name): (Option<ImageUpload>, Option<String>, Option<String>) =
-        (None, None, None);
+    let (mut image, mut file_name, mut name): (Option<Upload>, Option<String>, Option<String>) = (None, None, None);
     let mut checksum: Option<Checksum> = None;
     let mut left = TEXT_PART_MAX;
     while let Some(mut field) = next_field(&mut body).await.map_err(bad_message)? {
@@ -162,7 +170,7 @@ async fn receive_parts(state: &AppState, request: Request, length: Option<usize>
         match part.as_str() {
             "tile-file" if image.is_none() => {
                 file_name = field.file_name().map(str::to_owned);
-                let mut upload = ImageUpload::new(reserve(state, length.unwrap_or(FIRST_BUFFER)).await?);
+                let mut upload = begin(state, length).await?;
                 while let Some(chunk) = next_chunk(&mut field).await.map_err(bad_message)? {
                     push(state, &mut upload, &chunk).await?;
                 }
@@ -188,7 +196,7 @@ async fn receive_parts(state: &AppState, request: Request, length: Option<usize>
     let image = image.ok_or_else(|| bad_message(Failure::bad_request("there is no part tile-file")))?;
     let name = name.filter(|name| !name.is_empty()).or(file_name);
     let name = name.ok_or_else(|| bad_message(Failure::bad_request("there is no part tile-filename")))?;
-    Ok(Sent { image, name: parse_name(&name)?, checksum: checksum.unwrap_or(Checksum::None) })
+    Ok(Sent { upload: image, name: parse_name(&name)?, checksum: checksum.unwrap_or(Checksum::None) })
 }
 
 fn parse_name(name: &str) -> Received<TileName> {
@@ -217,14 +225,17 @@ fn parse_hex(text: &str) -> Received<Checksum> {
 }
 
 /// Adds bytes to an image, in a longer buffer if need be.
-async fn push(state: &AppState, image: &mut ImageUpload, bytes: &[u8]) -> Received<()> {
+async fn push(state: &AppState, upload: &mut Upload, bytes: &[u8]) -> Received<()> {
+    let image = &mut upload.image;
     if image.room() < bytes.len() {
         let needed = image.len() + bytes.len();
         if needed > state.frame_bytes_max {
             return Err((Refusal::TooLarge, parts::too_large(state.frame_bytes_max)));
         }
         let longer = (needed * 2).min(state.frame_bytes_max);
-        image.move_to(reserve(state, longer).await?);
+        let (buffer, room) = reserve(state, longer).await?;
+        image.move_to(buffer);
+        upload.room = room;
     }
     image.push(bytes);
     Ok(())
@@ -242,15 +253,26 @@ impl BufferWaiter for Grant {
     }
 }
 
+/// An empty image, with room for as much as the request says that it sends.
+async fn begin(state: &AppState, length: Option<usize>) -> Received<Upload> {
+    let (buffer, room) = reserve(state, length.unwrap_or(FIRST_BUFFER)).await?;
+    Ok(Upload { image: ImageUpload::new(buffer), room })
+}
+
 /// A buffer for an image of `len` bytes; waits its turn when the pool is full.
-async fn reserve(state: &AppState, len: usize) -> Received<TileBuffer> {
+async fn reserve(state: &AppState, len: usize) -> Received<(TileBuffer, Room)> {
     let busy = || (Refusal::Overloaded, Failure::busy());
+    let room = state.sending.take(ImageUpload::buffer_bytes(len)).await;
+    let room = room.map_err(|failure| (Refusal::Overloaded, failure))?;
     let pool: &Pool = state.catalog.pool();
     let (sender, granted) = oneshot::channel();
     let waiter: Arc<dyn BufferWaiter> = Arc::new(Grant(Mutex::new(Some(sender))));
     match pool.reserve_or_wait(ImageUpload::buffer_bytes(len), 0, &waiter) {
-        Some(Reserved::Now(buffer)) => Ok(buffer),
-        Some(Reserved::Later) => timeout(PATIENCE, granted).await.ok().and_then(Result::ok).ok_or_else(busy),
+        Some(Reserved::Now(buffer)) => Ok((buffer, room)),
+        Some(Reserved::Later) => {
+            let buffer = timeout(PATIENCE, granted).await.ok().and_then(Result::ok).ok_or_else(busy)?;
+            Ok((buffer, room))
+        }
         None => Err((Refusal::TooLarge, parts::too_large(pool.capacity()))),
     }
 }
@@ -277,7 +299,7 @@ impl AckSink for OneAck {
 }
 
 async fn store(state: &AppState, acq: AcqId, sent: Sent) -> Result<CapturedTile, Failure> {
-    let Sent { image, name, checksum } = sent;
+    let Sent { upload: Upload { image, room }, name, checksum } = sent;
     if image.is_empty() {
         count_refusal(state, Refusal::BadMessage);
         return Err(Failure::bad_request("the content is empty"));
@@ -290,6 +312,8 @@ async fn store(state: &AppState, acq: AcqId, sent: Sent) -> Result<CapturedTile,
         Verdict::Pending(tile) => hash(tile).await.ok_or_else(|| refused(state, Refusal::BadChecksum, &checksum))?,
         Verdict::Refused(_, why) => return Err(refused(state, why, &checksum)),
     };
+    // The rest of its way is bounded by the lanes' queues, as for every tile.
+    drop(room);
     match acknowledge(state, verified).await? {
         Outcome::Accepted(TileId(tile_id)) => {
             count_beyond_grid(state, key);

@@ -15,6 +15,7 @@ mod parts;
 mod query;
 mod settings;
 mod shapes;
+mod share;
 mod states;
 mod tiles;
 mod v1;
@@ -27,6 +28,7 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::get;
 use axum::{Router, ServiceExt};
+use share::Share;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -83,6 +85,10 @@ struct AppState {
     frame_bytes_max: usize,
     accept_unknown: bool,
     fixed_temcas: Arc<BTreeSet<u32>>,
+    /// What of the tile buffers contents on their way to readers may hold.
+    reading: Share,
+    /// What of the tile buffers tiles on their way from HTTP senders may hold.
+    sending: Share,
     /// Bodies that are held in memory at a time.
     uploads: Arc<Semaphore>,
     /// Long listings are made one at a time.
@@ -134,6 +140,8 @@ impl HttpServer {
             frame_bytes_max: options.frame_bytes_max,
             accept_unknown: options.accept_unknown,
             fixed_temcas: Arc::new(options.fixed_temcas.clone()),
+            reading: Share::new(catalog.pool().capacity() / 4),
+            sending: Share::new(catalog.pool().capacity() / 2),
             uploads: Arc::new(Semaphore::new(parts::UPLOADS_AT_ONCE)),
             long_listings: Arc::new(Semaphore::new(1)),
             api: bytes::Bytes::new(),

@@ -2,7 +2,7 @@
 
 use super::AppState;
 use super::answer::{Failure, blocking, command};
-use super::parts::{BODY_BYTES_MAX, PATIENCE, check_length, too_large};
+use super::parts::{PATIENCE, check_length, too_large};
 use super::query::Query;
 use super::shapes::{NextTile, NextTilesAnswer, StateUpdates};
 use super::tiles::place_in;
@@ -20,6 +20,8 @@ use tokio::time::timeout;
 const TILES_MAX: usize = 1000;
 /// Longest lease, seconds.
 const LEASE_S_MAX: u32 = 30 * 24 * 3600;
+/// Longest body of tile-state: room for half a million identifiers.
+const STATE_BYTES_MAX: usize = 16 << 20;
 /// Longest body of parameters.
 const FORM_BYTES_MAX: usize = 64 << 10;
 
@@ -155,7 +157,7 @@ pub(super) struct StateChange {
     responses((status = 200, body = StateUpdates)))]
 pub(super) async fn set_state(State(state): State<AppState>, request: Request) -> Result<Json<StateUpdates>, Failure> {
     let _place = state.uploads.acquire().await;
-    let body = read_body(request, BODY_BYTES_MAX).await?;
+    let body = read_body(request, STATE_BYTES_MAX).await?;
     let change: StateChange = read_json(&body)?;
     let ids: Result<Vec<TileSpecId>, _> = change.tile_spec_ids.iter().map(|id| id.parse()).collect();
     let ids = ids.map_err(|error: crate::model::TileSpecIdError| Failure::bad_request(error.to_string()))?;

@@ -9,5 +9,6 @@ mod compaction;
 mod http;
 mod kill;
 mod offline;
+mod readers;
 mod stop;
 mod support;

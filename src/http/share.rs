@@ -1,0 +1,57 @@
+//! Shares of the tile buffers: HTTP clients, however slow and many, leave the rest to the capture port.
+
+use super::answer::Failure;
+use crate::base::limits::BLOCK;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+/// Longest wait for room.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A number of bytes that clients of one kind may hold together.
+#[derive(Clone)]
+pub(super) struct Share {
+    blocks: Arc<Semaphore>,
+    capacity: u32,
+}
+
+/// Room that is taken; given back when it is dropped.
+pub(super) struct Room {
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Share {
+    pub(super) fn new(bytes: usize) -> Self {
+        let capacity = u32::try_from(bytes / BLOCK).unwrap_or(u32::MAX).max(1);
+        Self { blocks: Arc::new(Semaphore::new(capacity as usize)), capacity }
+    }
+
+    /// Takes room for `bytes`, waiting its turn; what is more than the whole share takes all of it.
+    pub(super) async fn take(&self, bytes: usize) -> Result<Room, Failure> {
+        let blocks = u32::try_from(bytes.div_ceil(BLOCK)).unwrap_or(u32::MAX).min(self.capacity);
+        let permit = timeout(PATIENCE, Arc::clone(&self.blocks).acquire_many_owned(blocks)).await;
+        match permit {
+            Ok(Ok(permit)) => Ok(Room { _permit: permit }),
+            _ => Err(Failure::busy()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_share_makes_others_wait_and_in_the_end_come_again() {
+        let share = Share::new(10 * BLOCK);
+        let held = share.take(7 * BLOCK).await.expect("room");
+        assert!(share.take(4 * BLOCK).await.is_err());
+        drop(held);
+        let all = share.take(1000 * BLOCK).await.expect("the whole share");
+        assert!(share.take(1).await.is_err());
+        drop(all);
+        assert!(share.take(1).await.is_ok());
+    }
+}

@@ -1,0 +1,58 @@
+//! HTTP clients that are slow, or stop: what they hold is bounded, and capture goes on.
+
+use super::support::{ACQ, Daemon, PATIENCE, data_dir, frame, key, noise};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+/// A connection on which a request was sent and nothing was read.
+fn ask(daemon: &Daemon, head: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(daemon.http_address).expect("a connection");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.write_all(head.as_bytes()).expect("sent");
+    stream
+}
+
+#[test]
+fn readers_that_do_not_read_leave_capture_its_buffers() {
+    let data = data_dir();
+    let daemon = Daemon::start(data.path(), &["memory.buffers=32MiB"]);
+    let image = noise(1, 6 << 20);
+    let mut connection = daemon.connect();
+    connection.send(&frame(key(0, 0), &image));
+    assert_eq!(connection.answer().status, 0);
+    // 40 x 6 MiB is far more than all buffers; the sockets hold a part of one each.
+    let get = format!("GET /service/v1/acquisition/{ACQ}/tile/0/0/content HTTP/1.1\r\nHost: x\r\n\r\n");
+    let readers: Vec<TcpStream> = (0..40).map(|_| ask(&daemon, &get)).collect();
+    for col in 1..20 {
+        connection.send(&frame(key(col, 0), &image));
+        assert_eq!(connection.answer().status, 0, "tile {col}");
+    }
+    assert!(daemon.metric("tilecatcher_buffer_bytes") <= 8.0 * 1024.0 * 1024.0, "readers hold more than their share");
+    drop(readers);
+}
+
+#[test]
+fn senders_that_stop_inside_a_tile_leave_the_others_room() {
+    let data = data_dir();
+    let daemon = Daemon::start(data.path(), &["memory.buffers=32MiB"]);
+    let put = |length: usize| {
+        format!(
+            "PUT /service/v1/capture-image-content/{ACQ}?tile-filename=col0001_row0001_cam0.tif HTTP/1.1\r\nHost: x\r\n\
+             Content-Length: {length}\r\n\r\nbegun"
+        )
+    };
+    let stalled: Vec<TcpStream> = (0..20).map(|_| ask(&daemon, &put(6 << 20))).collect();
+    let mut connection = daemon.connect();
+    for col in 1..10 {
+        connection.send(&frame(key(col, 0), &noise(u64::from(col), 6 << 20)));
+        assert_eq!(connection.answer().status, 0, "tile {col}");
+    }
+    drop(stalled);
+    // Cut bodies leave nothing, and give back what they held.
+    daemon.await_metric("tilecatcher_buffer_bytes", 0.0);
+    assert!(daemon.http.tile(ACQ, 1, 1).is_err());
+    let mut whole = ask(&daemon, &put(5).replace("Host: x", "Host: x\r\nConnection: close"));
+    let mut answer = String::new();
+    whole.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
