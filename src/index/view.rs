@@ -136,7 +136,7 @@ pub struct Settings {
 /// An imported calibration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CalibrationEntry {
-    /// Its identifier: the sequence of the record that first brought it, and its place in that.
+    /// Its identifier, from 1, in the order in which names were first imported.
     pub id: u64,
     /// The calibration.
     pub calibration: Calibration,
@@ -221,9 +221,7 @@ pub fn apply(fact: &Fact, view: &mut dyn View) {
         }),
         FactBody::StatesChanged(changed) => states_changed(changed, fact.sequence, view),
         FactBody::CalibrationsImported(imported) => view.update_settings(&mut |settings| {
-            for (n, calibration) in (0..).zip(&imported.calibrations) {
-                settings.import(calibration, fact.sequence.0 * 1000 + n % 1000);
-            }
+            imported.calibrations.iter().for_each(|calibration| settings.import(calibration));
         }),
         FactBody::TemcaConfigured(configured) => view.update_settings(&mut |settings| {
             settings.temcas.insert(configured.temca.id, configured.temca.clone());
@@ -245,8 +243,10 @@ pub fn apply(fact: &Fact, view: &mut dyn View) {
 }
 
 impl Settings {
-    fn import(&mut self, calibration: &Calibration, id: u64) {
-        let id = self.calibrations.get(&calibration.name).map_or(id, |before| before.id);
+    fn import(&mut self, calibration: &Calibration) {
+        // None is ever removed: the number of those there is the id of the next.
+        let next = self.calibrations.len() as u64 + 1;
+        let id = self.calibrations.get(&calibration.name).map_or(next, |before| before.id);
         let entry = CalibrationEntry { id, calibration: calibration.clone() };
         self.calibrations.insert(calibration.name.clone(), entry);
         let temca = self.temcas.entry(calibration.temca).or_insert_with(|| Temca::unnamed(calibration.temca));
