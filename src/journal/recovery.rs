@@ -218,8 +218,7 @@ fn recover_unsealed(
 ) -> Result<Trailer, JournalError> {
     file.sync().map_err(JournalError::failed(path, "sync"))?;
     let len = file.length().map_err(JournalError::failed(path, "read"))?;
-    let scan = reader::scan(&*file, &header, len).map_err(JournalError::failed(path, "read"))?;
-    let verdict = judge(&*file, &scan, floor).map_err(JournalError::failed(path, "read"))?;
+    let (_, verdict) = scan_and_judge(&*file, path, &header, len, floor)?;
     for (offset, len, kind) in verdict.damage {
         if kind == DamageKind::Torn {
             quarantine(shared, path, &*file, offset, len)?;
@@ -243,9 +242,22 @@ pub(super) struct Verdict {
     pub(super) damage: Vec<(u64, u64, DamageKind)>,
 }
 
+/// The records of a segment up to `end`, by a scan, and what the places between them are.
+pub(super) fn scan_and_judge(
+    file: &dyn SegmentFile,
+    path: &Path,
+    header: &SegmentHeader,
+    end: u64,
+    floor: Sequence,
+) -> Result<(Scan, Verdict), JournalError> {
+    let scan = reader::scan(file, header, end).map_err(JournalError::failed(path, "read"))?;
+    let verdict = judge(file, &scan, floor).map_err(JournalError::failed(path, "read"))?;
+    Ok((scan, verdict))
+}
+
 /// Tells torn from corrupt: what some later header vouches for as synced can not be torn.
 /// Payloads that nothing vouches for are checked against their CRC. `floor` is the end of the lane's earlier segments.
-pub(super) fn judge(file: &dyn SegmentFile, scan: &Scan, floor: Sequence) -> std::io::Result<Verdict> {
+fn judge(file: &dyn SegmentFile, scan: &Scan, floor: Sequence) -> std::io::Result<Verdict> {
     let vouched = scan.vouched();
     let mut verdict = Verdict { records: Vec::with_capacity(scan.records.len()), damage: Vec::new() };
     for record in &scan.records {

@@ -65,8 +65,8 @@ pub fn verify_segments(
         let (header, records) = match found {
             Found::Sealed(header, trailer, _) => {
                 let table = reader::read_table(&*file, &trailer).map_err(failed())?;
-                let scan = reader::scan(&*file, &header, trailer.table_offset).map_err(failed())?;
-                let verdict = recovery::judge(&*file, &scan, lanes.before(&header)).map_err(failed())?;
+                let (end, floor) = (trailer.table_offset, lanes.before(&header));
+                let (scan, verdict) = recovery::scan_and_judge(&*file, &path, &header, end, floor)?;
                 note_damage(&mut report, &problem, &verdict.damage);
                 if table.is_none() {
                     report.problems.push(problem(trailer.table_offset, "the table of records is damaged"));
@@ -81,8 +81,7 @@ pub fn verify_segments(
             Found::Unsealed(header) | Found::HeaderLost(header) => {
                 report.unsealed_segments += 1;
                 let len = file.length().map_err(failed())?;
-                let scan = reader::scan(&*file, &header, len).map_err(failed())?;
-                let verdict = recovery::judge(&*file, &scan, lanes.before(&header)).map_err(failed())?;
+                let (_, verdict) = recovery::scan_and_judge(&*file, &path, &header, len, lanes.before(&header))?;
                 note_damage(&mut report, &problem, &verdict.damage);
                 (header, verdict.records)
             }
@@ -121,7 +120,7 @@ fn note_damage(
 }
 
 /// What the store file says, if it can be read: helps with a segment whose header can not.
-fn stored_identity(data_dir: &Path, filesystem: &dyn Filesystem) -> Option<StoreId> {
+pub(super) fn stored_identity(data_dir: &Path, filesystem: &dyn Filesystem) -> Option<StoreId> {
     let mut block = [0; BLOCK];
     let file = filesystem.open_read(&data_dir.join("store")).ok()?;
     let filled = file.read_at(&mut block, 0).ok()?;
