@@ -22,7 +22,8 @@
 //!
 //! ```text
 //!  cli                           arguments, output, exit codes (clap, anyhow)
-//!  server, config, audit, simulate   start and stop in order; keys; offline checks; input for everyone
+//!  server, config, simulate      start and stop in order; keys; input for everyone
+//!  audit, export, verify_manifest    tools on a data directory, without a daemon or beside one
 //!  ingest | http | client        data plane (mio) | side port (axum) | the protocol's other end (ureq)
 //!  catalog                       lanes, verification, commands and queries over journal and index
 //!  journal | index               bytes on disk | views of them (sled)
@@ -85,6 +86,7 @@ pub mod catalog;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod export;
 pub mod formats;
 pub mod http;
 pub mod index;
@@ -94,4 +96,5 @@ pub mod model;
 pub mod server;
 pub mod simulate;
 pub mod telemetry;
+pub mod verify_manifest;
 pub mod wire;

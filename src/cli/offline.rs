@@ -30,7 +30,7 @@ pub(super) struct RebuildArgs {
     data: PathBuf,
 }
 
-fn existing(dir: &std::path::Path) -> Result<(), Failure> {
+pub(super) fn existing(dir: &std::path::Path) -> Result<(), Failure> {
     if dir.join("journal").is_dir() {
         return Ok(());
     }

@@ -5,6 +5,7 @@
 mod bad_input;
 mod capture;
 mod client;
+mod export;
 mod http;
 mod kill;
 mod offline;
