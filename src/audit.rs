@@ -1,12 +1,14 @@
 //! Looking at a data directory from outside: verify it, rebuild its index. No daemon needed, none disturbed.
 
-use crate::catalog::{CatalogError, JournalFacts, lock_directory, open_journal, tile_entry};
+use crate::catalog::{CatalogError, JournalFacts, fact_of_record, lock_directory, open_journal, tile_entry};
 use crate::index::{
     Checkpoint, Index, IndexOptions, OpenReport, SledStore, StoreError, count_tiles, read_checkpoint, read_tile,
     read_tile_id,
 };
-use crate::journal::{Journal, JournalError, JournalOptions, RealFilesystem, VerifyReport, verify_segments};
-use crate::model::{Sequence, TileEntry, TileKey};
+use crate::journal::{
+    Journal, JournalError, JournalOptions, ReadOnlyJournal, RealFilesystem, RecordKind, VerifyReport, verify_segments,
+};
+use crate::model::{AcqId, Fact, FactBody, Sequence, TileEntry, TileKey};
 use serde::Serialize;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -76,13 +78,25 @@ pub fn audit(data: &Path) -> Result<Audit, JournalError> {
         Err(error) => Err(IndexAudit::skipped(&error.to_string())),
     };
     let folded = index.as_ref().map_or(Sequence(0), |(_, checkpoint)| checkpoint.applied);
-    let mut expected = Expected::default();
+    let (mut expected, mut deletions) = (Expected::default(), Vec::new());
     let journal =
         verify_segments(data, &RealFilesystem, &mut |record| match tile_entry(&record.header, record.location()) {
             Some(entry) if entry.sequence <= folded => expected.add(entry),
             Some(_) => expected.behind += 1,
+            None if record.header.kind == RecordKind::ACQUISITION_DELETED && record.header.sequence <= folded => {
+                deletions.push(*record);
+            }
             None => {}
         })?;
+    if !deletions.is_empty() {
+        let readable = ReadOnlyJournal::open(data, Arc::new(RealFilesystem))?;
+        for record in deletions {
+            let fact = fact_of_record(&record, &mut || readable.payload(record.location()));
+            if let Ok(Fact { body: FactBody::AcquisitionDeleted(deleted), sequence, .. }) = fact {
+                expected.delete(deleted.acq, sequence);
+            }
+        }
+    }
     let index = index.map_or_else(|skipped| skipped, |(store, _)| expected.compare(&store));
     Ok(Audit { journal, index })
 }
@@ -112,6 +126,11 @@ impl Expected {
         if newest.sequence < entry.sequence {
             *newest = entry;
         }
+    }
+
+    /// The index holds nothing of an acquisition that is older than its deletion.
+    fn delete(&mut self, acq: AcqId, deletion: Sequence) {
+        self.current.retain(|key, entry| key.acq != acq || entry.sequence > deletion);
     }
 
     fn compare(&self, store: &SledStore) -> IndexAudit {

@@ -23,7 +23,8 @@
 //!
 //! ```text
 //!  cli                           arguments, output, exit codes (clap, anyhow)
-//!  server, config, audit, compact, simulate   start and stop in order; keys; offline work; input for everyone
+//!  server, config, simulate      start and stop in order; keys; input for everyone
+//!  audit, compact, export, verify_manifest   tools on a data directory, without a daemon or beside one
 //!  ingest | http | client        data plane (mio) | side port (axum) | the protocol's other end (ureq)
 //!  catalog                       lanes, verification, commands and queries over journal and index
 //!  journal | index               bytes on disk | views of them (sled)
@@ -103,6 +104,7 @@ pub mod cli;
 pub mod client;
 pub mod compact;
 pub mod config;
+pub mod export;
 pub mod formats;
 pub mod http;
 pub mod index;
@@ -112,4 +114,5 @@ pub mod model;
 pub mod server;
 pub mod simulate;
 pub mod telemetry;
+pub mod verify_manifest;
 pub mod wire;

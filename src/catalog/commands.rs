@@ -149,14 +149,28 @@ impl Catalog {
     ///
     /// # Errors
     /// The fact could not be made durable.
-    pub fn start_acquisition(&self, mut started: AcquisitionStarted) -> Result<bool, CatalogError> {
+    pub fn start_acquisition(&self, started: AcquisitionStarted) -> Result<bool, CatalogError> {
+        self.start_acquisition_with(started, None)
+    }
+
+    /// As [`Self::start_acquisition`], and keeps the log's bytes as a file: for one that its text does not give back.
+    ///
+    /// # Errors
+    /// The facts could not be made durable.
+    pub fn start_acquisition_with(
+        &self,
+        mut started: AcquisitionStarted,
+        log: Option<NewFile>,
+    ) -> Result<bool, CatalogError> {
         let decide = move |index: &Index, _: &mut _| {
             let settings = index.settings();
             let address = started.facts.tem_ip_address.as_str();
             let found = settings.temcas.values().find(|temca| !address.is_empty() && temca.tem_ip_address == address);
             started.temca = found.map_or(0, |temca| temca.id);
-            let known = started.temca != 0;
-            Ok((vec![Draft::from(FactBody::AcquisitionStarted(Box::new(started)))], known))
+            let (known, acq) = (started.temca != 0, started.acq);
+            let mut drafts = vec![Draft::from(FactBody::AcquisitionStarted(Box::new(started)))];
+            drafts.extend(log.map(|log| log.into_draft(acq)));
+            Ok((drafts, known))
         };
         Ok(self.control.run(Sharing::Alone, decide)?.0)
     }

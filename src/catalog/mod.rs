@@ -4,6 +4,7 @@
 //! facts), and the way a stored record becomes a fact. Must never acknowledge what the journal has not synced
 //! (invariant 1, at ack level `durable`).
 
+mod check;
 mod commands;
 mod completeness;
 mod content;
@@ -12,10 +13,13 @@ mod crc;
 mod facts;
 mod frame;
 mod lane;
+mod manifest;
 mod states;
+mod stored;
 mod upload;
 mod verify;
 
+pub use check::{ContentCheck, KnownContent};
 pub use commands::{Catalog, CatalogError, CatalogOptions, NewFile, OpenedCatalog};
 pub(crate) use commands::{lock_directory, open_journal};
 pub use completeness::{Completeness, ExpectedBy, MissingPage, MissingRun, Tally3};
@@ -23,6 +27,11 @@ pub use content::{ContentError, TileContent};
 pub use facts::{JournalFacts, decode_file, fact_of_record, tile_entry};
 pub use frame::{FrameBuffer, ReceivedFrame};
 pub use lane::{Ack, AckSink, AckToken, ConflictPolicy, LaneOptions, LaneTile, Lanes, Outcome, Route};
+pub use manifest::{
+    MakeManifestError, ManifestError, ManifestPlace, ManifestReader, ManifestSummary, ManifestTile, ManifestWriter,
+    file_name, manifest_line, manifest_place, parse_manifest, sort_for_manifest,
+};
 pub use states::{AcquisitionFilter, FrameType, NextResult, NextTiles};
+pub use stored::{OfflineAcquisition, OfflineTiles};
 pub use upload::ImageUpload;
 pub use verify::{HashBatch, PendingTile, Verdict, VerifiedTile, VerifyPolicy, verify};

@@ -6,6 +6,8 @@
 #![allow(clippy::print_stdout)] // The one layer whose job it is.
 
 mod demo;
+mod export;
+mod manifest;
 mod offline;
 mod replies;
 mod sender;
@@ -58,6 +60,11 @@ enum Command {
     Verify(offline::VerifyArgs),
     /// Free the space of deleted acquisitions; the daemon must not run
     Compact(offline::CompactArgs),
+    /// Write an acquisition back as the folder that the microscope made
+    Export(export::ExportArgs),
+    /// Make and check manifests
+    #[command(subcommand)]
+    Manifest(manifest::ManifestCommand),
     /// Work on the index
     #[command(subcommand)]
     Index(offline::IndexCommand),
@@ -136,6 +143,8 @@ pub fn main() -> ExitCode {
         Command::Send(args) => sender::send(&args),
         Command::Verify(args) => offline::verify(&args),
         Command::Compact(args) => offline::compact(&args),
+        Command::Export(args) => export::run(&args),
+        Command::Manifest(command) => manifest::run(&command),
         Command::Index(offline::IndexCommand::Rebuild(args)) => offline::rebuild_index(&args),
     };
     outcome.unwrap_or_else(|Failure { code, error }| {

@@ -51,7 +51,7 @@ pub(super) struct CompactArgs {
     json: bool,
 }
 
-fn existing(dir: &std::path::Path) -> Result<(), Failure> {
+pub(super) fn existing(dir: &std::path::Path) -> Result<(), Failure> {
     if dir.join("journal").is_dir() {
         return Ok(());
     }

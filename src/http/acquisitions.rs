@@ -36,8 +36,14 @@ pub(super) async fn start(State(state): State<AppState>, request: Request) -> Re
     let base_name = safe_file_name(&file_name).map_err(|error| unusable(error.to_string()))?.to_owned();
     let log_text = String::from_utf8_lossy(&log).into_owned();
     let address = facts.tem_ip_address.clone();
+    let as_sent = (log_text.as_bytes() != log).then(|| NewFile {
+        name: base_name.clone(),
+        path: file_name.clone(),
+        kind: AncillaryKind::Logfile,
+        content: log,
+    });
     let started = AcquisitionStarted { acq, log_name: base_name, facts, log_text, temca: 0 };
-    if !blocking(&state, move |catalog| catalog.start_acquisition(started)).await? {
+    if !blocking(&state, move |catalog| catalog.start_acquisition_with(started, as_sent)).await? {
         tracing::warn!(acquisition = acq.0, address, "no TEMCA is configured with this IP address: it counts as 0");
     }
     tracing::info!(acquisition = acq.0, "acquisition started");
@@ -127,6 +133,7 @@ pub(super) async fn end(
     };
     let completeness = blocking(&state, move |catalog| {
         catalog.end_acquisition(acq)?;
+        super::manifest::record(catalog, acq)?;
         catalog.completeness(acq)
     })
     .await?;

@@ -10,6 +10,7 @@ mod completeness;
 mod content;
 mod files;
 mod health;
+mod manifest;
 mod openapi;
 mod parts;
 mod query;
@@ -198,6 +199,7 @@ fn described() -> OpenApiRouter<AppState> {
         .routes(routes!(acquisitions::list))
         .routes(routes!(acquisitions::projects))
         .routes(routes!(completeness::completeness))
+        .routes(routes!(manifest::manifest))
         .routes(routes!(files::store))
         .routes(routes!(files::list))
         .routes(routes!(files::content))

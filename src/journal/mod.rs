@@ -11,6 +11,7 @@ mod compaction;
 mod filesystem;
 mod format;
 mod keeper;
+mod read_only;
 mod reader;
 mod recovery;
 mod store;
@@ -24,6 +25,7 @@ pub use format::{
     CONTROL_LANE, FORMAT_MAJOR, RECORD_HEADER_BYTES, RecordHeader, RecordKind, SEGMENT_HEADER_BYTES, SegmentHeader,
     StoreId, TRAILER_BYTES, TileStamp, Trailer, segment_file_name,
 };
+pub use read_only::{ReadOnlyJournal, ReadOnlyRecords};
 pub use reader::{ReadError, StoredRecord};
 pub use recovery::{Damage, DamageKind, RecoveryReport};
 pub use store::{Journal, JournalOptions, JournalStatus};

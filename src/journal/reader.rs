@@ -12,7 +12,7 @@ use crate::model::{Location, Sequence};
 use std::io;
 
 /// Bytes read at a time when searching for a record behind damage, and when checking a payload.
-const READ_STEP: usize = 1 << 20;
+pub(super) const READ_STEP: usize = 1 << 20;
 
 /// A record and the segment it lies in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +123,8 @@ pub(super) fn scan(file: &dyn SegmentFile, segment: &SegmentHeader, end: u64) ->
         } else {
             at = at.next_multiple_of(BLOCK as u64);
             at = skip_gap(file, &marker, at, end, &mut found)?;
+            // Read again: beside a writer, a record may stand where the window shows the zeros from before.
+            window.bytes.clear();
         }
     }
     Ok(found)
@@ -184,8 +186,11 @@ fn skip_gap(file: &dyn SegmentFile, marker: &[u8; 16], from: u64, end: u64, foun
         for (n, block) in step[..len].chunks(BLOCK).enumerate() {
             let here = at + (n * BLOCK) as u64;
             if RecordHeader::decode(block, marker, here).is_some_and(|record| record.next_block() <= end) {
-                // Records are written without gaps: between two of them zeros are as wrong as anything else.
-                found.gaps.push((from, here - from));
+                // Records are written without gaps: between two of them zeros are as wrong as anything else. One that
+                // begins right here was being written when the walk came by.
+                if here > from {
+                    found.gaps.push((from, here - from));
+                }
                 return Ok(here);
             }
             if block.iter().any(|byte| *byte != 0) {
@@ -196,6 +201,20 @@ fn skip_gap(file: &dyn SegmentFile, marker: &[u8; 16], from: u64, end: u64, foun
     }
     found.gaps.extend(dirty.map(|(start, last)| (start, last - start)));
     Ok(end)
+}
+
+/// The header of the record at `location`, in the segment with this marker.
+pub(super) fn header_at(
+    file: &dyn SegmentFile,
+    marker: &[u8; 16],
+    location: Location,
+) -> Result<RecordHeader, ReadError> {
+    let Location { segment, offset, payload_len } = location;
+    let mut header = [0; RECORD_HEADER_BYTES];
+    file.read_at(&mut header, offset).map_err(|source| ReadError::Io { segment, offset, source })?;
+    RecordHeader::decode(&header, marker, offset)
+        .filter(|header| header.payload_len == payload_len)
+        .ok_or(ReadError::Damaged { segment, offset, what: "no such record here: its header does not hold" })
 }
 
 /// CRC-32 of a record's payload as it lies on disk. `None` when the file ends before it does.

@@ -241,9 +241,7 @@ fn recover_unsealed(
 ) -> Result<Trailer, JournalError> {
     file.sync().map_err(JournalError::failed(path, "sync"))?;
     let len = file.length().map_err(JournalError::failed(path, "read"))?;
-    let scan = reader::scan(&*file, &header, len).map_err(JournalError::failed(path, "read"))?;
-    let floor = lanes.before(header.lane, scan.first());
-    let verdict = judge(&*file, &scan, floor).map_err(JournalError::failed(path, "read"))?;
+    let (_, verdict) = scan_and_judge(&*file, path, &header, len, lanes)?;
     for (offset, len, kind) in verdict.damage {
         if kind == DamageKind::Torn {
             quarantine(shared, path, &*file, offset, len)?;
@@ -265,6 +263,20 @@ fn recover_unsealed(
 pub(super) struct Verdict {
     pub(super) records: Vec<RecordHeader>,
     pub(super) damage: Vec<(u64, u64, DamageKind)>,
+}
+
+/// The records of a segment up to `end`, by a scan, and what the places between them are.
+pub(super) fn scan_and_judge(
+    file: &dyn SegmentFile,
+    path: &Path,
+    header: &SegmentHeader,
+    end: u64,
+    lanes: &LaneEnds,
+) -> Result<(Scan, Verdict), JournalError> {
+    let scan = reader::scan(file, header, end).map_err(JournalError::failed(path, "read"))?;
+    let floor = lanes.before(header.lane, scan.first());
+    let verdict = judge(file, &scan, floor).map_err(JournalError::failed(path, "read"))?;
+    Ok((scan, verdict))
 }
 
 /// Tells torn from corrupt: what some later header vouches for as synced can not be torn.

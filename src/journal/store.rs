@@ -212,11 +212,7 @@ impl Journal {
         let (file, marker) = self.file_of(location.segment)?;
         let io = |source| ReadError::Io { segment: location.segment, offset: location.offset, source };
         let damaged = |what| ReadError::Damaged { segment: location.segment, offset: location.offset, what };
-        let mut header = [0; RECORD_HEADER_BYTES];
-        file.read_at(&mut header, location.offset).map_err(io)?;
-        let header = RecordHeader::decode(&header, &marker, location.offset)
-            .filter(|header| header.payload_len == location.payload_len)
-            .ok_or(damaged("no such record here: its header does not hold"))?;
+        let header = reader::header_at(&*file, &marker, location)?;
         let at = location.offset + RECORD_HEADER_BYTES as u64 + u64::from(range.offset);
         let bytes = &mut bytes[..range.len as usize];
         if file.read_at(bytes, at).map_err(io)? < bytes.len() {

@@ -73,9 +73,8 @@ pub fn verify_segments(
         let (header, records) = match found {
             Found::Sealed(header, trailer, _) => {
                 let table = reader::read_table(&*file, &trailer).map_err(failed())?;
-                let scan = reader::scan(&*file, &header, trailer.table_offset).map_err(failed())?;
-                let floor = lanes.before(header.lane, scan.first());
-                let verdict = recovery::judge(&*file, &scan, floor).map_err(failed())?;
+                let end = trailer.table_offset;
+                let (scan, verdict) = recovery::scan_and_judge(&*file, &path, &header, end, &lanes)?;
                 note_damage(&mut report, &problem, &verdict.damage);
                 if table.is_none() {
                     report.problems.push(problem(trailer.table_offset, "the table of records is damaged"));
@@ -90,9 +89,7 @@ pub fn verify_segments(
             Found::Unsealed(header) | Found::HeaderLost(header) => {
                 report.unsealed_segments += 1;
                 let len = file.length().map_err(failed())?;
-                let scan = reader::scan(&*file, &header, len).map_err(failed())?;
-                let floor = lanes.before(header.lane, scan.first());
-                let verdict = recovery::judge(&*file, &scan, floor).map_err(failed())?;
+                let (_, verdict) = recovery::scan_and_judge(&*file, &path, &header, len, &lanes)?;
                 note_damage(&mut report, &problem, &verdict.damage);
                 (header, verdict.records)
             }

@@ -62,6 +62,13 @@ fn bytes_of_journal(data: &Path) -> u64 {
     entries.map(|entry| entry.expect("an entry").metadata().expect("its length").len()).sum()
 }
 
+fn assert_verified(data: &Path) {
+    let mut verify = Command::new(env!("CARGO_BIN_EXE_tilecatcher"));
+    let verified = verify.arg("verify").arg("--data").arg(data).output().expect("runs");
+    let said = String::from_utf8_lossy(&verified.stdout);
+    assert!(verified.status.success() && said.contains("the index agrees"), "{said}");
+}
+
 #[test]
 fn compaction_frees_what_was_deleted_and_keeps_the_rest() {
     let data = data_dir();
@@ -70,15 +77,14 @@ fn compaction_frees_what_was_deleted_and_keeps_the_rest() {
     let dry = report(&compact(data.path(), &["--json", "--dry-run"]).output().expect("runs"));
     assert_eq!((dry["deleted_acquisitions"].as_u64(), dry["journal"].is_null()), (Some(1), true));
     assert_eq!(bytes_of_journal(data.path()), before);
+    assert_verified(data.path());
     let done = report(&compact(data.path(), &["--json"]).output().expect("runs"));
     let dead = done["dead_bytes"].as_u64().expect("a number");
     assert!(dead > 40 * 150_000, "{done}");
     assert!(bytes_of_journal(data.path()) + dead <= before, "{done}");
     let again = report(&compact(data.path(), &["--json"]).output().expect("runs"));
     assert_eq!(again["journal"]["records_dropped"].as_u64().unwrap_or(0), 0, "{again}");
-    let mut verify = Command::new(env!("CARGO_BIN_EXE_tilecatcher"));
-    let verified = verify.arg("verify").arg("--data").arg(data.path()).output().expect("runs");
-    assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
+    assert_verified(data.path());
     let daemon = Daemon::start_bare(data.path(), &[]);
     assert_kept(&daemon);
     // The highest ids were of the deleted acquisition: they are not given again.

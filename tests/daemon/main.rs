@@ -6,6 +6,7 @@ mod bad_input;
 mod capture;
 mod client;
 mod compaction;
+mod export;
 mod http;
 mod kill;
 mod offline;
