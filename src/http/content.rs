@@ -193,7 +193,7 @@ fn parse_range(text: &str, total: u32) -> Asked {
     let number = |text: &str| text.trim().parse::<u64>();
     let total = u64::from(total);
     let (start, end) = match (number(first), number(last)) {
-        (Ok(start), Ok(last)) if start <= last => (start, (last + 1).min(total)),
+        (Ok(start), Ok(last)) if start <= last => (start, last.saturating_add(1).min(total)),
         (Ok(start), Err(_)) if last.trim().is_empty() => (start, total),
         (Err(_), Ok(count)) if first.trim().is_empty() => (total - count.min(total), total),
         _ => return Asked::Whole,
@@ -223,6 +223,7 @@ mod tests {
             ("bytes=0-1,5-6", Asked::Whole),
             ("lines=1-2", Asked::Whole),
             ("bytes=18446744073709551615-", Asked::Unsatisfiable),
+            ("bytes=90-18446744073709551615", part(90, 10)),
         ] {
             assert_eq!(parse_range(text, 100), asked, "{text}");
         }
