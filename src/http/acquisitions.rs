@@ -1,6 +1,6 @@
 //! Acquisitions: start, ROIs, end, deletion; their listings.
 
-use super::answer::{Failure, blocking, number};
+use super::answer::{Failure, Path, blocking, number};
 use super::parts::{Parts, read_parts};
 use super::query::Query;
 use super::shapes::{Acquisition, AcquisitionListing, Empty, FileResults, Project, ProjectListing, Started};
@@ -10,7 +10,7 @@ use crate::formats::{AcquisitionLog, acq_id_from_file_name, parse_roi_spec, pars
 use crate::index::AcquisitionView;
 use crate::model::{AcqId, AcquisitionStarted, AncillaryKind, Roi};
 use axum::Json;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use std::collections::BTreeSet;
 

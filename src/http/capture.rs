@@ -5,7 +5,7 @@
 //! refused, what stalls is given up.
 
 use super::AppState;
-use super::answer::{Failure, number};
+use super::answer::{Failure, Path, number};
 use super::health::queue_status;
 use super::parts::{self, PATIENCE, is_multipart, next_chunk, next_field};
 use super::query::Query;
@@ -21,7 +21,7 @@ use crate::telemetry::LocalCounts;
 use crate::wire::RequestFields;
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;

@@ -1,14 +1,14 @@
 //! A tile's bytes, as they were sent: whole (verified before they leave) or a range (with the checksum of the whole).
 
 use super::AppState;
-use super::answer::{Failure, blocking, number};
+use super::answer::{Failure, Path, blocking, number};
 use super::query::Query;
 use super::shapes::{ErrorBody, VerifiedTile, stored_checksum};
 use super::tiles::{asked_version, find_by_id, find_by_position, whole};
 use crate::catalog::{Catalog, ContentError, TileContent};
 use crate::model::{ByteRange, Checksum, ChecksumKind, TileEntry};
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;

@@ -1,7 +1,7 @@
 //! Calibrations, and TEMCAs with their cameras.
 
 use super::AppState;
-use super::answer::{Failure, blocking, number};
+use super::answer::{Failure, Path, blocking, number};
 use super::parts::BODY_BYTES_MAX;
 use super::query::Query;
 use super::shapes::{CalibrationListing, CalibrationShape, Empty};
@@ -10,7 +10,7 @@ use crate::formats::parse_calibrations;
 use crate::index::CalibrationEntry;
 use crate::model::{Camera, Temca};
 use axum::Json;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};

@@ -5,14 +5,14 @@
 
 use super::AppState;
 use super::acquisitions::find;
-use super::answer::{Failure, blocking, number};
+use super::answer::{Failure, Path, blocking, number};
 use super::query::{PageOf, Query, utc_time};
 use super::shapes::{FlatTileListing, Tile, TileListing, TilesOfAcquisition, acquired};
 use crate::catalog::{AcquisitionFilter, Catalog, CatalogError, FrameType};
 use crate::index::{AcquisitionView, Block, BlockKey, Membership, slots};
 use crate::model::{AcqId, Cell, FrameNumber, RoiIndex, TileEntry, TileId, TileKey, TileVersion};
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use std::collections::BTreeMap;
 

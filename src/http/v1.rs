@@ -5,7 +5,7 @@
 
 use super::AppState;
 use super::acquisitions::find;
-use super::answer::{Failure, blocking, number};
+use super::answer::{Failure, Path, blocking, number};
 use super::content::serve;
 use super::query::{Query, utc_time};
 use super::shapes::{ErrorBody, acquired, stored_checksum};
@@ -14,7 +14,7 @@ use crate::catalog::CatalogError;
 use crate::index::{AcquisitionView, Membership};
 use crate::model::{AcqId, TileEntry, TileId, TileKey, TileVersion};
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use serde::Serialize;
