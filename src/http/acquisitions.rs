@@ -146,7 +146,7 @@ fn report_end(state: &AppState, acq: AcqId, completeness: &Completeness) {
 
 /// Deletes an acquisition: it is gone at once, its space when the directory is compacted.
 #[utoipa::path(delete, path = "/service/v1/acquisition/{acqid}", tag = "acquisitions",
-    params(("acqid" = u64, Path), ("confirm" = Option<u64>, Query, description = "The acquisition's number once more")),
+    params(("acqid" = u64, Path), ("confirm" = u64, Query)),
     responses((status = 200, body = Empty)))]
 pub(super) async fn delete(
     State(state): State<AppState>,

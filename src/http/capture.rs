@@ -9,7 +9,7 @@ use super::answer::{Failure, Path, number};
 use super::health::queue_status;
 use super::parts::{self, PATIENCE, is_multipart, next_chunk, next_field};
 use super::query::Query;
-use super::shapes::CapturedTile;
+use super::shapes::{CapturedTile, ErrorBody};
 use crate::base::pool::{BufferWaiter, Pool, Reserved, TileBuffer};
 use crate::catalog::{
     Ack, AckSink, AckToken, HashBatch, ImageUpload, LaneTile, Outcome, PendingTile, Route, Verdict, VerifiedTile,
@@ -47,7 +47,7 @@ const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
         ("checksum" = Option<String>, Query, description = "of the content, hex: CRC-32, MD5, SHA-1 or SHA-256")),
     request_body(content_type = "application/octet-stream", content = Vec<u8>,
         description = "The content; or multipart/form-data with parts `tile-file` (file), `tile-filename` (text), `checksum` (raw) or `checksum-str` (hex), in any order"),
-    responses((status = 200, body = CapturedTile)))]
+    responses((status = 200, body = CapturedTile), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 pub(super) async fn capture(
     State(state): State<AppState>,
     Path(acqid): Path<String>,
