@@ -28,13 +28,14 @@ impl StagePosition {
         let (col, row) = (f64::from(col), f64::from(row));
         let ppu = facts.pix_per_um;
         let (x0, y0) = (-(facts.x_center_m * 1e6 * ppu), (facts.y_center_m + facts.y_tem_m) * 1e6 * ppu);
-        match facts.cameras {
+        let at = match facts.cameras {
             CameraCount::One => Self { x: x0 - xs * nx / 2.0 + col * xs, y: y0 - ys * ny / 2.0 + row * ys },
             CameraCount::Four => Self {
                 x: x0 - (xb + xs) * (nx / 4.0) + (xb + xs) * (col / 4.0) + xs * (col % 4.0),
                 y: y0 - (yb + ys) * (ny / 4.0) + (yb + ys) * (row / 4.0) + ys * (row % 4.0),
             },
-        }
+        };
+        Self { x: finite(at.x), y: finite(at.y) }
     }
 }
 
@@ -119,6 +120,11 @@ impl TileSpec {
     }
 }
 
+/// JSON has no form for what an absurd log can make of a position.
+fn finite(position: f64) -> f64 {
+    if position.is_nan() { 0.0 } else { position.clamp(f64::MIN, f64::MAX) }
+}
+
 /// Truncated toward zero.
 #[allow(clippy::cast_possible_truncation)] // Saturates, and a stage is far smaller.
 fn whole(position: f64) -> i64 {
@@ -164,6 +170,14 @@ mod tests {
         let at = StagePosition::of(&facts(CameraCount::Four), 6, 5);
         near(at.x, 4000.0 - 4000.0 * 2.5 + 4000.0 * 1.5 + 1000.0 * 2.0);
         near(at.y, 4000.0 - 3400.0 * 2.0 + 3400.0 * 1.25 + 900.0);
+    }
+
+    #[test]
+    fn an_absurd_log_gives_a_finite_position() {
+        for center in [1e308, -1e308] {
+            let facts = AcquisitionFacts { x_center_m: center, pix_per_um: 1e300, ..facts(CameraCount::Four) };
+            assert!(StagePosition::of(&facts, u32::MAX, 0).x.is_finite());
+        }
     }
 
     fn spec(calibration: Option<&str>, mask_url: Option<&str>) -> Value {

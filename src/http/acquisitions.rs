@@ -1,6 +1,6 @@
 //! Acquisitions: start, ROIs, end, deletion; their listings.
 
-use super::answer::{Failure, blocking, number};
+use super::answer::{Failure, Path, blocking, number};
 use super::parts::{Parts, read_parts};
 use super::query::Query;
 use super::shapes::{Acquisition, AcquisitionListing, Empty, FileResults, Project, ProjectListing, Started};
@@ -10,7 +10,7 @@ use crate::formats::{AcquisitionLog, acq_id_from_file_name, parse_roi_spec, pars
 use crate::index::AcquisitionView;
 use crate::model::{AcqId, AcquisitionStarted, AncillaryKind, Roi};
 use axum::Json;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use std::collections::BTreeSet;
 
@@ -155,7 +155,7 @@ fn report_end(state: &AppState, acq: AcqId, completeness: &Completeness) {
 
 /// Deletes an acquisition: it is gone at once, its space when the directory is compacted.
 #[utoipa::path(delete, path = "/service/v1/acquisition/{acqid}", tag = "acquisitions",
-    params(("acqid" = u64, Path), ("confirm" = Option<u64>, Query, description = "The acquisition's number once more")),
+    params(("acqid" = u64, Path), ("confirm" = u64, Query)),
     responses((status = 200, body = Empty)))]
 pub(super) async fn delete(
     State(state): State<AppState>,

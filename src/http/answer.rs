@@ -4,8 +4,11 @@ use super::AppState;
 use crate::catalog::{Catalog, CatalogError, ContentError};
 use crate::journal::JournalError;
 use axum::Json;
+use axum::extract::{self, FromRequestParts};
+use axum::http::request::Parts;
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -113,6 +116,23 @@ where
     match tokio::task::spawn_blocking(move || work(&catalog)).await {
         Ok(done) => done.map_err(Into::into),
         Err(_) => Err(Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "the request failed inside; see the log")),
+    }
+}
+
+/// What a path says in its variable places. Places that are no UTF-8 are answered like all that is wrong.
+pub(super) struct Path<T>(pub(super) T);
+
+impl<T, S> FromRequestParts<S> for Path<T>
+where
+    T: DeserializeOwned + Send,
+    S: Send + Sync,
+{
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let read = extract::Path::from_request_parts(parts, state).await;
+        let extract::Path(places) = read.map_err(|bad| Failure::new(bad.status(), bad.body_text()))?;
+        Ok(Self(places))
     }
 }
 

@@ -5,11 +5,11 @@
 //! refused, what stalls is given up.
 
 use super::AppState;
-use super::answer::{Failure, number};
+use super::answer::{Failure, Path, number};
 use super::health::queue_status;
 use super::parts::{self, PATIENCE, is_multipart, next_chunk, next_field};
 use super::query::Query;
-use super::shapes::CapturedTile;
+use super::shapes::{CapturedTile, ErrorBody};
 use super::share::Room;
 use crate::base::pool::{BufferWaiter, Pool, Reserved, TileBuffer};
 use crate::catalog::{
@@ -22,7 +22,7 @@ use crate::telemetry::LocalCounts;
 use crate::wire::RequestFields;
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
@@ -51,7 +51,7 @@ const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
         ("checksum" = Option<String>, Query, description = "of the content, hex: CRC-32, MD5, SHA-1 or SHA-256")),
     request_body(content_type = "application/octet-stream", content = Vec<u8>,
         description = "The content; or multipart/form-data with parts `tile-file` (file), `tile-filename` (text), `checksum` (raw) or `checksum-str` (hex), in any order"),
-    responses((status = 200, body = CapturedTile)))]
+    responses((status = 200, body = CapturedTile), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 pub(super) async fn capture(
     State(state): State<AppState>,
     Path(acqid): Path<String>,

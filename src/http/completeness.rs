@@ -1,12 +1,12 @@
 //! What an acquisition should have and has: completeness.
 
 use super::AppState;
-use super::answer::{Failure, blocking, number};
+use super::answer::{Failure, Path, blocking, number};
 use super::query::Query;
 use crate::catalog::{CatalogError, Tally3};
 use crate::model::AcqId;
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use utoipa::ToSchema;

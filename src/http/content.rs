@@ -1,7 +1,7 @@
 //! A tile's bytes, as they were sent: whole (verified before they leave) or a range (with the checksum of the whole).
 
 use super::AppState;
-use super::answer::{Failure, blocking, number};
+use super::answer::{Failure, Path, blocking, number};
 use super::query::Query;
 use super::shapes::{ErrorBody, VerifiedTile, stored_checksum};
 use super::share::Room;
@@ -9,7 +9,7 @@ use super::tiles::{asked_version, find_by_id, find_by_position, whole};
 use crate::catalog::{Catalog, ContentError, TileContent};
 use crate::model::{ByteRange, Checksum, ChecksumKind, TileEntry};
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
@@ -208,7 +208,7 @@ fn parse_range(text: &str, total: u32) -> Asked {
     let number = |text: &str| text.trim().parse::<u64>();
     let total = u64::from(total);
     let (start, end) = match (number(first), number(last)) {
-        (Ok(start), Ok(last)) if start <= last => (start, (last + 1).min(total)),
+        (Ok(start), Ok(last)) if start <= last => (start, last.saturating_add(1).min(total)),
         (Ok(start), Err(_)) if last.trim().is_empty() => (start, total),
         (Err(_), Ok(count)) if first.trim().is_empty() => (total - count.min(total), total),
         _ => return Asked::Whole,
@@ -238,6 +238,7 @@ mod tests {
             ("bytes=0-1,5-6", Asked::Whole),
             ("lines=1-2", Asked::Whole),
             ("bytes=18446744073709551615-", Asked::Unsatisfiable),
+            ("bytes=90-18446744073709551615", part(90, 10)),
         ] {
             assert_eq!(parse_range(text, 100), asked, "{text}");
         }

@@ -2,7 +2,7 @@
 
 use super::AppState;
 use super::acquisitions::{find, require_started};
-use super::answer::{Failure, blocking, number};
+use super::answer::{Failure, Path, blocking, number};
 use super::parts::{Part, Parts, read_parts};
 use super::query::{Query, utc_time};
 use super::shapes::{FileListing, FileResult, FileResults, StoredFile};
@@ -11,7 +11,7 @@ use crate::formats::{ancillary_kind, safe_file_name};
 use crate::index::{AcquisitionView, FileEntry};
 use crate::model::AcqId;
 use axum::Json;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 

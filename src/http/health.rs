@@ -2,12 +2,13 @@
 
 use super::AppState;
 use super::shapes::Empty;
-use crate::model::Pressure;
+use crate::model::{AckLevel, Pressure};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
-use serde_json::json;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 /// How full the queues are, as every answer to a sender carries it.
 pub(super) fn queue_status(state: &AppState) -> [(&'static str, String); 3] {
@@ -28,28 +29,53 @@ pub(super) fn queue_status(state: &AppState) -> [(&'static str, String); 3] {
 #[utoipa::path(get, path = "/service/v1/ping", tag = "service",
     responses((status = 200, body = Empty), (status = 503, body = Empty)))]
 pub(super) async fn ping(State(state): State<AppState>) -> impl IntoResponse {
-    (ok_or_unavailable(state.catalog.is_healthy()), queue_status(&state), Json(json!({})))
+    (ok_or_unavailable(state.catalog.is_healthy()), queue_status(&state), Json(Empty {}))
 }
 
 /// The process answers.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Health {
+    /// ok.
+    status: String,
+}
+
+/// The process answers.
+#[utoipa::path(get, path = "/healthz", tag = "service", responses((status = 200, body = Health)))]
 pub(super) async fn healthz() -> impl IntoResponse {
-    Json(json!({ "status": "ok" }))
+    Json(Health { status: "ok".to_owned() })
+}
+
+/// Can tiles be stored and found.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Ready {
+    ready: bool,
+    /// When a tile is acknowledged.
+    #[schema(value_type = String)]
+    ack_level: AckLevel,
+    /// Tiles that the index' store does not hold yet.
+    index_lag_tiles: usize,
+    /// True until a restart after the index' store failed.
+    index_store_failed: bool,
 }
 
 /// Tiles can be stored and found; says the ack level.
+#[utoipa::path(get, path = "/readyz", tag = "service",
+    responses((status = 200, body = Ready), (status = 503, body = Ready)))]
 pub(super) async fn readyz(State(state): State<AppState>) -> impl IntoResponse {
     let lag = state.catalog.index().lag();
     let healthy = state.catalog.is_healthy();
-    let body = json!({
-        "ready": healthy,
-        "ack_level": state.ack,
-        "index_lag_tiles": lag.tiles,
-        "index_store_failed": lag.store_failed,
-    });
+    let body = Ready {
+        ready: healthy,
+        ack_level: state.ack,
+        index_lag_tiles: lag.tiles,
+        index_store_failed: lag.store_failed,
+    };
     (ok_or_unavailable(healthy), Json(body))
 }
 
-/// Prometheus text format 0.0.4.
+/// Metrics, in the Prometheus text format 0.0.4.
+#[utoipa::path(get, path = "/metrics", tag = "service",
+    responses((status = 200, content_type = "text/plain", body = String)))]
 pub(super) async fn metrics(State(state): State<AppState>) -> impl IntoResponse {
     state.catalog.refresh_gauges();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], state.catalog.metrics().render())

@@ -4,13 +4,13 @@
 
 use super::AppState;
 use super::acquisitions::find;
-use super::answer::{Failure, blocking, number};
+use super::answer::{Failure, Path, blocking, number};
 use super::query::Query;
 use crate::catalog::{CatalogError, MakeManifestError, ManifestSummary};
 use crate::model::{AcqId, ManifestMade};
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;

@@ -8,6 +8,7 @@ mod answer;
 mod capture;
 mod completeness;
 mod content;
+mod described;
 mod files;
 mod health;
 mod manifest;
@@ -27,7 +28,6 @@ use axum::extract::{Request, State};
 use axum::handler::HandlerWithoutStateExt;
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::get;
 use axum::{Router, ServiceExt};
 use share::Share;
 use std::collections::BTreeSet;
@@ -191,6 +191,9 @@ impl HttpServer {
 /// Every route, with its description.
 fn described() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(openapi::Description::openapi())
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
+        .routes(routes!(health::metrics))
         .routes(routes!(health::ping))
         .routes(routes!(acquisitions::start))
         .routes(routes!(acquisitions::create_rois))
@@ -226,11 +229,8 @@ fn described() -> OpenApiRouter<AppState> {
 
 fn router(mut state: AppState) -> Router {
     let (service, api) = described().split_for_parts();
-    state.api = openapi::complete(api).to_json().unwrap_or_default().into();
+    state.api = openapi::complete(api).to_string().into();
     service
-        .route("/healthz", get(health::healthz))
-        .route("/readyz", get(health::readyz))
-        .route("/metrics", get(health::metrics))
         .fallback_service(answer::not_found.into_service())
         .method_not_allowed_fallback(answer::wrong_method)
         .layer(axum::extract::DefaultBodyLimit::disable())

@@ -1,76 +1,134 @@
 //! The OpenAPI 3.1 description, generated from the routes themselves, and what all of them have in common added to it.
 
-use super::AppState;
 use super::shapes::ErrorBody;
+use super::{AppState, described};
 use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
+use serde_json::{Value, json};
 use utoipa::OpenApi;
-use utoipa::openapi::path::{HttpMethod, Operation, ParameterIn};
-use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "tilecatcher",
-        description = "Captures microscope tiles, serves them back. Errors are JSON with an `errormessage`."
+        description = "Captures microscope tiles, serves them back. Errors are JSON with an `errormessage`. Parameters \
+            left empty count as absent, unknown ones are passed over. What takes GET takes HEAD. Another method gets 405 \
+            with `Allow`, another path 404. A slash at the end of a path is passed over."
     ),
     components(schemas(ErrorBody))
 )]
 pub(super) struct Description;
 
 /// Errors that an operation can give besides those it names: status, what it means, whether it applies.
-type CommonError = (&'static str, &'static str, fn(&Operation, Method) -> bool);
-
-/// Methods as far as they matter here.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Method {
-    Get,
-    Change,
-}
+type CommonError = (&'static str, &'static str, fn(&Route<'_>) -> bool);
 
 const COMMON: &[CommonError] = &[
-    ("400", "A parameter or the body is not what it should be", |_, _| true),
-    ("404", "There is no such thing", |operation, _| has_path_parameter(operation)),
-    ("408", "The body stopped coming", |operation, _| operation.request_body.is_some()),
-    ("409", "It contradicts what is stored or configured", |_, method| method == Method::Change),
-    ("413", "The body is too long", |_, method| method == Method::Change),
-    ("500", "The storage failed, or stored bytes are damaged", |_, _| true),
-    ("503", "Too much is going on, or the daemon is stopping: try again", |_, _| true),
-    ("507", "There is no space", |_, method| method == Method::Change),
+    ("400", "A parameter or the body is not what it should be", |route| route.has_parameters || route.has_body),
+    ("404", "There is no such thing", |route| route.has_path_parameters && (route.reads() || route.method == "delete")),
+    ("408", "The body stopped coming", |route| route.has_body),
+    ("413", "The body is too long", |route| route.has_body),
+    ("500", "The storage failed, or stored bytes are damaged", |route| route.uses_storage),
+    ("503", "Too much is going on, or the daemon is stopping: try again", |route| route.uses_storage),
+    ("507", "There is no space", |route| !route.reads()),
 ];
 
-fn has_path_parameter(operation: &Operation) -> bool {
-    operation.parameters.iter().flatten().any(|parameter| match parameter {
-        RefOr::T(parameter) => parameter.parameter_in == ParameterIn::Path,
-        RefOr::Ref(_) => true,
-    })
+/// An operation, as far as it decides which errors it can give.
+struct Route<'a> {
+    method: &'a str,
+    has_parameters: bool,
+    has_path_parameters: bool,
+    has_body: bool,
+    uses_storage: bool,
 }
 
-/// Adds the errors that all operations share.
-pub(super) fn complete(mut api: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
-    for item in api.paths.paths.values_mut() {
-        for (method, operation) in [
-            (HttpMethod::Get, &mut item.get),
-            (HttpMethod::Put, &mut item.put),
-            (HttpMethod::Post, &mut item.post),
-            (HttpMethod::Delete, &mut item.delete),
-        ] {
-            let Some(operation) = operation else { continue };
-            let method = if method == HttpMethod::Get { Method::Get } else { Method::Change };
-            for (status, meaning, applies) in COMMON {
-                if applies(operation, method) && !operation.responses.responses.contains_key(*status) {
-                    operation.responses.responses.insert((*status).to_owned(), error(meaning));
-                }
-            }
+impl Route<'_> {
+    fn reads(&self) -> bool {
+        self.method == "get"
+    }
+}
+
+/// Adds what all operations share, and what no attribute can say.
+pub(super) fn complete(api: utoipa::openapi::OpenApi) -> Value {
+    let mut api = serde_json::to_value(api).expect("a description is JSON");
+    for (path, methods) in api["paths"].as_object_mut().into_iter().flatten() {
+        for (method, operation) in methods.as_object_mut().into_iter().flatten() {
+            complete_operation(path, method, operation);
         }
     }
+    described::shapes(&mut api["components"]["schemas"]);
+    name_unsigned(&mut api);
     api
 }
 
-fn error(meaning: &str) -> RefOr<utoipa::openapi::Response> {
-    let body = ContentBuilder::new().schema(Some(Ref::from_schema_name("ErrorBody"))).build();
-    ResponseBuilder::new().description(meaning).content("application/json", body).build().into()
+fn complete_operation(path: &str, method: &str, operation: &mut Value) {
+    let words = path.split(['/', '{', '}', '.', '-']).filter(|word| !word.is_empty());
+    operation["operationId"] = [method].into_iter().chain(words).collect::<Vec<_>>().join("_").into();
+    if operation["description"].is_null() {
+        operation["description"] = operation["summary"].clone();
+    }
+    let mut parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
+    for parameter in &mut parameters {
+        if parameter["in"] == "query" {
+            parameter["allowEmptyValue"] = true.into();
+        }
+        let name = parameter["name"].as_str().unwrap_or_default();
+        let Some((schema, meaning)) = described::parameter(path, name) else { continue };
+        parameter["schema"] = schema;
+        if parameter["description"].is_null() {
+            parameter["description"] = meaning.into();
+        }
+    }
+    if operation["responses"]["206"].is_object() {
+        parameters.extend(described::content_parameters());
+    }
+    if let Some(body) = described::body(path).filter(|_| method != "get") {
+        operation["requestBody"] = body;
+    }
+    let route = Route {
+        method,
+        has_parameters: !parameters.is_empty(),
+        has_path_parameters: path.contains('{'),
+        has_body: operation["requestBody"].is_object(),
+        uses_storage: operation["tags"][0] != "service",
+    };
+    complete_responses(path, &route, &mut operation["responses"]);
+    if route.has_parameters {
+        operation["parameters"] = parameters.into();
+    }
+}
+
+fn complete_responses(path: &str, route: &Route<'_>, responses: &mut Value) {
+    for (status, meaning, _) in COMMON.iter().filter(|(.., applies)| applies(route)) {
+        if responses[status].is_null() {
+            let body = json!({ "schema": { "$ref": "#/components/schemas/ErrorBody" } });
+            responses[status] = json!({ "description": meaning, "content": { "application/json": body } });
+        }
+    }
+    for (status, response) in responses.as_object_mut().into_iter().flatten() {
+        if response["description"].as_str().is_none_or(str::is_empty) {
+            response["description"] = described::meaning(status).into();
+        }
+        described::answer(path, status, response);
+    }
+}
+
+/// Unsigned integers are described as signed ones from 0 on; names them as what they are.
+fn name_unsigned(value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(name_unsigned),
+        Value::Object(fields) => {
+            if fields.get("minimum").and_then(Value::as_f64).is_some_and(|minimum| minimum >= 0.0) {
+                match fields.get("format").and_then(Value::as_str) {
+                    Some("int32") => drop(fields.insert("format".into(), "uint32".into())),
+                    Some("int64") => drop(fields.insert("format".into(), "uint64".into())),
+                    _ => {}
+                }
+            }
+            fields.values_mut().for_each(name_unsigned);
+        }
+        _ => {}
+    }
 }
 
 /// This description.

@@ -1,16 +1,16 @@
 //! Calibrations, and TEMCAs with their cameras.
 
 use super::AppState;
-use super::answer::{Failure, blocking, number};
+use super::answer::{Failure, Path, blocking, number};
 use super::parts::BODY_BYTES_MAX;
 use super::query::Query;
-use super::shapes::{CalibrationListing, CalibrationShape, Empty};
+use super::shapes::{CalibrationListing, CalibrationShape, Empty, ErrorBody};
 use super::states::{JsonBody, read_body};
 use crate::formats::parse_calibrations;
 use crate::index::CalibrationEntry;
 use crate::model::{Camera, Temca};
 use axum::Json;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
@@ -151,7 +151,7 @@ pub(super) async fn temca(State(state): State<AppState>, Path(id): Path<String>)
 /// Describes a TEMCA, anew if it was described. Acquisitions started from now on are of it when their log names its IP
 /// address.
 #[utoipa::path(put, path = "/service/v1/temca/{id}", tag = "temcas", params(("id" = u32, Path)),
-    request_body = TemcaBody, responses((status = 200, body = TemcaShape)))]
+    request_body = TemcaBody, responses((status = 200, body = TemcaShape), (status = 409, body = ErrorBody)))]
 pub(super) async fn put_temca(
     State(state): State<AppState>,
     Path(id): Path<String>,

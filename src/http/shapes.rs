@@ -166,6 +166,16 @@ pub(super) struct FlatTileListing {
     pub(super) tiles: Vec<Tile>,
 }
 
+/// Tiles in either form.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub(super) enum TilesAnswer {
+    /// By acquisition.
+    ByAcquisition(TileListing),
+    /// In one list (`flat=true`).
+    Flat(FlatTileListing),
+}
+
 /// An acquisition.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "PascalCase")]

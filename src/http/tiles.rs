@@ -5,15 +5,14 @@
 
 use super::AppState;
 use super::acquisitions::find;
-use super::answer::{Failure, blocking, number};
+use super::answer::{Failure, Path, blocking, number};
 use super::query::{PageOf, Query, utc_time};
-use super::shapes::{FlatTileListing, Tile, TileListing, TilesOfAcquisition, acquired};
+use super::shapes::{FlatTileListing, Tile, TileListing, TilesAnswer, TilesOfAcquisition, acquired};
 use crate::catalog::{AcquisitionFilter, Catalog, CatalogError, FrameType};
 use crate::index::{AcquisitionView, Block, BlockKey, Membership, slots};
 use crate::model::{AcqId, Cell, FrameNumber, RoiIndex, TileEntry, TileId, TileKey, TileVersion};
 use axum::Json;
-use axum::extract::{Path, State};
-use axum::response::{IntoResponse, Response};
+use axum::extract::State;
 use std::collections::BTreeMap;
 
 /// Tiles that are read at a time.
@@ -133,12 +132,12 @@ impl TileFilter {
         ("include-all" = Option<bool>, Query, description = "also ROI tiles whose content has not come"),
         ("flat" = Option<bool>, Query, description = "answer with length and tiles only"),
         ("offset" = Option<u32>, Query), ("length" = Option<u32>, Query, description = "1000 when absent")),
-    responses((status = 200, body = TileListing)))]
+    responses((status = 200, body = TilesAnswer)))]
 pub(super) async fn of_acquisition(
     State(state): State<AppState>,
     Path(acqid): Path<String>,
     query: Query,
-) -> Result<Response, Failure> {
+) -> Result<Json<TilesAnswer>, Failure> {
     let acq = AcqId(number("acqid", &acqid)?);
     find(&state, acq)?;
     answer(&state, AcquisitionFilter { acq: Some(acq), ..AcquisitionFilter::default() }, &query).await
@@ -155,13 +154,13 @@ pub(super) async fn of_acquisition(
         ("tile-to" = Option<String>, Query, description = "as tile-from, exclusive"),
         ("include-all" = Option<bool>, Query), ("flat" = Option<bool>, Query),
         ("offset" = Option<u32>, Query), ("length" = Option<u32>, Query)),
-    responses((status = 200, body = TileListing)))]
-pub(super) async fn of_all(State(state): State<AppState>, query: Query) -> Result<Response, Failure> {
+    responses((status = 200, body = TilesAnswer)))]
+pub(super) async fn of_all(State(state): State<AppState>, query: Query) -> Result<Json<TilesAnswer>, Failure> {
     let filter = query.acquisitions()?;
     answer(&state, filter, &query).await
 }
 
-async fn answer(state: &AppState, of: AcquisitionFilter, query: &Query) -> Result<Response, Failure> {
+async fn answer(state: &AppState, of: AcquisitionFilter, query: &Query) -> Result<Json<TilesAnswer>, Failure> {
     let (filter, page) = (TileFilter::read(query)?, query.page(state.listing_max)?);
     let flat = query.flag("flat")?;
     let _place = if page.length > LONG_LISTING { Some(state.long_listings.acquire().await) } else { None };
@@ -169,14 +168,14 @@ async fn answer(state: &AppState, of: AcquisitionFilter, query: &Query) -> Resul
     let listed = blocking(state, move |catalog| list(catalog, &of, &filter, page, &public_url)).await?;
     if flat {
         let tiles: Vec<Tile> = listed.into_iter().flat_map(|acquisition| acquisition.tiles).collect();
-        return Ok(Json(FlatTileListing { length: tiles.len(), tiles }).into_response());
+        return Ok(Json(TilesAnswer::Flat(FlatTileListing { length: tiles.len(), tiles })));
     }
     let listing = TileListing {
         n_returned_acqs: listed.len(),
         n_returned_tiles_for_all_acqs: listed.iter().map(|acquisition| acquisition.n_tiles).sum(),
         acquisitions: listed,
     };
-    Ok(Json(listing).into_response())
+    Ok(Json(TilesAnswer::ByAcquisition(listing)))
 }
 
 fn list(

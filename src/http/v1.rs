@@ -5,7 +5,7 @@
 
 use super::AppState;
 use super::acquisitions::find;
-use super::answer::{Failure, blocking, number};
+use super::answer::{Failure, Path, blocking, number};
 use super::content::serve;
 use super::query::{Query, utc_time};
 use super::shapes::{ErrorBody, acquired, stored_checksum};
@@ -14,7 +14,7 @@ use crate::catalog::CatalogError;
 use crate::index::{AcquisitionView, Membership};
 use crate::model::{AcqId, TileEntry, TileId, TileKey, TileVersion};
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use serde::Serialize;
@@ -98,7 +98,7 @@ pub(super) struct TilePage {
 /// Tiles of an acquisition, each once, in the order in which they were first stored.
 #[utoipa::path(get, path = "/api/v1/acquisitions/{acqid}/tiles", tag = "api v1",
     params(("acqid" = u64, Path), ("cursor" = Option<String>, Query, description = "next_cursor of the page before"),
-        ("length" = Option<u32>, Query, description = "1000 when absent, at most 10000"),
+        ("length" = Option<u32>, Query, description = "1 to 10000, 1000 when absent"),
         ("col" = Option<u32>, Query), ("row" = Option<u32>, Query), ("camera" = Option<i32>, Query),
         ("tile-state" = Option<String>, Query, description = "in some ROI"),
         ("frame-type" = Option<String>, Query, description = "stable (default), drift or all"),
@@ -118,7 +118,7 @@ pub(super) async fn tiles(
                 .map_err(|_| Failure::bad_request("cursor is none: it is the next_cursor of the page before"))?,
         ),
     };
-    let (filter, length) = (TileFilter::read(&query)?, query.page(PAGE_MAX)?.length);
+    let (filter, length) = (TileFilter::read(&query)?, query.page(PAGE_MAX)?.length.max(1));
     let page = blocking(&state, move |catalog| {
         let mut page = TilePage { tiles: Vec::new(), next_cursor: None };
         let (mut after, mut looked_at) = (after, 0);

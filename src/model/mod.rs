@@ -24,8 +24,8 @@ pub use fact::{
 pub use ids::{AcqId, FrameNumber, Sequence, TileId, TileKey, TileKeyError, TileVersion};
 pub use outcome::{AckLevel, Pressure, Refusal};
 pub use roi::{
-    Cell, Roi, RoiCells, RoiIndex, RoiTileKey, STATE_CREATE, STATE_IN_PROGRESS, STATE_READY, TileSpecId,
-    TileSpecIdError, state_name_problem,
+    Cell, Roi, RoiCells, RoiIndex, RoiTileKey, STATE_CREATE, STATE_IN_PROGRESS, STATE_NAME_BYTES_MAX, STATE_READY,
+    TileSpecId, TileSpecIdError, state_name_problem,
 };
 pub use temca::{Camera, Temca};
 

@@ -1,11 +1,11 @@
 //! simulate, send and demo, as a person runs them.
 
-use super::support::{Daemon, data_dir};
+use super::support::{Daemon, data_dir, program};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 fn run(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_tilecatcher")).args(args).output().expect("runs")
+    program().args(args).output().expect("runs")
 }
 
 fn simulate(dir: &Path, seed: &str) -> PathBuf {

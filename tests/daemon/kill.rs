@@ -1,7 +1,6 @@
 //! kill -9 under load: every acknowledged tile is there after the restart, byte for byte, under its id.
 
-use super::support::{ACQ, Daemon, data_dir, key, noise, tile};
-use std::process::Command;
+use super::support::{ACQ, Daemon, data_dir, key, noise, program, tile};
 use std::sync::Mutex;
 use std::time::Duration;
 use tilecatcher::client::ChecksumChoice;
@@ -54,7 +53,7 @@ fn no_acknowledged_tile_is_lost_or_altered_by_kill_9() {
 }
 
 fn verify(data: &std::path::Path) {
-    let verified = Command::new(env!("CARGO_BIN_EXE_tilecatcher")).args(["verify", "--data"]).arg(data).output();
+    let verified = program().args(["verify", "--data"]).arg(data).output();
     let verified = verified.expect("runs");
     assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
 }

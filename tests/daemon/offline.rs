@@ -1,9 +1,9 @@
 //! verify, index rebuild, and an index that is deleted, damaged or from elsewhere.
 
-use super::support::{ACQ, Daemon, data_dir, frame, key, noise, segments, tile};
+use super::support::{ACQ, Daemon, data_dir, frame, key, noise, program, segments, tile};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 use std::sync::Arc;
 use tilecatcher::catalog::JournalFacts;
 use tilecatcher::index::{FactSource, MemoryStore, SledStore, ViewStore, fold_all, row_name};
@@ -11,7 +11,7 @@ use tilecatcher::journal::{Journal, JournalOptions, RealFilesystem};
 use tilecatcher::model::Sequence;
 
 fn run(args: &[&str], data: &Path) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_tilecatcher")).args(args).arg("--data").arg(data).output().expect("runs")
+    program().args(args).arg("--data").arg(data).output().expect("runs")
 }
 
 /// Random traffic: new tiles, duplicates, new versions, drift frames, restarts of the acquisition.

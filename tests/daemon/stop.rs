@@ -1,7 +1,7 @@
 //! Starting and stopping: signals, exit codes, two daemons on one directory.
 
-use super::support::{ACQ, Daemon, command, data_dir, frame, key, noise, segments, wait};
-use std::process::{Command, Stdio};
+use super::support::{ACQ, Daemon, command, data_dir, frame, key, noise, program, segments, wait};
+use std::process::Stdio;
 
 #[test]
 fn sigterm_answers_what_is_in_flight_seals_and_exits_0() {
@@ -41,7 +41,7 @@ fn a_second_daemon_on_the_same_directory_is_refused_with_one_line() {
 #[test]
 fn wrong_settings_exit_2_with_key_and_remedy() {
     let run = |args: &[&str]| {
-        let out = Command::new(env!("CARGO_BIN_EXE_tilecatcher")).args(args).output().expect("runs");
+        let out = program().args(args).output().expect("runs");
         (out.status.code(), String::from_utf8_lossy(&out.stderr).into_owned())
     };
     let (code, line) = run(&["serve", "--set", "memory.bufers=1GiB"]);
@@ -68,7 +68,7 @@ fn a_port_in_use_is_refused_and_the_directory_left_usable() {
 
 #[test]
 fn the_printed_configuration_is_a_configuration() {
-    let run = |args: &[&str]| Command::new(env!("CARGO_BIN_EXE_tilecatcher")).args(args).output().expect("runs");
+    let run = |args: &[&str]| program().args(args).output().expect("runs");
     let printed = run(&["config", "--set", "storage.lanes=3"]).stdout;
     let text = String::from_utf8(printed).expect("text");
     assert!(text.contains("flag --set; default auto; TILECATCHER_STORAGE_LANES"), "{text}");

@@ -43,8 +43,17 @@ pub fn data_dir() -> TempDir {
     tempfile::tempdir().expect("a temporary directory")
 }
 
-pub fn command(data: &Path, settings: &[&str]) -> Command {
+/// The built binary, with no setting but those it is given: variables of whoever runs the tests are not for it.
+pub fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tilecatcher"));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TILECATCHER_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+pub fn command(data: &Path, settings: &[&str]) -> Command {
+    let mut command = program();
     command.args(["serve", "--capture", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data"]).arg(data);
     for setting in SMALL.iter().chain(settings) {
         command.args(["--set", setting]);
@@ -61,7 +70,11 @@ impl Daemon {
     }
 
     pub fn start_bare(data: &Path, settings: &[&str]) -> Self {
-        let mut process = command(data, settings).stdout(Stdio::piped()).spawn().expect("the daemon starts");
+        Self::start_with(command(data, settings))
+    }
+
+    pub fn start_with(mut command: Command) -> Self {
+        let mut process = command.stdout(Stdio::piped()).spawn().expect("the daemon starts");
         let mut ready = String::new();
         BufReader::new(process.stdout.take().expect("a pipe")).read_line(&mut ready).expect("a line");
         let field = |name: &str| {
