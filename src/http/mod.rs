@@ -10,6 +10,7 @@ mod completeness;
 mod content;
 mod files;
 mod health;
+mod leftover;
 mod openapi;
 mod parts;
 mod query;
@@ -224,6 +225,7 @@ fn router(mut state: AppState) -> Router {
         .fallback_service(answer::not_found.into_service())
         .method_not_allowed_fallback(answer::wrong_method)
         .layer(axum::extract::DefaultBodyLimit::disable())
+        .layer(middleware::from_fn(leftover::read_first))
         .layer(middleware::from_fn_with_state(state.clone(), count))
         .with_state(state)
 }
