@@ -192,11 +192,11 @@ fn parse_hex(text: &str) -> Received<Checksum> {
 
 /// Adds bytes to an image, in a longer buffer if need be.
 async fn push(state: &AppState, image: &mut ImageUpload, bytes: &[u8]) -> Received<()> {
+    let needed = image.len() + bytes.len();
+    if needed > state.frame_bytes_max {
+        return Err((Refusal::TooLarge, parts::too_large(state.frame_bytes_max)));
+    }
     if image.room() < bytes.len() {
-        let needed = image.len() + bytes.len();
-        if needed > state.frame_bytes_max {
-            return Err((Refusal::TooLarge, parts::too_large(state.frame_bytes_max)));
-        }
         let longer = (needed * 2).min(state.frame_bytes_max);
         image.move_to(reserve(state, longer).await?);
     }
