@@ -230,9 +230,9 @@ fn router(mut state: AppState) -> Router {
         .with_state(state)
 }
 
-/// Counts every answer by its status.
+/// Counts every answer by its status; errors are all of one shape.
 async fn count(State(state): State<AppState>, request: Request, next: Next) -> Response {
-    let response = next.run(request).await;
+    let response = answer::in_json(next.run(request).await).await;
     state.catalog.metrics().http_request(response.status().as_u16());
     response
 }
