@@ -125,7 +125,7 @@ async fn receive_raw(
 }
 
 async fn receive_parts(state: &AppState, request: Request, length: Option<usize>) -> Received<Sent> {
-    let mut body = parts::open(request).await.map_err(bad_message)?;
+    let mut body = parts::open(request, state.frame_bytes_max).await.map_err(bad_message)?;
     let (mut image, mut file_name, mut name): (Option<ImageUpload>, Option<String>, Option<String>) =
         (None, None, None);
     let mut checksum: Option<Checksum> = None;
