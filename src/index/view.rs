@@ -142,6 +142,9 @@ pub struct CalibrationEntry {
     pub calibration: Calibration,
 }
 
+/// More calibrations than one record can hold; ids of all records stay exact in a JSON number.
+const CALIBRATIONS_OF_RECORD: u64 = 1_000_000;
+
 /// Cameras that are counted one by one; others together as -1.
 const COUNTED_CAMERAS: i32 = 1024;
 
@@ -222,7 +225,7 @@ pub fn apply(fact: &Fact, view: &mut dyn View) {
         FactBody::StatesChanged(changed) => states_changed(changed, fact.sequence, view),
         FactBody::CalibrationsImported(imported) => view.update_settings(&mut |settings| {
             for (n, calibration) in (0..).zip(&imported.calibrations) {
-                settings.import(calibration, fact.sequence.0 * 1000 + n % 1000);
+                settings.import(calibration, fact.sequence.0.saturating_mul(CALIBRATIONS_OF_RECORD).saturating_add(n));
             }
         }),
         FactBody::TemcaConfigured(configured) => view.update_settings(&mut |settings| {
