@@ -2,11 +2,21 @@
 
 #![allow(missing_docs)]
 
+mod bad_http;
 mod bad_input;
 mod capture;
 mod client;
+mod completeness;
+mod deletion;
 mod http;
 mod kill;
+mod legacy_capture;
+mod legacy_distribution;
+mod legacy_files;
+mod legacy_listings;
+mod legacy_rois;
 mod offline;
+mod same_answers;
 mod stop;
 mod support;
+mod web;
