@@ -12,12 +12,11 @@ use proptest::sample::select;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::fs::{File, read_to_string};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use support::{Daemon, LOG, PATIENCE, command, data_dir};
+use support::{Daemon, LOG, PATIENCE, data_dir};
 use tempfile::TempDir;
 
 const METHODS: [&str; 5] = ["GET", "PUT", "POST", "DELETE", "PATCH"];
@@ -35,10 +34,7 @@ struct Fixture {
 impl Fixture {
     fn start() -> Self {
         let data = data_dir();
-        let stderr = File::create(data.path().join("stderr")).expect("a file");
-        let mut command = command(&data.path().join("data"), &[]);
-        command.stderr(stderr);
-        Self { daemon: Daemon::start_with(command), data }
+        Self { daemon: Daemon::start_bare(&data.path().join("data"), &[]), data }
     }
 
     /// Two acquisitions with tiles, sections and a file; a calibration; a TEMCA.
@@ -104,7 +100,7 @@ impl Fixture {
     /// The daemon still works, and none of its threads has panicked.
     fn assert_unhurt(&self) {
         assert_eq!(self.ask("GET", "/service/v1/ping", "", b"").status, 200);
-        let stderr = read_to_string(self.data.path().join("stderr")).expect("its stderr");
+        let stderr = self.daemon.log();
         assert!(!stderr.contains("panicked"), "{stderr}");
     }
 }

@@ -6,8 +6,9 @@ use crate::journal::JournalError;
 use axum::Json;
 use axum::extract::{self, FromRequestParts};
 use axum::http::request::Parts;
-use axum::http::{Method, StatusCode, Uri, header};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use http_body_util::{BodyExt, Limited};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::sync::Arc;
@@ -139,6 +140,21 @@ where
 /// A number in a path.
 pub(super) fn number<T: std::str::FromStr>(name: &str, text: &str) -> Result<T, Failure> {
     text.parse().map_err(|_| Failure::bad_request(format!("{name} \"{text}\" is not a number in range")))
+}
+
+/// Longest message that is taken over from an answer that is not ours.
+const MESSAGE_BYTES_MAX: usize = 4096;
+
+/// Errors that the framework answers by itself, such as a path that is no UTF-8, in the shape of all others.
+pub(super) async fn in_json(response: Response) -> Response {
+    let status = response.status();
+    let kind = response.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    if !(status.is_client_error() || status.is_server_error()) || kind == Some(b"application/json") {
+        return response;
+    }
+    let body = Limited::new(response.into_body(), MESSAGE_BYTES_MAX).collect().await;
+    let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    Failure::new(status, String::from_utf8_lossy(&body)).into_response()
 }
 
 pub(super) async fn not_found(uri: Uri) -> Failure {

@@ -21,9 +21,8 @@ use crate::model::{AcqId, Checksum, ChecksumKind, Refusal, TileId, TileKey};
 use crate::telemetry::LocalCounts;
 use crate::wire::RequestFields;
 use axum::Json;
-use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -40,9 +39,6 @@ const GRACE: Duration = Duration::from_secs(60);
 const SLOW_RATE: usize = 64 << 10;
 /// Longest wait for a lane that is full.
 const LANE_PATIENCE: Duration = Duration::from_secs(30);
-/// A refused body up to this length is read and dropped, so that a client that sends first and reads then gets its answer.
-const DRAIN_BYTES_MAX: usize = 64 << 20;
-const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Stores a tile: the content as raw body with its name in `tile-filename`, or as multipart.
 #[utoipa::path(method(put, post), path = "/service/v1/capture-image-content/{acqid}", tag = "tiles",
@@ -60,62 +56,45 @@ pub(super) async fn capture(
 ) -> Response {
     let captured = match number("acqid", &acqid).map(AcqId) {
         Ok(acq) => receive_and_store(&state, acq, &query, request).await,
-        Err(failure) => Err((failure, Some(request.into_body()))),
+        Err(failure) => Err(failure),
     };
     match captured {
         Ok(tile) => (queue_status(&state), Json(tile)).into_response(),
-        Err((failure, body)) => {
-            if let Some(body) = body {
-                drain(body).await;
-            }
-            (queue_status(&state), failure).into_response()
-        }
+        Err(failure) => (queue_status(&state), failure).into_response(),
     }
 }
-
-/// A failure, and the body if none of it was read.
-type Refused = (Failure, Option<Body>);
 
 async fn receive_and_store(
     state: &AppState,
     acq: AcqId,
     query: &Query,
     request: Request,
-) -> Result<CapturedTile, Refused> {
-    // A client that asks first is told before it sends.
-    let asks_first = request.headers().contains_key(header::EXPECT);
-    let refuse = |state: &AppState, why: Refusal, failure: Failure, request: Request| {
+) -> Result<CapturedTile, Failure> {
+    let sent = receive(state, acq, query, request).await.map_err(|(why, failure)| {
         count_refusal(state, why);
-        (failure, (!asks_first).then(|| request.into_body()))
-    };
+        failure
+    })?;
+    store(state, acq, sent).await
+}
+
+/// What can be refused without the body is, before a byte of it is read: a client that asks first is told so.
+async fn receive(state: &AppState, acq: AcqId, query: &Query, request: Request) -> Received<Sent> {
     if !state.accepts(acq) {
         let failure = Failure::missing(format!("acquisition {acq} was never started"));
-        return Err(refuse(state, Refusal::UnknownAcquisition, failure, request));
+        return Err((Refusal::UnknownAcquisition, failure));
     }
     let limit = state.frame_bytes_max;
-    let length = match parts::check_length(request.headers(), limit) {
-        Ok(length) => length,
-        Err(failure) => {
-            count_refusal(state, Refusal::TooLarge);
-            return Err((failure, None));
-        }
-    };
+    let length = parts::check_length(request.headers(), limit);
+    let length = length.map_err(|failure| (Refusal::TooLarge, failure))?;
     let time = GRACE + Duration::from_secs((length.unwrap_or(limit) / SLOW_RATE) as u64);
     let received = if is_multipart(request.headers()) {
         timeout(time, receive_parts(state, request, length)).await
     } else {
-        let Some(name) = query.text("tile-filename").map(str::to_owned) else {
-            let failure = Failure::bad_request("the parameter tile-filename is missing");
-            return Err(refuse(state, Refusal::BadKey, failure, request));
-        };
+        let missing = || (Refusal::BadKey, Failure::bad_request("the parameter tile-filename is missing"));
+        let name = query.text("tile-filename").ok_or_else(missing)?;
         timeout(time, receive_raw(state, request, length, name, query.text("checksum"))).await
     };
-    let sent = received.unwrap_or_else(|_| Err(bad_message(Failure::timed_out())));
-    let sent = sent.map_err(|(why, failure)| {
-        count_refusal(state, why);
-        (failure, None)
-    })?;
-    store(state, acq, sent).await.map_err(|failure| (failure, None))
+    received.unwrap_or_else(|_| Err(bad_message(Failure::timed_out())))
 }
 
 /// An image on its way in, and the room that it takes of what HTTP senders may hold.
@@ -141,10 +120,10 @@ async fn receive_raw(
     state: &AppState,
     request: Request,
     length: Option<usize>,
-    name: String,
+    name: &str,
     checksum: Option<&str>,
 ) -> Received<Sent> {
-    let name = parse_name(&name)?;
+    let name = parse_name(name)?;
     let checksum = checksum.map_or(Ok(Checksum::None), parse_hex)?;
     let mut upload = begin(state, length).await?;
     let mut body = request.into_body();
@@ -160,7 +139,7 @@ async fn receive_raw(
 }
 
 async fn receive_parts(state: &AppState, request: Request, length: Option<usize>) -> Received<Sent> {
-    let mut body = parts::open(request).await.map_err(bad_message)?;
+    let mut body = parts::open(request, state.frame_bytes_max).await.map_err(bad_message)?;
     let (mut image, mut file_name, mut name): (Option<Upload>, Option<String>, Option<String>) = (None, None, None);
     let mut checksum: Option<Checksum> = None;
     let mut left = TEXT_PART_MAX;
@@ -227,11 +206,11 @@ fn parse_hex(text: &str) -> Received<Checksum> {
 /// Adds bytes to an image, in a longer buffer if need be.
 async fn push(state: &AppState, upload: &mut Upload, bytes: &[u8]) -> Received<()> {
     let image = &mut upload.image;
+    let needed = image.len() + bytes.len();
+    if needed > state.frame_bytes_max {
+        return Err((Refusal::TooLarge, parts::too_large(state.frame_bytes_max)));
+    }
     if image.room() < bytes.len() {
-        let needed = image.len() + bytes.len();
-        if needed > state.frame_bytes_max {
-            return Err((Refusal::TooLarge, parts::too_large(state.frame_bytes_max)));
-        }
         let longer = (needed * 2).min(state.frame_bytes_max);
         let (buffer, room) = reserve(state, longer).await?;
         image.move_to(buffer);
@@ -395,21 +374,6 @@ fn count_beyond_grid(state: &AppState, key: TileKey) {
         counts.beyond_grid += 1;
         counts.publish(state.catalog.metrics());
     }
-}
-
-/// Reads and drops a body, within bounds.
-async fn drain(mut body: Body) {
-    let drained = async {
-        let mut left = DRAIN_BYTES_MAX;
-        while let Some(Ok(frame)) = body.frame().await {
-            let read = frame.into_data().map_or(0, |data| data.len());
-            left = left.saturating_sub(read);
-            if left == 0 {
-                return;
-            }
-        }
-    };
-    let _ = timeout(DRAIN_TIME_MAX, drained).await;
 }
 
 #[cfg(test)]

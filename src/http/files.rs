@@ -6,14 +6,17 @@ use super::answer::{Failure, Path, blocking, number};
 use super::parts::{Part, Parts, read_parts};
 use super::query::{Query, utc_time};
 use super::shapes::{FileListing, FileResult, FileResults, StoredFile};
+use super::share::Room;
 use crate::catalog::NewFile;
 use crate::formats::{ancillary_kind, safe_file_name};
 use crate::index::{AcquisitionView, FileEntry};
 use crate::model::AcqId;
 use axum::Json;
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
+use bytes::Bytes;
 
 const FILE_PART: &str = "ancillary-file";
 
@@ -128,12 +131,25 @@ pub(super) async fn content(
         _ => "application/octet-stream",
     };
     let etag = HeaderValue::from_str(&format!("\"file-{}-{:08x}\"", entry.id, entry.file.crc));
+    let room = state.reading.take(usize::try_from(entry.file.len).unwrap_or(usize::MAX)).await?;
     let content = blocking(&state, move |catalog| catalog.read_file(&entry)).await?;
-    let mut response = content.into_response();
+    let mut response = Response::new(Body::from(Bytes::from_owner(Sending { content, _room: room })));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
     // Whatever a stranger stored is shown as what it is called, never run as something else.
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::ETAG, etag.expect("made of digits and hex"));
     Ok(response)
+}
+
+/// A file on its way to a reader, who holds a share of what readers may.
+struct Sending {
+    content: Vec<u8>,
+    _room: Room,
+}
+
+impl AsRef<[u8]> for Sending {
+    fn as_ref(&self) -> &[u8] {
+        &self.content
+    }
 }

@@ -11,6 +11,7 @@ mod content;
 mod described;
 mod files;
 mod health;
+mod leftover;
 mod manifest;
 mod openapi;
 mod parts;
@@ -234,13 +235,14 @@ fn router(mut state: AppState) -> Router {
         .fallback_service(answer::not_found.into_service())
         .method_not_allowed_fallback(answer::wrong_method)
         .layer(axum::extract::DefaultBodyLimit::disable())
+        .layer(middleware::from_fn(leftover::read_first))
         .layer(middleware::from_fn_with_state(state.clone(), count))
         .with_state(state)
 }
 
-/// Counts every answer by its status.
+/// Counts every answer by its status; errors are all of one shape.
 async fn count(State(state): State<AppState>, request: Request, next: Next) -> Response {
-    let response = next.run(request).await;
+    let response = answer::in_json(next.run(request).await).await;
     state.catalog.metrics().http_request(response.status().as_u16());
     response
 }

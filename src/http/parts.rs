@@ -4,9 +4,11 @@
 
 use super::AppState;
 use super::answer::Failure;
+use axum::body::Body;
 use axum::extract::multipart::{Field, Multipart, MultipartError};
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, StatusCode, header};
+use http_body_util::Limited;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -46,7 +48,9 @@ pub(super) fn is_multipart(headers: &HeaderMap) -> bool {
     kind.is_some_and(|kind| kind.trim_start().get(..10).is_some_and(|kind| kind.eq_ignore_ascii_case("multipart/")))
 }
 
-pub(super) async fn open(request: Request) -> Result<Multipart, Failure> {
+/// The parser keeps what comes before a part's content: a body without a length is cut off at the limit, too.
+pub(super) async fn open(request: Request, limit: usize) -> Result<Multipart, Failure> {
+    let request = request.map(|body| Body::new(Limited::new(body, limit)));
     Multipart::from_request(request, &()).await.map_err(|rejection| Failure::bad_request(rejection.body_text()))
 }
 
@@ -57,7 +61,7 @@ pub(super) async fn read_parts(state: &AppState, request: Request) -> Result<Opt
     }
     check_length(request.headers(), BODY_BYTES_MAX)?;
     let _place = timeout(PATIENCE, state.uploads.acquire()).await.map_err(|_| Failure::busy())?;
-    let mut body = open(request).await?;
+    let mut body = open(request, BODY_BYTES_MAX).await?;
     let mut parts = Vec::new();
     let mut left = BODY_BYTES_MAX;
     while let Some(field) = next_field(&mut body).await? {

@@ -154,8 +154,11 @@ fn local_ns(digits: &str, fraction_ns: i64) -> Option<i64> {
     let part = |range: std::ops::Range<usize>| digits.get(range)?.parse::<i16>().ok();
     let small = |range| part(range).and_then(|n| i8::try_from(n).ok());
     let date = DateTime::new(part(0..4)?, small(4..6)?, small(6..8)?, small(8..10)?, small(10..12)?, small(12..14)?, 0);
-    let zoned = date.ok()?.to_zoned(TimeZone::system()).ok()?;
-    i64::try_from(zoned.timestamp().as_nanosecond()).ok()?.checked_add(fraction_ns)
+    let date = date.ok()?;
+    // Who means "for ever" writes the year 9999: what is beyond the numbers is as far as they go.
+    let beyond = if date.year() > 1970 { i64::MAX } else { i64::MIN };
+    let Ok(zoned) = date.to_zoned(TimeZone::system()) else { return Some(beyond) };
+    Some(i64::try_from(zoned.timestamp().as_nanosecond()).map_or(beyond, |ns| ns.saturating_add(fraction_ns)))
 }
 
 /// `yyyyMMddHHmmss.SSSSSS`, local time.
@@ -193,6 +196,15 @@ mod tests {
         }
         let reversed = Query::parse(b"acq-from=20150305&acq-to=20150304");
         assert!(reversed.acquisitions().is_err());
+    }
+
+    #[test]
+    fn times_beyond_the_numbers_are_as_far_as_those_go() {
+        let query = Query::parse(b"t=99991231235959&u=00010101000000&v=22621231000000.999");
+        assert_eq!(query.instant("t").expect("a time"), Some(i64::MAX));
+        assert_eq!(query.instant("u").expect("a time"), Some(i64::MIN));
+        assert_eq!(query.instant("v").expect("a time"), Some(i64::MAX));
+        assert!(query.day("t").expect("a time") > query.day("u").expect("a time"));
     }
 
     #[test]

@@ -77,10 +77,12 @@ pub(super) async fn next_tile(
 }
 
 fn read_ask(state: &AppState, query: &Query) -> Result<NextTiles, Failure> {
-    let limit = query.number("ntiles")?.unwrap_or(1);
-    if !(1..=TILES_MAX).contains(&limit) {
-        return Err(Failure::bad_request(format!("ntiles {limit} is not in 1..{TILES_MAX}")));
+    let limit: usize = query.number("ntiles")?.unwrap_or(1);
+    if limit == 0 {
+        return Err(Failure::bad_request("ntiles is 0"));
     }
+    // A client that asks for more gets what it can get, and is told for how much it was taken to ask.
+    let limit = limit.min(TILES_MAX);
     let section: Option<i64> = query.number("section")?;
     if section.is_some_and(|section| section < -1) {
         return Err(Failure::bad_request("section is below -1"));

@@ -286,7 +286,7 @@ const BLOCKS_STEP: usize = 1024;
 
 /// ROI tiles without content, by column and row.
 fn take_awaited(catalog: &Catalog, acq: AcqId, view: &AcquisitionView, taker: &mut Taker<'_>) {
-    if taker.filter.camera.is_some() || taker.filter.received.is_some() {
+    if taker.filter.camera.is_some() || taker.filter.received.is_some() || !taker.filter.frames.takes(false) {
         return;
     }
     let mut from = Some(BlockKey::FIRST);

@@ -173,6 +173,12 @@ impl Block {
         self.states.iter().filter(move |bits| bits.bits >> slot & 1 == 1).map(|bits| (bits.roi, bits.state))
     }
 
+    /// The ROI tiles of a ROI that are in a state and have content.
+    fn waiting(&self, roi: RoiIndex, state: StateId) -> u64 {
+        let here = self.states.iter().find(|bits| bits.roi == roi && bits.state == state);
+        here.map_or(0, |bits| bits.bits & self.stored)
+    }
+
     /// The places of a ROI.
     #[must_use]
     pub fn members(&self, roi: RoiIndex) -> u64 {
@@ -210,8 +216,28 @@ impl Block {
     }
 }
 
-/// Where ROI tiles in some state may be waiting: state, drift frames, section, ROI, block. In the order of distribution.
-type Work = (StateId, bool, i64, RoiIndex, BlockKey);
+/// A ROI tile that waits. Ordered as ROI tiles are distributed: stable tiles by section, column, row, ROI; then drift
+/// frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Waiting {
+    drift: bool,
+    section: i64,
+    key: BlockKey,
+    slot: u8,
+    /// The ROI.
+    pub roi: RoiIndex,
+}
+
+impl Waiting {
+    /// The place.
+    #[must_use]
+    pub fn cell(&self) -> Cell {
+        self.key.cell(self.slot)
+    }
+}
+
+/// Where ROI tiles in some state may be waiting: state, drift frames, section, block, ROI. In the order of distribution.
+type Work = (StateId, bool, i64, BlockKey, RoiIndex);
 
 /// Sums that the listings of acquisitions ask for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -293,7 +319,7 @@ impl Board {
         for bits in &block.states {
             let section = self.sections.get(usize::from(bits.roi.0)).copied().unwrap_or(-1);
             self.counts.change(key.drift, section, bits.state, bits.bits, add);
-            let work = (bits.state, key.drift, section, bits.roi, *key);
+            let work = (bits.state, key.drift, section, *key, bits.roi);
             if !add {
                 self.work.remove(&work);
             } else if bits.bits & block.stored != 0 {
@@ -308,33 +334,50 @@ impl Board {
         std::iter::from_fn(move || {
             let state = next?;
             next = state.0.checked_add(1).and_then(|above| {
-                let from = (StateId(above), false, i64::MIN, RoiIndex(0), BlockKey::FIRST);
+                let from = (StateId(above), false, i64::MIN, BlockKey::FIRST, RoiIndex(0));
                 self.work.range(from..).next().map(|work| work.0)
             });
             Some(state)
         })
     }
 
-    /// ROI tiles with content in a state, in the order of distribution: stable tiles by section, ROI, column, row; then
-    /// drift frames. `section` takes one section only, `drift` one kind only. Ends when `each` returns false.
+    /// ROI tiles with content in a state, in the order of distribution, behind `after`. `section` takes one section only,
+    /// `drift` one kind only. Ends when `each` returns false.
     pub fn each_waiting(
         &self,
         state: StateId,
         section: Option<i64>,
         drift: Option<bool>,
-        each: &mut dyn FnMut(RoiIndex, Cell) -> bool,
+        after: Option<Waiting>,
+        each: &mut dyn FnMut(Waiting) -> bool,
     ) -> bool {
+        let (low, high) = section.map_or((i64::MIN, i64::MAX), |section| (section, section));
+        let last = BlockKey { drift: true, col: u32::MAX, row: u32::MAX, frame: u32::MAX };
+        let mut here = Vec::new();
         for kind in [false, true].into_iter().filter(|kind| drift.is_none_or(|wanted| wanted == *kind)) {
-            let (low, high) = section.map_or((i64::MIN, i64::MAX), |section| (section, section));
-            let last = BlockKey { drift: true, col: u32::MAX, row: u32::MAX, frame: u32::MAX };
-            let range =
-                (state, kind, low, RoiIndex(0), BlockKey::FIRST)..=(state, kind, high, RoiIndex(u16::MAX), last);
-            for (_, _, _, roi, key) in self.work.range(range) {
+            let (from, key) = match after {
+                Some(after) if after.drift && !kind => continue,
+                Some(after) if after.drift == kind && (low..=high).contains(&after.section) => {
+                    (after.section, after.key)
+                }
+                _ => (low, BlockKey::FIRST),
+            };
+            let range = (state, kind, from, key, RoiIndex(0))..=(state, kind, high, last, RoiIndex(u16::MAX));
+            let mut works = self.work.range(range).peekable();
+            while let Some((_, _, section, key, roi)) = works.next() {
                 let Some(block) = self.blocks.get(key) else { continue };
-                let here = block.states.iter().find(|bits| bits.roi == *roi && bits.state == state);
-                for slot in slots(here.map_or(0, |bits| bits.bits & block.stored)) {
-                    if !each(*roi, key.cell(slot)) {
-                        return false;
+                here.clear();
+                here.push((*roi, block.waiting(*roi, state)));
+                // ROIs of one section share its order of columns and rows.
+                while let Some(next) = works.next_if(|next| (next.2, next.3) == (*section, *key)) {
+                    here.push((next.4, block.waiting(next.4, state)));
+                }
+                for slot in slots(here.iter().fold(0, |all, (_, bits)| all | bits)) {
+                    for (roi, _) in here.iter().filter(|(_, bits)| bits >> slot & 1 == 1) {
+                        let found = Waiting { drift: kind, section: *section, key: *key, slot, roi: *roi };
+                        if after.is_none_or(|after| found > after) && !each(found) {
+                            return false;
+                        }
                     }
                 }
             }
@@ -371,11 +414,20 @@ mod tests {
 
     fn waiting(board: &Board, state: StateId, section: Option<i64>) -> Vec<(u16, u32, u32)> {
         let mut found = Vec::new();
-        board.each_waiting(state, section, None, &mut |roi, Cell(col, row, _)| {
-            found.push((roi.0, col, row));
-            true
-        });
-        found
+        let mut after = None;
+        // One at a time: each goes on behind the one before.
+        loop {
+            let before = found.len();
+            board.each_waiting(state, section, None, after, &mut |waiting| {
+                let Cell(col, row, _) = waiting.cell();
+                found.push((waiting.roi.0, col, row));
+                after = Some(waiting);
+                false
+            });
+            if found.len() == before {
+                return found;
+            }
+        }
     }
 
     #[test]
@@ -398,6 +450,23 @@ mod tests {
         board.update(key, &mut |block| block.stored = 0);
         assert_eq!(waiting(&board, StateId::READY, None), [(0, 0, 200), (0, 1, 70)]);
         assert_eq!(board.states_with_work().collect::<Vec<_>>(), [StateId::CREATE, StateId::READY]);
+    }
+
+    #[test]
+    fn rois_of_one_section_are_distributed_as_one() {
+        let mut board = Board::default();
+        let roi = |section: i64| Roi { name: String::new(), section, prev: 0 };
+        board.set_rois(&[roi(5), roi(4), roi(5)]);
+        for (n, cell) in [(0, (1, 1)), (2, (0, 9)), (0, (0, 70)), (2, (1, 1)), (0, (0, 8)), (1, (7, 7))] {
+            let (key, slot) = BlockKey::of(Cell(cell.0, cell.1, FrameNumber::STABLE));
+            board.update(key, &mut |block| {
+                block.stored |= 1 << slot;
+                block.set(RoiIndex(n), 1 << slot, StateId::READY);
+            });
+        }
+        let wanted = [(1, 7, 7), (0, 0, 8), (2, 0, 9), (0, 0, 70), (0, 1, 1), (2, 1, 1)];
+        assert_eq!(waiting(&board, StateId::READY, None), wanted);
+        assert_eq!(waiting(&board, StateId::READY, Some(5)), wanted[1..]);
     }
 
     #[test]

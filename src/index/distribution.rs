@@ -1,6 +1,6 @@
 //! Distribution: which ROI tiles come next, and which are to be returned. Reads memory only.
 
-use super::board::{Board, StateId};
+use super::board::{Board, StateId, Waiting};
 use super::overlay::{Live, acquired_of};
 use super::view::AcquisitionView;
 use super::{Index, StoreError};
@@ -72,14 +72,15 @@ impl Index {
             filter.acquisitions(&live, state)
         };
         for acq in acquisitions {
-            let mut passed = 0;
+            let mut after = None;
             while picked.tiles.len() < filter.limit {
                 // With a time filter candidates are looked up in the store, and not under the lock.
                 let step = if filter.received.is_some() { LOOK_STEP } else { filter.limit - picked.tiles.len() };
-                let candidates = self.candidates(acq, filter, claimed, passed, step);
-                passed += candidates.len();
+                let candidates = self.candidates(acq, filter, claimed, after, step);
+                after = candidates.last().copied().or(after);
                 let ended = candidates.len() < step;
-                for tile in candidates {
+                for waiting in candidates {
+                    let tile = RoiTileKey { acq, roi: waiting.roi, cell: waiting.cell() };
                     if picked.tiles.len() < filter.limit && self.is_in_time(&tile, filter.received)? {
                         picked.tiles.push(tile);
                     }
@@ -97,19 +98,17 @@ impl Index {
         acq: AcqId,
         filter: &PickFilter<'_>,
         claimed: &HashSet<RoiTileKey>,
-        skip: usize,
+        after: Option<Waiting>,
         limit: usize,
-    ) -> Vec<RoiTileKey> {
+    ) -> Vec<Waiting> {
         let live = self.overlay.read();
         let (Some(board), Some(state)) = (live.boards.get(&acq), live.states.find(filter.state)) else {
             return Vec::new();
         };
         let mut found = Vec::new();
-        let mut left = skip;
-        board.each_waiting(state, filter.section, filter.drift, &mut |roi, cell| {
-            let tile = RoiTileKey { acq, roi, cell };
-            if !claimed.contains(&tile) {
-                if left > 0 { left -= 1 } else { found.push(tile) }
+        board.each_waiting(state, filter.section, filter.drift, after, &mut |waiting| {
+            if !claimed.contains(&RoiTileKey { acq, roi: waiting.roi, cell: waiting.cell() }) {
+                found.push(waiting);
             }
             found.len() < limit
         });

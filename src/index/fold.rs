@@ -31,7 +31,7 @@ pub struct Checkpoint {
 }
 
 /// Layout of the rows that this program writes.
-pub const LAYOUT: u32 = 2;
+pub const LAYOUT: u32 = 3;
 
 /// What the owner keeps in memory beside the store.
 #[derive(Clone, Debug, Default)]

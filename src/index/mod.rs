@@ -11,6 +11,8 @@ mod board_rows;
 mod distribution;
 mod fold;
 mod open;
+#[cfg(test)]
+mod order;
 mod overlay;
 mod owner;
 mod rows;

@@ -105,7 +105,9 @@ impl View for Live {
     }
 
     fn remove_tiles(&mut self, acq: AcqId, before: Sequence) {
-        let of_acq: Vec<TileEntry> = self.tiles.values().filter(|entry| entry.key.acq == acq).copied().collect();
+        let held = self.tiles.values().chain(self.replaced.values());
+        let mut of_acq: Vec<TileEntry> = held.filter(|entry| entry.key.acq == acq).copied().collect();
+        of_acq.sort_unstable_by_key(|entry| entry.sequence);
         for entry in &of_acq {
             self.tiles.remove(&entry.key);
             self.keys.remove(&entry.id);

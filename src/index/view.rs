@@ -342,8 +342,12 @@ fn states_changed(changed: &StatesChanged, sequence: Sequence, view: &mut dyn Vi
         for (key, bits) in blocks {
             view.update_block(part.acq, key, &mut |block| {
                 let bits = bits & block.members(part.roi);
-                block.set(part.roi, bits, to);
-                for slot in slots(lease.map_or(0, |_| bits)) {
+                // CREATE says that the content has not come: a stored tile can not go back there, or its arrival and this
+                // fact would have to be told in order.
+                let stored = if to == StateId::CREATE { bits & block.stored } else { 0 };
+                block.set(part.roi, stored, StateId::READY);
+                block.set(part.roi, bits & !stored, to);
+                for slot in slots(lease.map_or(0, |_| bits & !stored)) {
                     if let Some((back_to, until_ns)) = lease {
                         block.lend(SlotLease { roi: part.roi, slot, back_to, until_ns });
                     }

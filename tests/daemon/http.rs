@@ -1,57 +1,11 @@
 //! The HTTP port, as legacy clients and operators use it.
 
-use super::support::{Daemon, LOG, PATIENCE, data_dir, frame, frame_with, key, noise};
-use std::io::{Read, Write};
-use std::net::TcpStream;
+use super::support::{Daemon, LOG, data_dir, frame, frame_with, key, noise};
+use super::web::{Answer, Form, ask};
 use tilecatcher::client::{ChecksumChoice, checksum_of};
-
-struct Answer {
-    status: u16,
-    head: String,
-    body: Vec<u8>,
-}
-
-impl Answer {
-    fn header(&self, name: &str) -> Option<&str> {
-        self.head.lines().find_map(|line| {
-            let (found, value) = line.split_once(':')?;
-            found.eq_ignore_ascii_case(name).then(|| value.trim())
-        })
-    }
-
-    fn message(&self) -> String {
-        let json: serde_json::Value = serde_json::from_slice(&self.body).expect("a JSON body");
-        json["errormessage"].as_str().expect("an errormessage").to_owned()
-    }
-}
-
-/// A request written by hand, so that nothing is hidden by a client.
-fn ask(daemon: &Daemon, method: &str, path: &str, headers: &str, body: &[u8]) -> Answer {
-    let mut stream = TcpStream::connect(daemon.http_address).expect("a connection");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-    let head = format!(
-        "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n",
-        body.len()
-    );
-    stream.write_all(head.as_bytes()).expect("sent");
-    stream.write_all(body).expect("sent");
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).expect("an answer");
-    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").expect("a head") + 4;
-    let head = String::from_utf8(answer[..end].to_vec()).expect("text");
-    let status = head.split(' ').nth(1).expect("a status").parse().expect("a number");
-    Answer { status, head, body: answer[end..].to_vec() }
-}
 
 fn get(daemon: &Daemon, path: &str, headers: &str) -> Answer {
     ask(daemon, "GET", path, headers, b"")
-}
-
-fn multipart(part: &str, file_name: Option<&str>, content: &[u8]) -> (String, Vec<u8>) {
-    let file_name = file_name.map(|name| format!("; filename=\"{name}\"")).unwrap_or_default();
-    let head = format!("--b\r\nContent-Disposition: form-data; name=\"{part}\"{file_name}\r\n\r\n");
-    let body = [head.as_bytes(), content, b"\r\n--b--\r\n"].concat();
-    ("Content-Type: multipart/form-data; boundary=b\r\n".to_owned(), body)
 }
 
 #[test]
@@ -77,8 +31,8 @@ fn start_acquisition_takes_a_log_and_says_what_is_wrong_with_others() {
     let data = data_dir();
     let daemon = Daemon::start_bare(data.path(), &[]);
     let start = |part: &str, name: Option<&str>, content: &[u8]| {
-        let (headers, body) = multipart(part, name, content);
-        ask(&daemon, "POST", "/service/v1/start-acquisition", &headers, &body)
+        let form = name.map_or_else(|| Form::new().text(part, content), |name| Form::new().file(part, name, content));
+        form.post(&daemon, "/service/v1/start-acquisition")
     };
     let good = start("acq-inilog", Some("some/dir/55_40x168_logfile.ini"), LOG.as_bytes());
     assert_eq!((good.status, good.header("content-type")), (200, Some("application/json")));
@@ -98,8 +52,10 @@ fn start_acquisition_takes_a_log_and_says_what_is_wrong_with_others() {
         let message = answer.message();
         assert!(message.to_lowercase().contains(&hint.to_lowercase()), "{hint}: {message}");
     }
-    let ended = ask(&daemon, "POST", "/service/v1/end-acquisition/55/", "", b"");
-    assert_eq!((ended.status, ended.body.as_slice()), (200, &b"{}"[..]));
+    let ended = ask(&daemon, "POST", "/service/v1/end-acquisition/55/", "", b"").with(200).json();
+    let keys: Vec<&String> = ended.as_object().expect("an object").keys().collect();
+    assert_eq!(keys, ["completeness"], "no files were sent, so none are listed");
+    assert_eq!(ended["completeness"]["missing"], 64);
 }
 
 #[test]

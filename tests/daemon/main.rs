@@ -2,14 +2,24 @@
 
 #![allow(missing_docs)]
 
+mod bad_http;
 mod bad_input;
 mod capture;
 mod client;
 mod compaction;
+mod completeness;
+mod deletion;
 mod export;
 mod http;
 mod kill;
+mod legacy_capture;
+mod legacy_distribution;
+mod legacy_files;
+mod legacy_listings;
+mod legacy_rois;
 mod offline;
 mod readers;
+mod same_answers;
 mod stop;
 mod support;
+mod web;

@@ -30,9 +30,10 @@ const SMALL: [&str; 7] = [
     "index.cache=16MiB",
 ];
 
-/// A running daemon; killed when dropped.
+/// A running daemon; killed when dropped. What it wrote to stderr is shown then; a panic in it fails the test.
 pub struct Daemon {
     process: Child,
+    stderr: tempfile::NamedTempFile,
     pub capture: SocketAddr,
     pub http: HttpClient,
     pub http_address: SocketAddr,
@@ -70,11 +71,14 @@ impl Daemon {
     }
 
     pub fn start_bare(data: &Path, settings: &[&str]) -> Self {
-        Self::start_with(command(data, settings))
+        Self::run(command(data, settings))
     }
 
-    pub fn start_with(mut command: Command) -> Self {
-        let mut process = command.stdout(Stdio::piped()).spawn().expect("the daemon starts");
+    /// Runs a command that serves, and waits until it is ready.
+    pub fn run(mut command: Command) -> Self {
+        let stderr = tempfile::NamedTempFile::new().expect("a temporary file");
+        command.stdout(Stdio::piped()).stderr(stderr.reopen().expect("the same file"));
+        let mut process = command.spawn().expect("the daemon starts");
         let mut ready = String::new();
         BufReader::new(process.stdout.take().expect("a pipe")).read_line(&mut ready).expect("a line");
         let field = |name: &str| {
@@ -87,7 +91,13 @@ impl Daemon {
             http: HttpClient::new(&format!("http://{http_address}"), PATIENCE),
             http_address,
             process,
+            stderr,
         }
+    }
+
+    /// What the daemon has written to stderr.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.stderr.path()).expect("text")
     }
 
     pub fn start_acquisition(&self) {
@@ -149,6 +159,11 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+        let log = self.log();
+        eprint!("{log}");
+        if !std::thread::panicking() {
+            assert!(!log.contains("panicked at"), "the daemon panicked:\n{log}");
+        }
     }
 }
 
