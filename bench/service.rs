@@ -45,6 +45,9 @@ struct Args {
     /// Seconds of each run
     #[arg(long, default_value_t = 4)]
     seconds: u64,
+    /// Settings for the daemon of the index part, KEY=VALUE
+    #[arg(long)]
+    set: Vec<String>,
     /// Directory for data; removed afterwards
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -155,7 +158,7 @@ fn send_tiles(address: SocketAddr, acq: u32, cols: u32) {
 
 fn index(args: &Args, dir: &Path) {
     let cols = args.tiles / args.acquisitions / ROWS;
-    let (process, ready) = Process::daemon(dir, &[]);
+    let (process, ready) = Process::daemon(dir, &args.set);
     let http = HttpClient::new(&format!("http://{}", field(&ready, "http")), Duration::from_secs(60));
     let http_address: SocketAddr = field(&ready, "http").parse().expect("an address");
     let capture_address = field(&ready, "capture").parse().expect("an address");
@@ -173,6 +176,10 @@ fn index(args: &Args, dir: &Path) {
         send_tiles(capture_address, acq, cols);
     }
     rois.print(&format!("create-rois, {} rows", cols * ROWS), "2000");
+    // Until the index store holds everything: what is measured is an index at rest, not one that is being written.
+    while !String::from_utf8_lossy(&connection.fetch("GET", "/readyz", "", b"").1).contains("\"index_lag_tiles\":0") {
+        std::thread::sleep(Duration::from_millis(50));
+    }
     by_id_and_place(args, &mut connection, cols);
     pages(args, &mut connection, cols);
     let list = |connection: &mut PlainHttp, query: &str| {

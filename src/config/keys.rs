@@ -285,8 +285,8 @@ pub(super) const KEYS: &[Key] = &[
     Key {
         name: "index.cache",
         unit: "size",
-        default: "256MiB",
-        about: "memory for the index' cache",
+        default: "1GiB",
+        about: "memory for the index' cache; the rows of a tile take about 150 bytes of it",
         put: |config, text| read_size_at_least(text, 1 << 20).map(|n| config.catalog.index.cache_bytes = n),
     },
     Key {
