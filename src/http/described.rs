@@ -42,7 +42,10 @@ pub(super) fn parameter(path: &str, name: &str) -> Option<(Value, &'static str)>
         "offset" => (unsigned(64), "Records passed over, 0 when absent"),
         "length" => (unsigned(64), "Most records, 1000 when absent; above the configured maximum it is that"),
         "section" => (json!({ "type": "integer", "format": "int64", "minimum": -1 }), "Nominal section; -1: any"),
-        "ntiles" => (json!({ "type": "integer", "minimum": 1, "maximum": 1000, "default": 1 }), "Most tiles"),
+        "ntiles" => (
+            json!({ "type": "integer", "format": "uint64", "minimum": 1, "maximum": u64::MAX, "default": 1 }),
+            "Most tiles; above 1000 it is 1000",
+        ),
         "lease" => (
             json!({ "type": "integer", "minimum": 0, "maximum": 2_592_000 }),
             "Seconds after which tiles return to oldState; 0: never; as configured when absent",

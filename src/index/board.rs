@@ -1,7 +1,8 @@
 //! Boards: which places of an acquisition have content, and in which state its ROI tiles are.
 //!
-//! 64 neighbouring places share a [`Block`] of bitmaps, about 200 bytes, so that all boards can stay in memory: distribution, completeness and the states in listings never read the store. The same blocks are rows of
-//! the store. Must never decide what a fact means: that is `apply`'s.
+//! 64 neighbouring places share a [`Block`] of bitmaps, about 200 bytes, so that all boards can stay in memory:
+//! distribution, completeness and the states in listings never read the store. The same blocks are rows of the store.
+//! Must never decide what a fact means: that is `apply`'s.
 
 use crate::model::{Cell, FrameNumber, Roi, RoiIndex, TileKey};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
