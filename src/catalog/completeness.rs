@@ -173,7 +173,7 @@ fn count(view: &AcquisitionView, board: &Board) -> Completeness {
         }
         let mut by_section: BTreeMap<i64, u64> = BTreeMap::new();
         for bits in &block.states {
-            let section = view.head.rois.get(usize::from(bits.roi.0)).map_or(-1, |roi| roi.section);
+            let section = view.head.roi(bits.roi).map_or(-1, |roi| roi.section);
             *by_section.entry(section).or_default() |= bits.bits;
         }
         for (section, bits) in by_section {

@@ -232,7 +232,7 @@ fn known_tiles(index: &Index, ids: &[TileSpecId]) -> (Vec<RoiCells>, usize) {
         index.with_board(acq, |board, _| {
             for id in ids {
                 let named = board.memberships(id.cell).into_iter().filter(|(roi, _)| {
-                    let roi = view.head.rois.get(usize::from(roi.0));
+                    let roi = view.head.roi(*roi);
                     roi.is_some_and(|roi| (roi.section, roi.prev) == (id.section, id.prev))
                 });
                 let mut any = false;

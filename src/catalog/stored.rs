@@ -86,8 +86,8 @@ impl OfflineAcquisition {
     pub fn memberships(&self, entry: &TileEntry) -> Vec<(&Roi, Arc<str>)> {
         let (key, slot) = BlockKey::of_tile(&entry.key);
         let Some(block) = self.fold.blocks.get(&key) else { return Vec::new() };
-        let rois = &self.fold.view.head.rois;
-        let found = block.rois_at(slot).filter_map(|(roi, state)| Some((rois.get(usize::from(roi.0))?, state)));
+        let head = &self.fold.view.head;
+        let found = block.rois_at(slot).filter_map(|(roi, state)| Some((head.roi(roi)?, state)));
         found.map(|(roi, state)| (roi, self.fold.states.name(state))).collect()
     }
 

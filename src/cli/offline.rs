@@ -59,6 +59,12 @@ pub(super) fn existing(dir: &std::path::Path) -> Result<(), Failure> {
     Err(Failure { code: BAD_INPUT, error })
 }
 
+/// A directory that a daemon works on is the caller's choice; all else is the machine's.
+fn failure(error: CatalogError) -> Failure {
+    let code = if matches!(error, CatalogError::Locked { .. }) { BAD_INPUT } else { COULD_NOT_RUN };
+    Failure { code, error: error.into() }
+}
+
 /// Re-reads everything; exit code 1 when something does not hold.
 pub(super) fn verify(args: &VerifyArgs) -> Outcome {
     existing(&args.data)?;
@@ -100,10 +106,7 @@ fn print(audit: &Audit) {
 /// Builds the index anew.
 pub(super) fn rebuild_index(args: &RebuildArgs) -> Outcome {
     existing(&args.data)?;
-    let rebuilt = rebuild(&args.data).map_err(|error| {
-        let code = if matches!(error, CatalogError::Locked { .. }) { BAD_INPUT } else { COULD_NOT_RUN };
-        Failure { code, error: error.into() }
-    })?;
+    let rebuilt = rebuild(&args.data).map_err(failure)?;
     println!(
         "{} facts folded in {:.2} s = {:.0} a second",
         rebuilt.folded,
@@ -128,10 +131,7 @@ pub(super) fn compact(args: &CompactArgs) -> Outcome {
         bar.set_position(done);
     });
     bar.finish_and_clear();
-    let compacted = compacted.map_err(|error| {
-        let code = if matches!(error, CatalogError::Locked { .. }) { BAD_INPUT } else { COULD_NOT_RUN };
-        Failure { code, error: error.into() }
-    })?;
+    let compacted = compacted.map_err(failure)?;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&compacted).or_exit(COULD_NOT_RUN)?);
     } else {

@@ -124,13 +124,7 @@ pub(super) async fn end(
     Path(acqid): Path<String>,
     request: Request,
 ) -> Result<(StatusCode, Json<FileResults>), Failure> {
-    let acq = AcqId(number("acqid", &acqid)?);
-    require_started(&state, acq)?;
-    let parts = read_parts(&state, request).await?;
-    let (status, mut results) = match parts {
-        Some(parts) => files::store_all(&state, acq, parts).await?,
-        None => (StatusCode::OK, FileResults { af_results: None, completeness: None }),
-    };
+    let (acq, status, mut results) = files::receive(&state, &acqid, request).await?;
     let completeness = blocking(&state, move |catalog| {
         catalog.end_acquisition(acq)?;
         super::manifest::record(catalog, acq)?;

@@ -369,7 +369,7 @@ fn count_refusal(state: &AppState, why: Refusal) {
 fn count_beyond_grid(state: &AppState, key: TileKey) {
     let view = state.catalog.acquisition(key.acq);
     let grid = view.and_then(|view| view.head.started.as_ref().map(|started| started.facts.grid()));
-    if grid.is_some_and(|grid| grid.cols > 0 && grid.rows > 0 && (key.col >= grid.cols || key.row >= grid.rows)) {
+    if grid.is_some_and(|grid| grid.leaves_out(key.col, key.row)) {
         let mut counts = LocalCounts::default();
         counts.beyond_grid += 1;
         counts.publish(state.catalog.metrics());

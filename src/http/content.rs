@@ -4,7 +4,7 @@ use super::AppState;
 use super::answer::{Failure, Path, blocking, number};
 use super::query::Query;
 use super::shapes::{ErrorBody, VerifiedTile, stored_checksum};
-use super::share::Room;
+use super::share::Sending;
 use super::tiles::{asked_version, find_by_id, find_by_position, whole};
 use crate::catalog::{Catalog, ContentError, TileContent};
 use crate::model::{ByteRange, Checksum, ChecksumKind, TileEntry};
@@ -80,7 +80,7 @@ pub(super) async fn serve(state: &AppState, entry: TileEntry, headers: &HeaderMa
     // Readers share a part of the buffers, so that slow ones can not hold up capture.
     let room = state.reading.take(part.len as usize).await?;
     let (content, media_type) = blocking(state, move |catalog| read(catalog, &entry, part)).await?;
-    let mut response = Response::new(Body::from(Bytes::from_owner(Sending { content, _room: room })));
+    let mut response = Response::new(Body::from(Bytes::from_owner(Sending::new(content, room))));
     *response.status_mut() = status;
     let out = response.headers_mut();
     out.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
@@ -130,18 +130,6 @@ pub(super) async fn verify_tile(
     })
     .await?;
     Ok(axum::Json(VerifiedTile { tile: whole(&state, &entry), calculated_checksum: calculated.to_string() }))
-}
-
-/// Bytes on their way to a reader.
-struct Sending {
-    content: TileContent,
-    _room: Room,
-}
-
-impl AsRef<[u8]> for Sending {
-    fn as_ref(&self) -> &[u8] {
-        self.content.as_ref()
-    }
 }
 
 fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {

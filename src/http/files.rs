@@ -6,7 +6,7 @@ use super::answer::{Failure, Path, blocking, number};
 use super::parts::{Part, Parts, read_parts};
 use super::query::{Query, utc_time};
 use super::shapes::{FileListing, FileResult, FileResults, StoredFile};
-use super::share::Room;
+use super::share::Sending;
 use crate::catalog::NewFile;
 use crate::formats::{ancillary_kind, safe_file_name};
 use crate::index::{AcquisitionView, FileEntry};
@@ -30,20 +30,27 @@ pub(super) async fn store(
     Path(acqid): Path<String>,
     request: Request,
 ) -> Result<(StatusCode, Json<FileResults>), Failure> {
-    let acq = AcqId(number("acqid", &acqid)?);
-    require_started(&state, acq)?;
-    match read_parts(&state, request).await? {
-        Some(parts) => store_all(&state, acq, parts).await.map(|(status, results)| (status, Json(results))),
-        None => Ok((StatusCode::OK, Json(FileResults { af_results: None, completeness: None }))),
-    }
+    let (_, status, results) = receive(&state, &acqid, request).await?;
+    Ok((status, Json(results)))
+}
+
+/// Stores the files of a request, if it is multipart, with the acquisition that its path names.
+pub(super) async fn receive(
+    state: &AppState,
+    acqid: &str,
+    request: Request,
+) -> Result<(AcqId, StatusCode, FileResults), Failure> {
+    let acq = AcqId(number("acqid", acqid)?);
+    require_started(state, acq)?;
+    let (status, results) = match read_parts(state, request).await? {
+        Some(parts) => store_all(state, acq, parts).await?,
+        None => (StatusCode::OK, FileResults { af_results: None, completeness: None }),
+    };
+    Ok((acq, status, results))
 }
 
 /// Stores the files of a request one by one; status 400 when one of them could not be.
-pub(super) async fn store_all(
-    state: &AppState,
-    acq: AcqId,
-    parts: Parts,
-) -> Result<(StatusCode, FileResults), Failure> {
+async fn store_all(state: &AppState, acq: AcqId, parts: Parts) -> Result<(StatusCode, FileResults), Failure> {
     let mut results = Vec::new();
     let mut status = StatusCode::OK;
     for part in parts.0.into_iter().filter(|part| part.name == FILE_PART) {
@@ -133,23 +140,11 @@ pub(super) async fn content(
     let etag = HeaderValue::from_str(&format!("\"file-{}-{:08x}\"", entry.id, entry.file.crc));
     let room = state.reading.take(usize::try_from(entry.file.len).unwrap_or(usize::MAX)).await?;
     let content = blocking(&state, move |catalog| catalog.read_file(&entry)).await?;
-    let mut response = Response::new(Body::from(Bytes::from_owner(Sending { content, _room: room })));
+    let mut response = Response::new(Body::from(Bytes::from_owner(Sending::new(content, room))));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
     // Whatever a stranger stored is shown as what it is called, never run as something else.
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::ETAG, etag.expect("made of digits and hex"));
     Ok(response)
-}
-
-/// A file on its way to a reader, who holds a share of what readers may.
-struct Sending {
-    content: Vec<u8>,
-    _room: Room,
-}
-
-impl AsRef<[u8]> for Sending {
-    fn as_ref(&self) -> &[u8] {
-        &self.content
-    }
 }

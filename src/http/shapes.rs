@@ -79,7 +79,7 @@ impl Tile {
             tile_jfs_path: format!("/acquisitions/{}/{name}", key.acq),
             tile_jfs_key: format!("{}-{}", entry.id, entry.version.0),
             tile_file_checksum: stored_checksum(entry).to_string(),
-            image_url: format!("{public_url}/service/v1/tile/{}/content", entry.id),
+            image_url: image_url(public_url, entry),
             tile_acquired: local_time(entry.received_ns),
             state: place.map_or_else(|| NO_ROI.0.to_owned(), |place| place.state.to_string()),
             section: place.map_or(NO_ROI.1, |place| place.roi.section),
@@ -119,6 +119,11 @@ impl Tile {
             size: None,
         }
     }
+}
+
+/// Where a tile's content is.
+pub(super) fn image_url(public_url: &str, entry: &TileEntry) -> String {
+    format!("{public_url}/service/v1/tile/{}/content", entry.id)
 }
 
 /// The sender's checksum, or the stored CRC-32 when it gave none.

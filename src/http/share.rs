@@ -22,6 +22,24 @@ pub(super) struct Room {
     _permit: OwnedSemaphorePermit,
 }
 
+/// Bytes on their way to a client, and the room that they take until they are gone.
+pub(super) struct Sending<T> {
+    content: T,
+    _room: Room,
+}
+
+impl<T> Sending<T> {
+    pub(super) fn new(content: T, room: Room) -> Self {
+        Self { content, _room: room }
+    }
+}
+
+impl<T: AsRef<[u8]>> AsRef<[u8]> for Sending<T> {
+    fn as_ref(&self) -> &[u8] {
+        self.content.as_ref()
+    }
+}
+
 impl Share {
     pub(super) fn new(bytes: usize) -> Self {
         let capacity = u32::try_from(bytes / BLOCK).unwrap_or(u32::MAX).max(1);

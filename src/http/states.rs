@@ -4,11 +4,10 @@ use super::AppState;
 use super::answer::{Failure, blocking, command};
 use super::parts::{PATIENCE, check_length, too_large};
 use super::query::Query;
-use super::shapes::{NextTile, NextTilesAnswer, StateUpdates};
-use super::tiles::place_in;
+use super::shapes::{NextTile, NextTilesAnswer, StateUpdates, image_url};
 use crate::catalog::{Catalog, CatalogError, NextTiles};
 use crate::formats::{TileSpec, TileSpecParts};
-use crate::model::{RoiTileKey, STATE_IN_PROGRESS, STATE_READY, TileEntry, TileKey, TileSpecId};
+use crate::model::{RoiTileKey, STATE_IN_PROGRESS, STATE_READY, TileKey, TileSpecId};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request, State};
@@ -114,7 +113,7 @@ fn specs(catalog: &Catalog, tiles: &[RoiTileKey], context: &SpecContext) -> Resu
     for tile in tiles {
         let (acq, cell) = (tile.acq, tile.cell);
         let Some(view) = catalog.acquisition(acq) else { continue };
-        let (Some(started), Some(roi)) = (view.head.started.as_ref(), place_in(&view, tile.roi)) else { continue };
+        let (Some(started), Some(roi)) = (view.head.started.as_ref(), view.head.roi(tile.roi)) else { continue };
         let key = TileKey { acq, col: cell.0, row: cell.1, frame: cell.2 };
         let Some(entry) = catalog.tile_by_key(&key)? else { continue };
         let temca = settings.temcas.get(&started.temca);
@@ -126,7 +125,7 @@ fn specs(catalog: &Catalog, tiles: &[RoiTileKey], context: &SpecContext) -> Resu
             facts: &started.facts,
             temca: started.temca,
             camera: entry.camera,
-            size: configured.or_else(|| size_in_header(catalog, &entry)).unwrap_or(context.default_size),
+            size: configured.or_else(|| catalog.image_dimensions(&entry)).unwrap_or(context.default_size),
             image_url: image_url(&context.public_url, &entry),
             mask_url: camera.and_then(|camera| camera.mask_url.as_deref()),
             calibration: camera.and_then(|camera| camera.transformation.as_deref()),
@@ -134,15 +133,6 @@ fn specs(catalog: &Catalog, tiles: &[RoiTileKey], context: &SpecContext) -> Resu
         found.push(NextTile { acqid: acq.0, section: roi.section, tilespec: spec });
     }
     Ok(found)
-}
-
-fn image_url(public_url: &str, entry: &TileEntry) -> String {
-    format!("{public_url}/service/v1/tile/{}/content", entry.id)
-}
-
-/// Width and height as the stored TIFF says.
-fn size_in_header(catalog: &Catalog, entry: &TileEntry) -> Option<(u32, u32)> {
-    catalog.image_dimensions(entry)
 }
 
 #[derive(Deserialize, utoipa::ToSchema)]

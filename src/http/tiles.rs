@@ -10,7 +10,7 @@ use super::query::{PageOf, Query, utc_time};
 use super::shapes::{FlatTileListing, Tile, TileListing, TilesAnswer, TilesOfAcquisition, acquired};
 use crate::catalog::{AcquisitionFilter, Catalog, CatalogError, FrameType};
 use crate::index::{AcquisitionView, Block, BlockKey, Membership, slots};
-use crate::model::{AcqId, Cell, FrameNumber, RoiIndex, TileEntry, TileId, TileKey, TileVersion};
+use crate::model::{AcqId, Cell, FrameNumber, TileEntry, TileId, TileKey, TileVersion};
 use axum::Json;
 use axum::extract::State;
 use std::collections::BTreeMap;
@@ -313,7 +313,7 @@ fn take_awaited(catalog: &Catalog, acq: AcqId, view: &AcquisitionView, taker: &m
                 let mut places: Vec<Membership> = block
                     .rois_at(slot)
                     .filter_map(|(index, state)| {
-                        let roi = view.head.rois.get(usize::from(index.0))?.clone();
+                        let roi = view.head.roi(index)?.clone();
                         Some(Membership { index, roi, state: names.get(&state)?.clone() })
                     })
                     .collect();
@@ -328,9 +328,4 @@ fn take_places(taker: &mut Taker<'_>, acq: AcqId, cell: Cell, places: &[Membersh
     for place in places.iter().filter(|place| taker.filter.takes_state(&place.state)) {
         taker.take(|taker| Tile::awaited(acq, cell, taker.temca, place));
     }
-}
-
-/// A tile's membership in one ROI, for those that were handed out in it.
-pub(super) fn place_in(view: &AcquisitionView, index: RoiIndex) -> Option<&crate::model::Roi> {
-    view.head.rois.get(usize::from(index.0))
 }

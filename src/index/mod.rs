@@ -261,7 +261,7 @@ impl overlay::Live {
             return Vec::new();
         };
         let found = board.memberships(Cell(key.col, key.row, key.frame)).into_iter().filter_map(|(index, state)| {
-            let roi = view.head.rois.get(usize::from(index.0))?.clone();
+            let roi = view.head.roi(index)?.clone();
             Some(Membership { index, roi, state: self.states.name(state) })
         });
         let mut found: Vec<Membership> = found.collect();

@@ -48,10 +48,6 @@ impl ViewStore for SledStore {
         Ok(self.db.apply_batch(batch)?)
     }
 
-    fn scan(&self, prefix: &[u8], each: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StoreError> {
-        self.scan_from(prefix, prefix, each)
-    }
-
     fn scan_from(
         &self,
         prefix: &[u8],

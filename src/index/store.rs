@@ -39,7 +39,9 @@ pub trait ViewStore: Send + Sync {
     ///
     /// # Errors
     /// The store can not be read.
-    fn scan(&self, prefix: &[u8], each: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StoreError>;
+    fn scan(&self, prefix: &[u8], each: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StoreError> {
+        self.scan_from(prefix, prefix, each)
+    }
 
     /// As [`Self::scan`], from the first key that is not below `from`.
     ///
@@ -79,10 +81,6 @@ impl ViewStore for MemoryStore {
             };
         }
         Ok(())
-    }
-
-    fn scan(&self, prefix: &[u8], each: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StoreError> {
-        self.scan_from(prefix, prefix, each)
     }
 
     fn scan_from(

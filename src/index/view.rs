@@ -77,6 +77,14 @@ pub struct AcquisitionHead {
     pub deleted_before: Sequence,
 }
 
+impl AcquisitionHead {
+    /// The ROI with this index.
+    #[must_use]
+    pub fn roi(&self, index: RoiIndex) -> Option<&Roi> {
+        self.rois.get(usize::from(index.0))
+    }
+}
+
 /// A file of an acquisition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileEntry {

@@ -596,8 +596,6 @@ impl KnownAcquisitions {
     }
 
     fn is_beyond_grid(&self, key: TileKey) -> bool {
-        self.grids
-            .get(&key.acq)
-            .is_some_and(|grid| grid.cols > 0 && grid.rows > 0 && (key.col >= grid.cols || key.row >= grid.rows))
+        self.grids.get(&key.acq).is_some_and(|grid| grid.leaves_out(key.col, key.row))
     }
 }

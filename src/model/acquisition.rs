@@ -33,6 +33,14 @@ pub struct GridShape {
     pub rows: u32,
 }
 
+impl GridShape {
+    /// True for a place outside a grid that has any place.
+    #[must_use]
+    pub fn leaves_out(self, col: u32, row: u32) -> bool {
+        self.cols > 0 && self.rows > 0 && (col >= self.cols || row >= self.rows)
+    }
+}
+
 /// The facts of an acquisition log (INI). Lengths in m and pixels as the field names say.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Default)]
 #[serde(default)]
