@@ -111,6 +111,7 @@ pub mod index;
 pub mod ingest;
 pub mod journal;
 pub mod model;
+pub mod send;
 pub mod server;
 pub mod simulate;
 pub mod telemetry;

@@ -1,12 +1,14 @@
 //! `demo`: what a newcomer runs first. A daemon, a simulated microscope, every tile read back and compared.
 
 use super::replies::{megabytes, tile_bar};
-use super::sender::{SpecimenArgs, send_with_bar, simulate_with_bar, summary};
+use super::send::{send_with_bar, summary};
+use super::simulate::{SpecimenArgs, simulate_with_bar};
 use super::{BAD_INPUT, COULD_NOT_RUN, ConfigArgs, FOUND_A_PROBLEM, Failure, OrExit, Outcome};
 use crate::base::stop::{Stop, StopReason};
-use crate::client::{ChecksumChoice, HttpClient, SendOptions};
+use crate::client::{DeliveryOptions, HttpClient, LinkOptions, Via};
 use crate::formats::AcquisitionFolder;
 use crate::model::AcqId;
+use crate::send::SendOptions;
 use crate::server::Server;
 use crate::telemetry::start_logging;
 use clap::Args;
@@ -42,7 +44,7 @@ pub(super) fn run(args: &DemoArgs) -> Outcome {
     let config = demo_config(&temporary.path().join("data")).load().or_exit(BAD_INPUT)?.config;
     start_logging(config.log_format, config.log_level);
     let stop = Stop::default();
-    super::serve::watch_signals(&stop).or_exit(COULD_NOT_RUN)?;
+    super::signals::watch_signals(&stop).or_exit(COULD_NOT_RUN)?;
 
     let server = Server::start(&config, &stop).or_exit(COULD_NOT_RUN)?;
     let url = format!("http://{}", server.http_address());
@@ -54,15 +56,16 @@ pub(super) fn run(args: &DemoArgs) -> Outcome {
         megabytes(made.bytes),
         options.acq
     );
-    let send_options = SendOptions {
+    let link = LinkOptions {
         capture: server.capture_address(),
         http: url.clone(),
+        via: Via::Tcp,
         connections: options.cameras.count() as usize,
         window: 2,
-        checksum: ChecksumChoice::Md5,
         timeout: Duration::from_secs(60),
     };
-    let sent = send_with_bar(&made.folder, &send_options)?;
+    let send_options = SendOptions::new(DeliveryOptions { link, retry_for: Duration::from_secs(60) });
+    let sent = send_with_bar(&made.folder, &send_options, &stop)?;
     println!(
         "3. It sent them, one connection a camera, with MD5 checksums; each acknowledgement means synced to disk\n   {}",
         summary(&sent)
@@ -72,7 +75,7 @@ pub(super) fn run(args: &DemoArgs) -> Outcome {
         "4. Every tile was read back over HTTP: {} equal byte for byte, {} different",
         compared.equal, compared.different
     );
-    let good = sent.refused.is_empty() && compared.different == 0 && compared.equal == made.tiles;
+    let good = sent.is_complete() && compared.different == 0 && compared.equal == made.tiles;
     println!(
         "{}",
         if good { "All tiles are stored, and equal to what was sent." } else { "SOMETHING IS WRONG: see above." }

@@ -10,8 +10,10 @@ mod export;
 mod manifest;
 mod offline;
 mod replies;
-mod sender;
+mod send;
 mod serve;
+mod signals;
+mod simulate;
 
 use crate::config::{ConfigError, Settings};
 use clap::{Args, Parser, Subcommand};
@@ -53,9 +55,9 @@ enum Command {
     /// See it work: a simulated microscope, a daemon, everything read back and compared
     Demo(demo::DemoArgs),
     /// Write an acquisition folder with real TIFF tiles
-    Simulate(sender::SimulateArgs),
-    /// Send an acquisition folder to a daemon
-    Send(sender::SendArgs),
+    Simulate(simulate::SimulateArgs),
+    /// Send an acquisition folder to a daemon; run again, it sends what is missing there
+    Send(send::SendArgs),
     /// Re-read every stored record against its checksums and the index
     Verify(offline::VerifyArgs),
     /// Free the space of deleted acquisitions; the daemon must not run
@@ -139,8 +141,8 @@ pub fn main() -> ExitCode {
         Command::Serve(config) => serve::run(&config),
         Command::Config { config, json } => serve::print_config(&config, json),
         Command::Demo(args) => demo::run(&args),
-        Command::Simulate(args) => sender::simulate(&args),
-        Command::Send(args) => sender::send(&args),
+        Command::Simulate(args) => simulate::simulate(&args),
+        Command::Send(args) => send::send(&args),
         Command::Verify(args) => offline::verify(&args),
         Command::Compact(args) => offline::compact(&args),
         Command::Export(args) => export::run(&args),

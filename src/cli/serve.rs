@@ -17,7 +17,7 @@ pub(super) fn run(args: &ConfigArgs) -> Outcome {
     let config = args.load().or_exit(BAD_INPUT)?.config;
     start_logging(config.log_format, config.log_level);
     let stop = Stop::default();
-    watch_signals(&stop).or_exit(COULD_NOT_RUN)?;
+    super::signals::watch_signals(&stop).or_exit(COULD_NOT_RUN)?;
     let server = Server::start(&config, &stop).map_err(|error| {
         let code = exit_code(&error);
         super::Failure { code, error: error.into() }
@@ -53,30 +53,6 @@ fn exit_code(error: &ServerError) -> u8 {
         ServerError::Catalog(CatalogError::Index(_)) => COULD_NOT_RUN,
         ServerError::Catalog(_) | ServerError::Capture(_) | ServerError::Http(_) => BAD_INPUT,
     }
-}
-
-/// SIGTERM and SIGINT raise the stop; a second one ends the process at once.
-pub(super) fn watch_signals(stop: &Stop) -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (mut terminate, mut interrupt) = {
-        let _inside = runtime.enter();
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
-    };
-    let stop = stop.clone();
-    std::thread::Builder::new().name("signals".into()).spawn(move || {
-        let mut next = || {
-            runtime.block_on(async {
-                tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-            })
-        };
-        next();
-        stop.raise(StopReason::Requested);
-        next();
-        eprintln!("tilecatcher: second signal: stopped at once; a restart recovers everything that was acknowledged");
-        std::process::exit(i32::from(COULD_NOT_RUN));
-    })?;
-    Ok(())
 }
 
 /// Ends the process when an orderly stop takes too long. Nothing acknowledged is lost by that.

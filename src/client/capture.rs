@@ -83,11 +83,18 @@ impl<T> CaptureClient<T> {
     /// Sends a tile. When the window is full, waits for the oldest answer first and returns it.
     ///
     /// # Errors
-    /// The connection failed; see [`CaptureError`].
+    /// The connection failed: the tile counts as unanswered. [`CaptureError::TooLarge`]: it was not sent, and the tag
+    /// is gone.
     pub fn send(&mut self, tile: &Tile<'_>, tag: T) -> Result<Option<Answered<T>>, CaptureError> {
         let fields = RequestFields { key: tile.key, camera: tile.camera, checksum: tile.checksum };
         let head = FrameHead::new(&fields, tile.image.len()).ok_or(CaptureError::TooLarge(tile.image.len()))?;
-        let answered = if self.in_flight.len() >= self.window { self.receive()? } else { None };
+        let answered = match self.receive_when_full() {
+            Ok(answered) => answered,
+            Err(error) => {
+                self.in_flight.push_back((tag, Instant::now()));
+                return Err(error);
+            }
+        };
         self.in_flight.push_back((tag, Instant::now()));
         let tail = FrameTail::new(tile.image.len());
         let mut parts = [IoSlice::new(head.bytes()), IoSlice::new(tile.image), IoSlice::new(tail.bytes())];
@@ -108,10 +115,28 @@ impl<T> CaptureClient<T> {
         Ok(self.in_flight.pop_front().map(|(tag, sent)| Answered { tag, response, took: sent.elapsed() }))
     }
 
+    /// When the server closed the connection, it may have said why before: the answers that have come, up to `wait`
+    /// after another. Afterwards [`Self::into_unanswered`] has the rest.
+    pub fn salvage(&mut self, wait: Duration, mut each: impl FnMut(Answered<T>)) {
+        let _ = self.stream.set_read_timeout(Some(wait));
+        while let Ok(Some(answered)) = self.receive() {
+            each(answered);
+        }
+    }
+
+    /// Gives the connection up; what was sent and not answered, oldest first: send it again elsewhere.
+    pub fn into_unanswered(self) -> impl Iterator<Item = T> {
+        self.in_flight.into_iter().map(|(tag, _)| tag)
+    }
+
     /// Tiles without an answer.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.in_flight.len()
+    }
+
+    fn receive_when_full(&mut self) -> Result<Option<Answered<T>>, CaptureError> {
+        if self.in_flight.len() >= self.window { self.receive() } else { Ok(None) }
     }
 
     fn read_answer(&mut self) -> Result<Response, CaptureError> {

@@ -1,6 +1,8 @@
-//! The HTTP port's client: acquisitions, tiles, contents. Blocking.
+//! The HTTP port's client: requests and answers. Blocking, keeps connections alive. What can be asked is in `service`.
+//!
+//! Must never read an answer without end into memory, nor hide what the server said.
 
-use crate::model::AcqId;
+use serde::de::DeserializeOwned;
 use std::io::Read;
 use std::time::Duration;
 
@@ -24,6 +26,16 @@ pub struct TileContent {
     pub etag: String,
     /// Their media type.
     pub media_type: String,
+}
+
+/// A part of a multipart body.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part<'a> {
+    /// The form's name of it.
+    pub(super) name: &'a str,
+    /// Its file name, when it is a file.
+    pub(super) file_name: Option<&'a str>,
+    pub(super) bytes: &'a [u8],
 }
 
 /// What went wrong, with the URL.
@@ -57,6 +69,14 @@ pub enum HttpClientError {
     },
 }
 
+impl HttpClientError {
+    /// The same request may succeed later: the server is away, overloaded, or has no space.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Refused { status: 500.., .. })
+    }
+}
+
 impl HttpClient {
     /// A client of the server at `base`, such as `http://127.0.0.1:5001`.
     #[must_use]
@@ -65,70 +85,53 @@ impl HttpClient {
         Self { agent: config.into(), base: base.trim_end_matches('/').to_owned() }
     }
 
-    /// Starts an acquisition with its log; returns its identifier.
-    ///
-    /// # Errors
-    /// The server refuses it or does not answer.
-    pub fn start_acquisition(&self, log_name: &str, log: &[u8]) -> Result<AcqId, HttpClientError> {
-        let head = format!(
-            "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"acq-inilog\"; filename=\"{}\"\r\nContent-Type: text/plain\r\n\r\n",
-            log_name.replace(['"', '\r', '\n'], "_"),
-        );
-        let body = [head.as_bytes(), log, format!("\r\n--{BOUNDARY}--\r\n").as_bytes()].concat();
-        let url = format!("{}/service/v1/start-acquisition", self.base);
-        let request = self.agent.post(&url).content_type(format!("multipart/form-data; boundary={BOUNDARY}"));
-        let answer = self.answer(&url, request.send(&body[..]))?;
-        let uid = serde_json::from_slice::<serde_json::Value>(&answer.bytes).ok().and_then(|json| json["uid"].as_u64());
-        uid.map(AcqId).ok_or_else(|| HttpClientError::Unexpected { url, problem: "no uid".to_owned() })
-    }
-
-    /// Ends an acquisition.
-    ///
-    /// # Errors
-    /// As [`Self::start_acquisition`].
-    pub fn end_acquisition(&self, acq: AcqId) -> Result<(), HttpClientError> {
-        let url = format!("{}/service/v1/end-acquisition/{acq}", self.base);
-        self.answer(&url, self.agent.post(&url).send_empty()).map(drop)
-    }
-
-    /// Deletes an acquisition for ever.
-    ///
-    /// # Errors
-    /// As [`Self::start_acquisition`].
-    pub fn delete_acquisition(&self, acq: AcqId) -> Result<(), HttpClientError> {
-        let url = format!("{}/service/v1/acquisition/{acq}?confirm={acq}", self.base);
-        self.answer(&url, self.agent.delete(&url).call()).map(drop)
-    }
-
-    /// The stable tile at a position, as the server describes it.
-    ///
-    /// # Errors
-    /// As [`Self::start_acquisition`].
-    pub fn tile(&self, acq: AcqId, col: u32, row: u32) -> Result<serde_json::Value, HttpClientError> {
-        let url = format!("{}/service/v1/acquisition/{acq}/tile/{col}/{row}", self.base);
-        let answer = self.get(&url)?;
-        serde_json::from_slice(&answer.bytes)
-            .map_err(|error| HttpClientError::Unexpected { url, problem: error.to_string() })
-    }
-
-    /// The content of the stable tile at a position.
-    ///
-    /// # Errors
-    /// As [`Self::start_acquisition`].
-    pub fn content(&self, acq: AcqId, col: u32, row: u32) -> Result<TileContent, HttpClientError> {
-        self.get(&format!("{}/service/v1/acquisition/{acq}/tile/{col}/{row}/content", self.base))
-    }
-
     /// Any path of the server, such as `/metrics`.
     ///
     /// # Errors
     /// As [`Self::start_acquisition`].
     pub fn get_path(&self, path: &str) -> Result<TileContent, HttpClientError> {
-        self.get(&format!("{}{path}", self.base))
+        let url = self.url(path);
+        self.answer(&url, self.agent.get(&url).call())
     }
 
-    fn get(&self, url: &str) -> Result<TileContent, HttpClientError> {
-        self.answer(url, self.agent.get(url).call())
+    /// Asks for a path; its JSON.
+    pub(super) fn get_json<T: DeserializeOwned>(&self, path: &str) -> Result<T, HttpClientError> {
+        self.json(path, &self.get_path(path)?.bytes)
+    }
+
+    pub(super) fn json<T: DeserializeOwned>(&self, path: &str, body: &[u8]) -> Result<T, HttpClientError> {
+        serde_json::from_slice(body)
+            .map_err(|error| HttpClientError::Unexpected { url: self.url(path), problem: error.to_string() })
+    }
+
+    pub(super) fn post_empty(&self, path: &str) -> Result<TileContent, HttpClientError> {
+        let url = self.url(path);
+        self.answer(&url, self.agent.post(&url).send_empty())
+    }
+
+    pub(super) fn post_bytes(&self, path: &str, body: &[u8]) -> Result<TileContent, HttpClientError> {
+        let url = self.url(path);
+        self.answer(&url, self.agent.post(&url).send(body))
+    }
+
+    pub(super) fn put_bytes(&self, path: &str, body: &[u8]) -> Result<TileContent, HttpClientError> {
+        let url = self.url(path);
+        self.answer(&url, self.agent.put(&url).send(body))
+    }
+
+    pub(super) fn post_parts(&self, path: &str, parts: &[Part<'_>]) -> Result<TileContent, HttpClientError> {
+        let url = self.url(path);
+        let request = self.agent.post(&url).content_type(format!("multipart/form-data; boundary={BOUNDARY}"));
+        self.answer(&url, request.send(&multipart(parts)[..]))
+    }
+
+    pub(super) fn delete(&self, path: &str) -> Result<TileContent, HttpClientError> {
+        let url = self.url(path);
+        self.answer(&url, self.agent.delete(&url).call())
+    }
+
+    pub(super) fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
     }
 
     fn answer(
@@ -153,4 +156,21 @@ impl HttpClient {
         };
         Ok(TileContent { etag: header("etag"), media_type: header("content-type"), bytes })
     }
+}
+
+/// One body of all parts. The boundary is long and odd enough for no log, table or image to hold it.
+fn multipart(parts: &[Part<'_>]) -> Vec<u8> {
+    let mut body = Vec::with_capacity(parts.iter().map(|part| part.bytes.len() + 256).sum());
+    for Part { name, file_name, bytes } in parts {
+        let file = file_name.map(|name| format!("; filename=\"{}\"", name.replace(['"', '\r', '\n'], "_")));
+        let head = format!(
+            "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"{name}\"{}\r\n\r\n",
+            file.unwrap_or_default()
+        );
+        body.extend_from_slice(head.as_bytes());
+        body.extend_from_slice(bytes);
+        body.extend_from_slice(b"\r\n");
+    }
+    body.extend_from_slice(format!("--{BOUNDARY}--\r\n").as_bytes());
+    body
 }

@@ -121,6 +121,28 @@ impl AcquisitionFolder {
     /// # Errors
     /// A directory or the timing table can not be read.
     pub fn tiles(&self) -> Result<TileListing, FormatError> {
+        self.list(&self.steps()?)
+    }
+
+    /// Lists the tiles by column, row and camera, then the drift frames; the timing table is not looked at.
+    ///
+    /// # Errors
+    /// A directory can not be read.
+    pub fn tiles_by_place(&self) -> Result<TileListing, FormatError> {
+        self.list(&HashMap::new())
+    }
+
+    /// The files beside the tiles, by name, without the log and the ROI files.
+    ///
+    /// # Errors
+    /// The folder can not be read.
+    pub fn other_files(&self) -> Result<Vec<PathBuf>, FormatError> {
+        let known = [Some(self.log.as_path()), self.roi_spec_path(), self.roi_tiles_path()];
+        let is_other = |path: &PathBuf| path.is_file() && !known.contains(&Some(path.as_path()));
+        Ok(entries(&self.dir)?.into_iter().filter(is_other).collect())
+    }
+
+    fn list(&self, steps: &HashMap<GridPosition, usize>) -> Result<TileListing, FormatError> {
         let mut listing = TileListing::default();
         for dir in entries(&self.dir)?.into_iter().filter(|path| path.is_dir()) {
             let name = file_name(&dir);
@@ -128,7 +150,6 @@ impl AcquisitionFolder {
                 listing.add(entries(&dir)?);
             }
         }
-        let steps = self.steps()?;
         listing.tiles.sort_by_key(|FolderTile { name: TileName { camera, col, row, frame }, .. }| {
             let step = steps.get(&GridPosition { col: *col, row: *row }).copied().unwrap_or(usize::MAX);
             (!frame.is_stable(), step, *col, *row, *camera, *frame)

@@ -15,6 +15,7 @@ mod properties;
 mod roi_spec;
 mod roi_tiles;
 mod tiff_image;
+mod tiff_layout;
 mod tile_name;
 mod tile_spec;
 
@@ -26,6 +27,7 @@ pub use folder::{AcquisitionFolder, FolderTile, TileListing};
 pub use roi_spec::{RoiSection, parse_roi_spec};
 pub use roi_tiles::{RoiTileRow, RoiTileTable, parse_roi_tiles};
 pub use tiff_image::{Directory, dimensions, encode_gray8, encode_gray16};
+pub use tiff_layout::check_whole_tiff;
 pub use tile_name::TileName;
 pub use tile_spec::{StagePosition, TileSpec, TileSpecParts};
 

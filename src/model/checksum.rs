@@ -128,6 +128,21 @@ impl Checksum {
         field
     }
 
+    /// Reads the display form; its length names the algorithm.
+    #[must_use]
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let digits = text.as_bytes();
+        if !digits.len().is_multiple_of(2) || !digits.iter().all(u8::is_ascii_hexdigit) {
+            return None;
+        }
+        let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+        let mut bytes = digits.chunks(2).map(byte).collect::<Option<Vec<u8>>>()?;
+        if bytes.len() == ChecksumKind::Crc32.len() {
+            bytes.reverse();
+        }
+        Self::from_wire(&bytes).ok().filter(|checksum| !checksum.kind().is_empty())
+    }
+
     /// The checksum's bytes as on the wire.
     #[must_use]
     pub fn to_wire(&self) -> Vec<u8> {
@@ -164,6 +179,18 @@ fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hex_names_its_algorithm_by_its_length_and_reads_back_what_is_displayed() {
+        assert_eq!(Checksum::from_hex("deadbeef"), Some(Checksum::Crc32(0xdead_beef)));
+        assert_eq!(Checksum::from_hex(&"0A".repeat(16)), Some(Checksum::Md5([10; 16])));
+        for checksum in [Checksum::Crc32(0x0102_0304), Checksum::Sha1([8; 20]), Checksum::Sha256([9; 32])] {
+            assert_eq!(Checksum::from_hex(&checksum.to_string()), Some(checksum));
+        }
+        for bad in ["", "x", "abc", "zz", "+1+1+1+1", "ab", "\u{e9}\u{e9}\u{e9}\u{e9}", &"0a".repeat(33)] {
+            assert_eq!(Checksum::from_hex(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn length_names_the_algorithm_and_survives_the_wire() {

@@ -5,7 +5,7 @@
 mod bad_http;
 mod bad_input;
 mod capture;
-mod client;
+
 mod compaction;
 mod completeness;
 mod deletion;
@@ -20,6 +20,7 @@ mod legacy_rois;
 mod offline;
 mod readers;
 mod same_answers;
+mod send;
 mod stop;
 mod support;
 mod web;

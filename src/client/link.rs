@@ -1,0 +1,236 @@
+//! One way to a server: a connection to the capture port, or requests to the HTTP port, with one face.
+//!
+//! Must never decide what happens to a tile that was not stored: that is the delivery's.
+
+use super::capture::{Answered, CaptureClient, CaptureError, Tile};
+use super::http::{HttpClient, HttpClientError};
+use crate::formats::TileName;
+use crate::model::TileId;
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+/// How tiles travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// The capture port, several tiles in flight.
+    Tcp,
+    /// HTTP PUT with a raw body, one at a time on each connection.
+    Put,
+    /// HTTP POST of a form, one at a time on each connection.
+    Post,
+}
+
+impl FromStr for Via {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "tcp" => Ok(Self::Tcp),
+            "put" => Ok(Self::Put),
+            "post" => Ok(Self::Post),
+            other => Err(format!("\"{other}\" is no way to send: tcp, put or post")),
+        }
+    }
+}
+
+/// Where a server is, and how to speak to it.
+#[derive(Clone, Debug)]
+pub struct LinkOptions {
+    /// The capture port.
+    pub capture: SocketAddr,
+    /// The HTTP port's URL.
+    pub http: String,
+    /// How tiles travel.
+    pub via: Via,
+    /// Number of connections.
+    pub connections: usize,
+    /// Tiles in flight on each connection to the capture port.
+    pub window: usize,
+    /// Longest wait for an answer.
+    pub timeout: Duration,
+}
+
+/// What the server said of a tile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Stored, at the server's ack level.
+    Stored(TileId),
+    /// Not stored.
+    Refused(Refused),
+}
+
+/// A tile that was not stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// As on the wire: 1 do not resend unchanged, 2 overloaded, 3 no space, 4 storage failed.
+    pub status: i16,
+    /// What it means, or what the server says.
+    pub reason: String,
+}
+
+impl Refused {
+    /// A refusal by its wire status.
+    #[must_use]
+    pub fn of_status(status: i16) -> Self {
+        let reason = match status {
+            1 => "unknown acquisition, bad key, bad checksum or bad message: do not resend unchanged",
+            2 => "the server is overloaded: resend later",
+            3 => "the server has no space: free some, then resend",
+            4 => "the server's storage failed",
+            _ => "unknown to this program",
+        };
+        Self { status, reason: reason.to_owned() }
+    }
+
+    /// The same tile may be stored later.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(self.status, 2..=4)
+    }
+}
+
+/// A tile's answer.
+pub(super) struct Reply<T> {
+    pub(super) tag: T,
+    pub(super) verdict: Verdict,
+    pub(super) took: Duration,
+}
+
+/// Why a link does not work.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The capture port.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+    /// The HTTP port.
+    #[error(transparent)]
+    Http(#[from] HttpClientError),
+}
+
+impl LinkError {
+    /// Another attempt may succeed: the server is away, not something else.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Capture(CaptureError::Io { .. }) | Self::Http(HttpClientError::Unreachable { .. }))
+    }
+}
+
+pub(super) enum Link<T> {
+    Capture(CaptureClient<T>),
+    Http { client: HttpClient, post: bool, unanswered: Option<T> },
+}
+
+impl<T> Link<T> {
+    pub(super) fn connect(options: &LinkOptions) -> Result<Self, LinkError> {
+        let post = match options.via {
+            Via::Tcp => {
+                return Ok(Self::Capture(CaptureClient::connect(options.capture, options.window, options.timeout)?));
+            }
+            Via::Put => false,
+            Via::Post => true,
+        };
+        Ok(Self::Http { client: HttpClient::new(&options.http, options.timeout), post, unanswered: None })
+    }
+
+    /// Sends a tile; the answer to this one or an earlier one, when one came.
+    pub(super) fn send(&mut self, tile: &Tile<'_>, tag: T) -> Result<Option<Reply<T>>, LinkError> {
+        match self {
+            Self::Capture(client) => Ok(client.send(tile, tag)?.map(Reply::from)),
+            Self::Http { client, post, unanswered } => {
+                let sent = Instant::now();
+                match verdict(send_over_http(client, *post, tile)) {
+                    Ok(verdict) => Ok(Some(Reply { tag, verdict, took: sent.elapsed() })),
+                    Err(error) => {
+                        *unanswered = Some(tag);
+                        Err(error.into())
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits for the oldest answer; `None` when nothing is in flight.
+    pub(super) fn receive(&mut self) -> Result<Option<Reply<T>>, LinkError> {
+        match self {
+            Self::Capture(client) => Ok(client.receive()?.map(Reply::from)),
+            Self::Http { .. } => Ok(None),
+        }
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        match self {
+            Self::Capture(client) => client.in_flight(),
+            Self::Http { .. } => 0,
+        }
+    }
+
+    /// Ends a broken link: answers that came before it broke go to `each`, the tags without one are returned.
+    pub(super) fn give_up(self, each: impl FnMut(Reply<T>)) -> Vec<T> {
+        /// Whatever the server said before it closed is here already, or on a short way.
+        const LAST_WORDS: Duration = Duration::from_millis(500);
+        match self {
+            Self::Capture(mut client) => {
+                let mut each = each;
+                client.salvage(LAST_WORDS, |answered| each(answered.into()));
+                client.into_unanswered().collect()
+            }
+            Self::Http { unanswered, .. } => unanswered.into_iter().collect(),
+        }
+    }
+}
+
+impl<T> From<Answered<T>> for Reply<T> {
+    fn from(answered: Answered<T>) -> Self {
+        let verdict = match answered.response.status {
+            0 => Verdict::Stored(answered.response.tile),
+            status => Verdict::Refused(Refused::of_status(status)),
+        };
+        Self { tag: answered.tag, verdict, took: answered.took }
+    }
+}
+
+fn send_over_http(client: &HttpClient, post: bool, tile: &Tile<'_>) -> Result<TileId, HttpClientError> {
+    let key = tile.key;
+    let name = TileName { camera: tile.camera, col: key.col, row: key.row, frame: key.frame }.to_string();
+    let send = if post { HttpClient::post_tile } else { HttpClient::put_tile };
+    send(client, key.acq, &name, &tile.checksum, tile.image)
+}
+
+/// An answer that says no is a verdict; only silence and nonsense are errors.
+fn verdict(sent: Result<TileId, HttpClientError>) -> Result<Verdict, HttpClientError> {
+    match sent {
+        Ok(tile) => Ok(Verdict::Stored(tile)),
+        Err(HttpClientError::Refused { status, message, .. }) => {
+            let wire = match status {
+                500 => 4,
+                502..=504 => 2,
+                507 => 3,
+                _ => 1,
+            };
+            Ok(Verdict::Refused(Refused { status: wire, reason: format!("status {status}: {message}") }))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn http_refusals_that_pass_are_told_from_those_that_stay() {
+        let refused = |status| {
+            let error = HttpClientError::Refused { url: String::new(), status, message: String::new() };
+            match verdict(Err(error)) {
+                Ok(Verdict::Refused(refused)) => refused,
+                other => panic!("{other:?}"),
+            }
+        };
+        let passing = [500, 503, 507].map(|status| refused(status).is_passing());
+        let staying = [400, 404, 409, 413].map(|status| refused(status).is_passing());
+        assert_eq!((passing, staying), ([true; 3], [false; 4]));
+        let silence = HttpClientError::Unreachable { url: String::new(), problem: String::new() };
+        assert!(verdict(Err(silence)).is_err());
+    }
+}
