@@ -23,6 +23,7 @@
 //!
 //! ```text
 //!  cli                           arguments, output, exit codes (clap, anyhow)
+//!  send, doctor                  a folder to a daemon; what a machine will hold
 //!  server, config, simulate      start and stop in order; keys; input for everyone
 //!  audit, compact, export, verify_manifest   tools on a data directory, without a daemon or beside one
 //!  ingest | http | client        data plane (mio) | side port (axum) | the protocol's other end (ureq)
@@ -104,6 +105,7 @@ pub mod cli;
 pub mod client;
 pub mod compact;
 pub mod config;
+pub mod doctor;
 pub mod export;
 pub mod formats;
 pub mod http;

@@ -30,7 +30,7 @@ fn simulate(dir: &Path, seed: &str) -> PathBuf {
     PathBuf::from(String::from_utf8(made.stdout).expect("text").trim())
 }
 
-fn send_args<'a>(daemon: &Daemon, folder: &'a Path) -> Vec<String> {
+fn send_args(daemon: &Daemon, folder: &Path) -> Vec<String> {
     let (capture, http) = (daemon.capture.to_string(), format!("http://{}", daemon.http_address));
     ["send", text(folder), "--capture", &capture, "--http", &http].map(str::to_owned).to_vec()
 }

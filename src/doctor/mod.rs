@@ -1,0 +1,165 @@
+//! Measures a machine and says what load it will hold.
+//!
+//! ```text
+//!  measure: checksums, memory, loopback, disk with sync (by tile size), a whole daemon (by tile size)
+//!  forecast: measures x load -> capacity, bottleneck, margin
+//! ```
+//!
+//! Each measurement takes a second or two and writes into a directory of its own, which is removed. Must never touch a data
+//! directory, nor give a figure that was not measured or derived from measured ones by [`forecast`]'s arithmetic.
+
+mod compute;
+mod disk;
+mod forecast;
+mod loopback;
+mod pipeline;
+
+pub use compute::Compute;
+pub use disk::DiskSpeed;
+pub use forecast::{Bottleneck, Forecast, HEADROOM, Load, Stream, Verdict, forecast};
+pub use loopback::Loopback;
+pub use pipeline::{Pipeline, ServerUnderTest};
+
+use crate::server::ServerError;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Tile sizes that are measured; what lies between is interpolated. Bytes.
+pub const TILE_SIZES: [usize; 4] = [256_000, 1_500_000, 5_300_000, 20_000_000];
+
+/// Where and how long to measure.
+#[derive(Clone, Debug)]
+pub struct DoctorOptions {
+    /// On the file system that is to hold the data; a directory is made in it and removed.
+    pub dir: PathBuf,
+    /// Time for each of the about ten measurements.
+    pub time: Duration,
+    /// A daemon somewhere else, instead of one that is started here.
+    pub server: Option<ServerUnderTest>,
+}
+
+/// Why a measurement could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum DoctorError {
+    /// The directory can not be used.
+    #[error("{path}: {source}; --dir names a directory on the disk to measure")]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: std::io::Error,
+    },
+    /// Not enough space for a measurement.
+    #[error("{path}: {free_bytes} bytes free, {needed_bytes} needed for a measurement")]
+    NoSpace {
+        /// The directory.
+        path: PathBuf,
+        /// Free bytes.
+        free_bytes: u64,
+        /// What a measurement may write.
+        needed_bytes: u64,
+    },
+    /// Sockets.
+    #[error("loopback: {0}")]
+    Loopback(std::io::Error),
+    /// The daemon to measure does not start.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// The daemon to measure does not answer as it should.
+    #[error("{0}")]
+    Sending(String),
+}
+
+/// What was measured.
+#[derive(Clone, Debug)]
+pub struct Measures {
+    /// Processors that this process may use.
+    pub cores: usize,
+    /// Memory of the machine, bytes, where it can be known.
+    pub memory_bytes: Option<u64>,
+    /// Free bytes of the file system.
+    pub free_bytes: u64,
+    /// Checksums and memory.
+    pub compute: Compute,
+    /// TCP on this machine.
+    pub loopback: Loopback,
+    /// The disk, by tile size. Empty when the server is elsewhere.
+    pub disk: Vec<DiskSpeed>,
+    /// A whole daemon, by tile size.
+    pub pipeline: Vec<Pipeline>,
+}
+
+/// Measures; `note` is told what is being measured.
+///
+/// # Errors
+/// The directory, the sockets or the daemon can not be used.
+pub fn measure(options: &DoctorOptions, mut note: impl FnMut(&str)) -> Result<Measures, DoctorError> {
+    let directory = |source| DoctorError::Directory { path: options.dir.clone(), source };
+    let scratch = tempfile::Builder::new().prefix("tilecatcher-doctor-").tempdir_in(&options.dir).map_err(directory)?;
+    let free_bytes = disk::free_bytes(scratch.path()).map_err(directory)?;
+    note("checksums and memory");
+    let compute = Compute::measure(options.time);
+    note("loopback");
+    let loopback = Loopback::measure(options.time).map_err(DoctorError::Loopback)?;
+    let mut disk = Vec::new();
+    let mut pipeline = Vec::new();
+    for tile_bytes in TILE_SIZES {
+        if options.server.is_none() {
+            note(&format!("disk with sync, tiles of {:.2} MB", tile_bytes as f64 / 1e6));
+            disk.push(DiskSpeed::measure(scratch.path(), tile_bytes, options.time)?);
+        }
+        note(&format!("a whole daemon, tiles of {:.2} MB", tile_bytes as f64 / 1e6));
+        pipeline.push(match &options.server {
+            Some(server) => pipeline::measure_server(server, tile_bytes, options.time)?,
+            None => pipeline::measure_here(scratch.path(), tile_bytes, options.time)?,
+        });
+    }
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    Ok(Measures { cores, memory_bytes: memory_bytes(), free_bytes, compute, loopback, disk, pipeline })
+}
+
+/// Linux says it in a file.
+fn memory_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+/// Processor time that this thread has used.
+fn thread_cpu() -> Duration {
+    cpu(rustix::time::ClockId::ThreadCPUTime)
+}
+
+/// Processor time that this process has used.
+fn process_cpu() -> Duration {
+    cpu(rustix::time::ClockId::ProcessCPUTime)
+}
+
+fn cpu(clock: rustix::time::ClockId) -> Duration {
+    let time = rustix::time::clock_gettime(clock);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// Bytes that no file system or disk can make smaller.
+fn noise(bytes: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    let mut out = Vec::with_capacity(bytes + 8);
+    while out.len() < bytes {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        out.extend_from_slice(&state.to_le_bytes());
+    }
+    out.truncate(bytes);
+    out
+}
+
+/// MB (10^6 bytes) a second.
+fn mb_per_s(bytes: u64, took: Duration) -> f64 {
+    bytes as f64 / 1e6 / took.as_secs_f64().max(1e-9)
+}
+
+/// Processor seconds for each GB (10^9 bytes).
+fn cpu_per_gb(cpu: Duration, bytes: u64) -> f64 {
+    cpu.as_secs_f64() / (bytes as f64 / 1e9).max(1e-9)
+}
