@@ -98,24 +98,37 @@
 //! - **Blocks are not written ahead by default** (`storage.prewrite`): writing neighbours with one call gains more,
 //!   and every byte written ahead is wear.
 
+#[cfg(feature = "daemon")]
 pub mod audit;
 pub mod base;
+#[cfg(feature = "daemon")]
 pub mod catalog;
 pub mod cli;
 pub mod client;
+#[cfg(feature = "daemon")]
 pub mod compact;
+#[cfg(feature = "daemon")]
 pub mod config;
+#[cfg(feature = "daemon")]
 pub mod doctor;
+#[cfg(feature = "daemon")]
 pub mod export;
 pub mod formats;
+#[cfg(feature = "daemon")]
 pub mod http;
+#[cfg(feature = "daemon")]
 pub mod index;
+#[cfg(feature = "daemon")]
 pub mod ingest;
+#[cfg(feature = "daemon")]
 pub mod journal;
 pub mod model;
 pub mod send;
+#[cfg(feature = "daemon")]
 pub mod server;
 pub mod simulate;
+#[cfg(feature = "daemon")]
 pub mod telemetry;
+#[cfg(feature = "daemon")]
 pub mod verify_manifest;
 pub mod wire;

@@ -2,9 +2,11 @@
 //!
 //! Must never import anything from a layer above it.
 
+#[cfg(feature = "daemon")]
 pub mod aligned;
 pub mod clock;
 pub mod limits;
+#[cfg(feature = "daemon")]
 pub mod pool;
 pub mod stop;
 pub mod units;

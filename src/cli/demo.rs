@@ -2,8 +2,9 @@
 
 use super::replies::{megabytes, tile_bar};
 use super::send::{send_with_bar, summary};
+use super::settings::ConfigArgs;
 use super::simulate::{SpecimenArgs, simulate_with_bar};
-use super::{BAD_INPUT, COULD_NOT_RUN, ConfigArgs, FOUND_A_PROBLEM, Failure, OrExit, Outcome};
+use super::{BAD_INPUT, COULD_NOT_RUN, FOUND_A_PROBLEM, Failure, OrExit, Outcome};
 use crate::base::stop::{Stop, StopReason};
 use crate::client::{DeliveryOptions, HttpClient, LinkOptions, Via};
 use crate::formats::AcquisitionFolder;

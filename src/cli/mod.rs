@@ -5,19 +5,24 @@
 
 #![allow(clippy::print_stdout)] // The one layer whose job it is.
 
+#[cfg(feature = "daemon")]
 mod demo;
+#[cfg(feature = "daemon")]
 mod export;
+#[cfg(feature = "daemon")]
 mod manifest;
+#[cfg(feature = "daemon")]
 mod offline;
 mod replies;
 mod send;
+#[cfg(feature = "daemon")]
 mod serve;
+#[cfg(feature = "daemon")]
+mod settings;
 mod signals;
 mod simulate;
 
-use crate::config::{ConfigError, Settings};
-use clap::{Args, Parser, Subcommand};
-use std::path::PathBuf;
+use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
 /// A problem was found: exit code 1.
@@ -27,6 +32,7 @@ const BAD_INPUT: u8 = 2;
 /// Could not run: exit code 3.
 const COULD_NOT_RUN: u8 = 3;
 /// Storage failed: exit code 4.
+#[cfg(feature = "daemon")]
 const STORAGE_FAILED: u8 = 4;
 
 #[derive(Parser)]
@@ -43,75 +49,41 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Run the daemon: capture port, HTTP port, data directory
-    Serve(ConfigArgs),
+    #[cfg(feature = "daemon")]
+    Serve(settings::ConfigArgs),
     /// Print the effective configuration: every key, unit, default, origin
+    #[cfg(feature = "daemon")]
     Config {
         #[command(flatten)]
-        config: ConfigArgs,
+        config: settings::ConfigArgs,
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
     /// See it work: a simulated microscope, a daemon, everything read back and compared
+    #[cfg(feature = "daemon")]
     Demo(demo::DemoArgs),
     /// Write an acquisition folder with real TIFF tiles
     Simulate(simulate::SimulateArgs),
     /// Send an acquisition folder to a daemon; run again, it sends what is missing there
     Send(send::SendArgs),
     /// Re-read every stored record against its checksums and the index
+    #[cfg(feature = "daemon")]
     Verify(offline::VerifyArgs),
     /// Free the space of deleted acquisitions; the daemon must not run
+    #[cfg(feature = "daemon")]
     Compact(offline::CompactArgs),
     /// Write an acquisition back as the folder that the microscope made
+    #[cfg(feature = "daemon")]
     Export(export::ExportArgs),
     /// Make and check manifests
+    #[cfg(feature = "daemon")]
     #[command(subcommand)]
     Manifest(manifest::ManifestCommand),
     /// Work on the index
+    #[cfg(feature = "daemon")]
     #[command(subcommand)]
     Index(offline::IndexCommand),
-}
-
-/// Where the configuration comes from.
-#[derive(Args, Clone, Default)]
-struct ConfigArgs {
-    /// TOML file with settings
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Data directory (storage.data)
-    #[arg(long, value_name = "DIR")]
-    data: Option<String>,
-    /// Capture port (capture.address); port 0 takes a free one
-    #[arg(long, value_name = "IP:PORT")]
-    capture: Option<String>,
-    /// HTTP port (http.address); port 0 takes a free one
-    #[arg(long, value_name = "IP:PORT")]
-    http: Option<String>,
-    /// Any key of the configuration; may be repeated
-    #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<String>,
-}
-
-impl ConfigArgs {
-    fn load(&self) -> Result<Settings, ConfigError> {
-        let mut flags = Vec::new();
-        let named = [
-            ("--data", "storage.data", &self.data),
-            ("--capture", "capture.address", &self.capture),
-            ("--http", "http.address", &self.http),
-        ];
-        for (flag, key, value) in named {
-            flags.extend(value.iter().map(|value| (flag.to_owned(), key.to_owned(), value.clone())));
-        }
-        for assignment in &self.set {
-            let Some((key, value)) = assignment.split_once('=') else {
-                let problem = format!("\"{assignment}\" is not KEY=VALUE");
-                return Err(ConfigError { origin: "flag --set".to_owned(), problem });
-            };
-            flags.push(("--set".to_owned(), key.trim().to_owned(), value.trim().to_owned()));
-        }
-        Settings::load(self.config.as_deref(), std::env::vars(), &flags)
-    }
 }
 
 /// An error with the exit code that it leads to.
@@ -138,15 +110,23 @@ impl<T, E: Into<anyhow::Error>> OrExit<T> for Result<T, E> {
 #[must_use]
 pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
+        #[cfg(feature = "daemon")]
         Command::Serve(config) => serve::run(&config),
+        #[cfg(feature = "daemon")]
         Command::Config { config, json } => serve::print_config(&config, json),
+        #[cfg(feature = "daemon")]
         Command::Demo(args) => demo::run(&args),
         Command::Simulate(args) => simulate::simulate(&args),
         Command::Send(args) => send::send(&args),
+        #[cfg(feature = "daemon")]
         Command::Verify(args) => offline::verify(&args),
+        #[cfg(feature = "daemon")]
         Command::Compact(args) => offline::compact(&args),
+        #[cfg(feature = "daemon")]
         Command::Export(args) => export::run(&args),
+        #[cfg(feature = "daemon")]
         Command::Manifest(command) => manifest::run(&command),
+        #[cfg(feature = "daemon")]
         Command::Index(offline::IndexCommand::Rebuild(args)) => offline::rebuild_index(&args),
     };
     outcome.unwrap_or_else(|Failure { code, error }| {

@@ -12,6 +12,7 @@ pub(super) fn tile_bar(what: &'static str, tiles: u64) -> ProgressBar {
 }
 
 /// A bar on stderr that counts bytes.
+#[cfg(feature = "daemon")]
 pub(super) fn byte_bar(what: &'static str) -> ProgressBar {
     let bar = ProgressBar::new(0);
     let style = ProgressStyle::with_template("{prefix:>10} [{bar:40}] {bytes}/{total_bytes} {bytes_per_sec}");

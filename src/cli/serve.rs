@@ -1,6 +1,7 @@
 //! `serve` and `config`.
 
-use super::{BAD_INPUT, COULD_NOT_RUN, ConfigArgs, OrExit, Outcome, STORAGE_FAILED};
+use super::settings::ConfigArgs;
+use super::{BAD_INPUT, COULD_NOT_RUN, OrExit, Outcome, STORAGE_FAILED};
 use crate::base::stop::{Stop, StopReason};
 use crate::catalog::CatalogError;
 use crate::config::{Origin, environment_variable, temca_tables};

@@ -141,7 +141,8 @@ fn disk_speed(measures: &Measures, tile_bytes: f64) -> Option<f64> {
 
 /// Processor seconds that a GB of the stream costs on this machine.
 fn cpu_cost(measures: &Measures, stream: &Stream, senders_here: bool) -> f64 {
-    let server = measures.pipeline.iter().filter_map(|point| Some((point.tile_bytes as f64, point.server_cpu_s_per_gb?)));
+    let server =
+        measures.pipeline.iter().filter_map(|point| Some((point.tile_bytes as f64, point.server_cpu_s_per_gb?)));
     let sender = measures.pipeline.iter().map(|point| (point.tile_bytes as f64, point.client_cpu_s_per_gb));
     let cost = |points: Option<f64>| points.unwrap_or(0.0);
     let mut sum = cost(interpolate(server, stream.tile_bytes));
@@ -183,8 +184,13 @@ mod tests {
             client_cpu_s_per_gb: 0.2,
             server_cpu_s_per_gb: Some(0.4),
         };
-        let disk =
-            |tile_bytes| DiskSpeed { tile_bytes, mb_per_s: 2500.0, group_p50_ms: 1.0, group_p99_ms: 2.0, cpu_s_per_gb: 0.1 };
+        let disk = |tile_bytes| DiskSpeed {
+            tile_bytes,
+            mb_per_s: 2500.0,
+            group_p50_ms: 1.0,
+            group_p99_ms: 2.0,
+            cpu_s_per_gb: 0.1,
+        };
         Measures {
             cores: 2,
             memory_bytes: None,
@@ -239,11 +245,9 @@ mod tests {
     #[test]
     fn verdicts_leave_headroom() {
         let verdict = |mb_per_s| forecast(&measures(), &load(20e6, mb_per_s)).verdict;
-        assert_eq!([1600.0, 1601.0, 2000.0, 2001.0].map(verdict), [
-            Verdict::Holds,
-            Verdict::Tight,
-            Verdict::Tight,
-            Verdict::No
-        ]);
+        assert_eq!(
+            [1600.0, 1601.0, 2000.0, 2001.0].map(verdict),
+            [Verdict::Holds, Verdict::Tight, Verdict::Tight, Verdict::No]
+        );
     }
 }

@@ -104,7 +104,8 @@ impl Driven {
         let problem = |error: &dyn std::fmt::Display| DoctorError::Sending(error.to_string());
         let http = HttpClient::new(&server.http, PATIENCE);
         let acq = free_acquisition(&http)?;
-        http.start_acquisition(&format!("{acq}_doctor_logfile.ini"), LOG.as_bytes()).map_err(|error| problem(&error))?;
+        http.start_acquisition(&format!("{acq}_doctor_logfile.ini"), LOG.as_bytes())
+            .map_err(|error| problem(&error))?;
         let image = noise(tile_bytes);
         let load = Load { acq, capture: server.capture, checksum: checksum_of(ChecksumChoice::Crc32, &image), image };
         let driven = load.send(time / WARM_UP, 0).and_then(|_| load.send(time, 1));
@@ -149,10 +150,14 @@ impl Load {
         let (over, began, cpu) = (AtomicBool::new(false), Instant::now(), process_cpu());
         let sent: Vec<Result<Sent, DoctorError>> = std::thread::scope(|scope| {
             let connections = (0..CONNECTIONS).map(|n| round * CONNECTIONS + n);
-            let senders: Vec<_> = connections.map(|col| scope.spawn({
-                let over = &over;
-                move || self.connection(col, over)
-            })).collect();
+            let senders: Vec<_> = connections
+                .map(|col| {
+                    scope.spawn({
+                        let over = &over;
+                        move || self.connection(col, over)
+                    })
+                })
+                .collect();
             std::thread::sleep(time);
             over.store(true, Ordering::Relaxed);
             senders.into_iter().map(|sender| sender.join().expect("senders do not panic")).collect()
