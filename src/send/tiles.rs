@@ -14,7 +14,10 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// How often trouble that goes on is told of.
+const TELL_EVERY: Duration = Duration::from_secs(5);
 
 /// Delivers the plan's tiles; the report gets what became of them.
 pub(super) fn send(
@@ -29,7 +32,7 @@ pub(super) fn send(
     let due = |planned: &Planned| planned.due.map(|due| began + due);
     let outbox = Outbox::filled(plan.tiles.iter().map(|planned| (&planned.tile, due(planned))));
     let acq = report.acq;
-    let tiles = FolderTiles { acq, stored, options, listener, report: Mutex::new(report) };
+    let tiles = FolderTiles { acq, stored, options, listener, report: Mutex::new(report), told: Mutex::default() };
     let delivered = deliver(&tiles, &outbox, &options.delivery, stop);
     let report = tiles.report.into_inner().unwrap_or_else(PoisonError::into_inner);
     report.took = began.elapsed();
@@ -44,6 +47,8 @@ struct FolderTiles<'a> {
     options: &'a SendOptions,
     listener: &'a dyn Listener,
     report: Mutex<&'a mut SendReport>,
+    /// When trouble was last told of: several connections have the same, again and again.
+    told: Mutex<Option<Instant>>,
 }
 
 impl<'a> Tiles for FolderTiles<'a> {
@@ -90,12 +95,15 @@ impl<'a> Tiles for FolderTiles<'a> {
                 report.reconnects += 1;
                 report.resent += unanswered as u64;
                 drop(report);
-                self.listener.note(&format!("{problem}; trying again"));
+                self.trouble(&problem);
             }
-            Event::Restored => self.listener.note("the server takes tiles again"),
+            Event::Restored => {
+                *self.told() = None;
+                self.listener.note("the server takes tiles again");
+            }
             Event::Deferred(refused) => {
                 self.report().resent += 1;
-                self.listener.note(&format!("{}; trying again", refused.reason));
+                self.trouble(&refused.reason);
             }
         }
     }
@@ -124,6 +132,20 @@ impl<'a> FolderTiles<'a> {
 
     fn report(&self) -> MutexGuard<'_, &'a mut SendReport> {
         self.report.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells of trouble, once in a while.
+    fn trouble(&self, problem: &str) {
+        let mut told = self.told();
+        if told.is_none_or(|told| told.elapsed() > TELL_EVERY) {
+            *told = Some(Instant::now());
+            drop(told);
+            self.listener.note(&format!("{problem}; trying again"));
+        }
+    }
+
+    fn told(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Another tile is done with.
