@@ -25,6 +25,7 @@
 //!  cli                           arguments, output, exit codes (clap, anyhow)
 //!  server, config, simulate      start and stop in order; keys; input for everyone
 //!  audit, compact, export, verify_manifest   tools on a data directory, without a daemon or beside one
+//!  replay                        a load test: profiles, schedules, senders, faults, report (rustix' poll by way of client)
 //!  ingest | http | client        data plane (mio) | side port (axum) | the protocol's other end (ureq)
 //!  catalog                       lanes, verification, commands and queries over journal and index
 //!  journal | index               bytes on disk | views of them (sled)
@@ -111,6 +112,7 @@ pub mod index;
 pub mod ingest;
 pub mod journal;
 pub mod model;
+pub mod replay;
 pub mod server;
 pub mod simulate;
 pub mod telemetry;

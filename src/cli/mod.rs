@@ -9,6 +9,8 @@ mod demo;
 mod export;
 mod manifest;
 mod offline;
+mod replay;
+mod replay_view;
 mod replies;
 mod sender;
 mod serve;
@@ -56,6 +58,8 @@ enum Command {
     Simulate(sender::SimulateArgs),
     /// Send an acquisition folder to a daemon
     Send(sender::SendArgs),
+    /// Load test: senders like a microscope's, at a chosen rate, against a running daemon
+    Replay(Box<replay::ReplayArgs>),
     /// Re-read every stored record against its checksums and the index
     Verify(offline::VerifyArgs),
     /// Free the space of deleted acquisitions; the daemon must not run
@@ -141,6 +145,7 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Simulate(args) => sender::simulate(&args),
         Command::Send(args) => sender::send(&args),
+        Command::Replay(args) => replay::run(&args),
         Command::Verify(args) => offline::verify(&args),
         Command::Compact(args) => offline::compact(&args),
         Command::Export(args) => export::run(&args),

@@ -12,5 +12,6 @@ pub use capture::{Answered, CaptureClient, CaptureError, Tile};
 pub use folder::{ChecksumChoice, SendError, SendOptions, SendReport, checksum_of, send_folder};
 pub use http::{HttpClient, HttpClientError, TileContent};
 pub use pipelined::{
-    Interest, PipelinedAnswer, PipelinedClient, PipelinedError, Readiness, WriteState, wait as wait_for_connections,
+    Interest, PipelinedAnswer, PipelinedClient, PipelinedError, Readiness, WriteState, Writing,
+    wait as wait_for_connections,
 };

@@ -50,6 +50,17 @@ pub struct PipelinedAnswer<T> {
     pub received: Instant,
 }
 
+/// A frame that is not wholly written.
+#[derive(Clone, Copy, Debug)]
+pub struct Writing<'a, T> {
+    /// What the caller gave.
+    pub tag: &'a T,
+    /// Bytes that are written.
+    pub sent: usize,
+    /// Bytes that are not.
+    pub left: usize,
+}
+
 /// How far [`PipelinedClient::write`] has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriteState {
@@ -164,10 +175,14 @@ impl<T: AsRef<[u8]>> PipelinedClient<T> {
         self.frames.len()
     }
 
-    /// The frame that is being written or is the next to be, and how many of its bytes are.
+    /// The frame that is being written or is the next to be.
     #[must_use]
-    pub fn writing(&self) -> Option<(&T, usize)> {
-        self.frames.get(self.written).map(|frame| (&frame.tag, frame.sent))
+    pub fn writing(&self) -> Option<Writing<'_, T>> {
+        self.frames.get(self.written).map(|frame| Writing {
+            tag: &frame.tag,
+            sent: frame.sent,
+            left: frame.len() - frame.sent,
+        })
     }
 
     /// When the oldest unanswered frame was begun.
@@ -393,7 +408,7 @@ mod tests {
             client.queue(&fields(row), vec![0; 10]).expect("fits");
         }
         assert_eq!(client.write(150).expect("written"), WriteState::Spent);
-        assert_eq!(client.writing().map(|(_, sent)| sent), Some(150 - 132));
+        assert_eq!(client.writing().map(|writing| writing.sent), Some(150 - 132));
         peer.write_all(b"HTTP/1.1 400 Bad Request\r\n").expect("sent");
         assert!(wait_for(&client, false).read);
         assert!(matches!(client.read(&mut |_| {}), Err(PipelinedError::BadAnswer { .. })));
