@@ -8,11 +8,17 @@
 #[cfg(feature = "daemon")]
 mod demo;
 #[cfg(feature = "daemon")]
+mod doctor;
+#[cfg(feature = "daemon")]
 mod export;
 #[cfg(feature = "daemon")]
 mod manifest;
 #[cfg(feature = "daemon")]
 mod offline;
+#[cfg(feature = "daemon")]
+mod replay;
+#[cfg(feature = "daemon")]
+mod replay_view;
 mod replies;
 mod send;
 #[cfg(feature = "daemon")]
@@ -67,6 +73,12 @@ enum Command {
     Simulate(simulate::SimulateArgs),
     /// Send an acquisition folder to a daemon; run again, it sends what is missing there
     Send(send::SendArgs),
+    /// Load test: senders like a microscope's, at a chosen rate, against a running daemon
+    #[cfg(feature = "daemon")]
+    Replay(Box<replay::ReplayArgs>),
+    /// Measure this machine, and say which microscopes' load it will hold
+    #[cfg(feature = "daemon")]
+    Doctor(doctor::DoctorArgs),
     /// Re-read every stored record against its checksums and the index
     #[cfg(feature = "daemon")]
     Verify(offline::VerifyArgs),
@@ -118,6 +130,10 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Simulate(args) => simulate::simulate(&args),
         Command::Send(args) => send::send(&args),
+        #[cfg(feature = "daemon")]
+        Command::Replay(args) => replay::run(&args),
+        #[cfg(feature = "daemon")]
+        Command::Doctor(args) => doctor::run(&args),
         #[cfg(feature = "daemon")]
         Command::Verify(args) => offline::verify(&args),
         #[cfg(feature = "daemon")]

@@ -1,6 +1,7 @@
 //! The protocol's other end: a blocking client for the capture port and the HTTP port, for anything that sends.
 //!
 //! - [`CaptureClient`]: one connection to the capture port with a window of tiles in flight;
+//! - [`PipelinedClient`]: the same without ever waiting, for many connections on one thread;
 //! - [`HttpClient`]: acquisitions, ROIs, files, tiles, completeness, contents;
 //! - [`deliver`]: several connections of either kind that reconnect, back off and send again what was not acknowledged.
 //!
@@ -35,6 +36,7 @@ mod delivery;
 mod http;
 mod link;
 mod outbox;
+mod pipelined;
 mod service;
 
 pub use capture::{Answered, CaptureClient, CaptureError, Tile};
@@ -43,6 +45,10 @@ pub use delivery::{DeliveryOptions, Event, Label, Settled, Tiles, Undelivered, d
 pub use http::{HttpClient, HttpClientError, TileContent};
 pub use link::{LinkError, LinkOptions, Refused, Via};
 pub use outbox::Outbox;
+pub use pipelined::{
+    Interest, PipelinedAnswer, PipelinedClient, PipelinedError, Readiness, WriteState, Writing,
+    wait as wait_for_connections,
+};
 pub use service::{
     FileToStore, KnownAcquisition, MissingTile, RefusedFile, ServerCompleteness, StoredFile, StoredTile,
 };

@@ -1,0 +1,342 @@
+//! One sender: what it owes and when, its connections, and what it makes of the answers.
+//!
+//! What is due and not begun stands nowhere but in the schedule: a sender that is behind needs no memory for it, and
+//! nothing that was due is forgotten. Owned by one thread.
+
+use super::course::Course;
+use super::faults::{Expected, Fault, FaultDice};
+use super::link::{Job, Link, Manner, Pumped};
+use super::schedule::Schedule;
+use super::source::{Fed, Feed, SourceError, SourceTile};
+use super::tally::{Interval, Sample, Tally, Wait, record, slot};
+use crate::client::{PipelinedAnswer, PipelinedError, Readiness};
+use crate::wire::FrameHead;
+use std::collections::VecDeque;
+
+/// When a tile that is being read is looked for again, nanoseconds.
+const SOURCE_PAUSE: u64 = 1_000_000;
+
+/// Why a sender can not go on.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SenderError {
+    #[error(transparent)]
+    Capture(#[from] PipelinedError),
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error("capture port {0}: no answer for {1} s")]
+    Timeout(std::net::SocketAddr, u64),
+}
+
+/// A sender.
+pub(super) struct Sender {
+    /// `None` in a closed loop: a tile is due whenever there is room.
+    schedule: Option<Schedule>,
+    feed: Feed,
+    links: Vec<Link>,
+    window: usize,
+    dice: FaultDice,
+    /// Without faults, frames need not be looked at one by one.
+    careful: bool,
+    /// To be sent again: what was not answered when a connection was cut, and duplicates.
+    again: VecDeque<Job>,
+    /// To be sent behind the tile that follows it.
+    held: Option<SourceTile>,
+    /// What the tile at the head of the schedule waits for, if it is due.
+    waiting: Option<Wait>,
+}
+
+/// What a thread counts into.
+pub(super) struct Counts<'a> {
+    pub(super) course: &'a Course<'a>,
+    pub(super) tally: &'a mut Tally,
+    pub(super) interval: &'a mut Interval,
+}
+
+impl Sender {
+    pub(super) fn new(
+        schedule: Option<Schedule>,
+        feed: Feed,
+        links: Vec<Link>,
+        window: usize,
+        (dice, careful): (FaultDice, bool),
+    ) -> Self {
+        let (again, held) = (VecDeque::new(), None);
+        Self { schedule, feed, links, window, dice, careful, again, held, waiting: None }
+    }
+
+    pub(super) fn links(&self) -> &[Link] {
+        &self.links
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.links.iter().map(Link::in_flight).sum::<usize>() + self.again.len()
+    }
+
+    /// Begins what is due, as far as there is room.
+    pub(super) fn dispatch(&mut self, counts: &mut Counts<'_>) -> Result<(), SenderError> {
+        for link in 0..self.links.len() {
+            self.links[link].reconnect(counts.course.now(), counts.course)?;
+        }
+        while let Some(link) = self.room().ok().filter(|_| !self.again.is_empty()) {
+            let job = self.again.pop_front().expect("it was looked at");
+            self.links[link].queue(job, counts.course)?;
+            self.write(link, counts)?;
+        }
+        while self.again.is_empty() {
+            let now = counts.course.now();
+            let due = self.due(now, counts.course);
+            if due > now || due >= counts.course.end() || now >= counts.course.drained() {
+                break;
+            }
+            match self.begin(due, counts)? {
+                None => {}
+                Some(wait) => {
+                    self.waiting.get_or_insert(wait);
+                    break;
+                }
+            }
+        }
+        // In a closed loop many small frames may have been queued: they leave together.
+        for link in 0..self.links.len() {
+            if self.links[link].is_fresh() {
+                self.write(link, counts)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// When the next tile is due.
+    fn due(&mut self, now: u64, course: &Course<'_>) -> u64 {
+        match &mut self.schedule {
+            Some(schedule) => schedule.peek(),
+            None if now < course.end() => now,
+            None => u64::MAX,
+        }
+    }
+
+    /// Begins the tile that was due then; or says what it waits for.
+    fn begin(&mut self, due: u64, counts: &mut Counts<'_>) -> Result<Option<Wait>, SenderError> {
+        let link = match self.room() {
+            Ok(link) => link,
+            Err(wait) => return Ok(Some(wait)),
+        };
+        let Some(mut job) = self.next_job(due, counts.tally)? else { return Ok(Some(Wait::Source)) };
+        if let Some(schedule) = &mut self.schedule {
+            schedule.advance();
+            job.wait = self.waiting.take();
+        } else {
+            self.waiting = None;
+        }
+        if let Some(wait) = job.wait {
+            counts.tally.waits.count(wait);
+        }
+        counts.tally.begun += 1;
+        self.links[link].queue(job, counts.course)?;
+        if self.schedule.is_some() {
+            self.write(link, counts)?;
+        }
+        Ok(None)
+    }
+
+    /// The connection that takes the next frame: of those with a place in the window the one with the fewest in flight;
+    /// by the clock, only those that are not in the middle of writing.
+    fn room(&self) -> Result<usize, Wait> {
+        let mut wait = Wait::Connection;
+        let mut best: Option<(usize, usize)> = None;
+        for (n, link) in self.links.iter().enumerate().filter(|(_, link)| link.client().is_some()) {
+            if link.in_flight() >= self.window {
+                wait = if wait == Wait::Writing { wait } else { Wait::Window };
+            } else if self.schedule.is_some() && link.is_writing() {
+                wait = Wait::Writing;
+            } else if best.is_none_or(|(_, fewest)| link.in_flight() < fewest) {
+                best = Some((n, link.in_flight()));
+            }
+        }
+        best.map(|(n, _)| n).ok_or(wait)
+    }
+
+    fn next_job(&mut self, due: u64, tally: &mut Tally) -> Result<Option<Job>, SenderError> {
+        let (tile, fault) = match self.held.take() {
+            Some(held) => (held, Some(Fault::Reorder)),
+            None => {
+                let Fed::Tile(tile) = self.feed.next()? else { return Ok(None) };
+                match self.dice.draw() {
+                    Some(Fault::Reorder) => (self.swap(tile)?, None),
+                    other => (tile, other),
+                }
+            }
+        };
+        let manner = match fault {
+            Some(Fault::Slow) => Manner::Slow,
+            Some(Fault::Cut) => Manner::CutAt(self.dice.place_in(FrameHead::BYTES + tile.image.bytes.len())),
+            _ => Manner::Plain,
+        };
+        if let Some(fault) = fault {
+            tally.faults.make(fault);
+        }
+        let expected = if fault == Some(Fault::Corrupt) { Expected::Refused } else { Expected::Acknowledged };
+        let SourceTile { place, id, image } = tile;
+        Ok(Some(Job { place, id, image, intended: due, wait: None, fault, expected, manner }))
+    }
+
+    /// Holds a tile back and gives the next one instead, if there is one.
+    fn swap(&mut self, tile: SourceTile) -> Result<SourceTile, SourceError> {
+        match self.feed.next()? {
+            Fed::Tile(next) => {
+                self.held = Some(tile);
+                Ok(next)
+            }
+            Fed::Later => Ok(tile),
+        }
+    }
+
+    /// Goes on with what one of the connections can do.
+    pub(super) fn serve(&mut self, link: usize, ready: Readiness, counts: &mut Counts<'_>) -> Result<(), SenderError> {
+        if ready.read {
+            let again = &mut self.again;
+            let read = self.links[link].read(&mut |answer| take_answer(answer, again, counts));
+            self.survive(read, link, counts)?;
+        }
+        if ready.write { self.write(link, counts) } else { Ok(()) }
+    }
+
+    fn write(&mut self, link: usize, counts: &mut Counts<'_>) -> Result<(), SenderError> {
+        let now = counts.course.now();
+        match self.links[link].pump(now, self.careful) {
+            Ok(Pumped::Fine) => Ok(()),
+            Ok(Pumped::CutHere) => {
+                let unanswered = self.links[link].cut(now);
+                self.again.extend(unanswered);
+                Ok(self.links[link].reconnect(now, counts.course)?)
+            }
+            Err(error) => self.survive(Err(error), link, counts),
+        }
+    }
+
+    /// A broken connection is made again; an answer that is none is the end.
+    fn survive(
+        &mut self,
+        result: Result<(), PipelinedError>,
+        link: usize,
+        counts: &mut Counts<'_>,
+    ) -> Result<(), SenderError> {
+        match result {
+            Ok(()) => Ok(()),
+            Err(PipelinedError::Io { .. }) => {
+                counts.tally.broken += 1;
+                let unanswered = self.links[link].cut(counts.course.now());
+                self.again.extend(unanswered);
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Fails when an answer does not come.
+    pub(super) fn check_timeout(&self, course: &Course<'_>) -> Result<(), SenderError> {
+        let (capture, timeout) = (course.plan.capture, course.plan.timeout);
+        let overdue = self.links.iter().any(|link| link.has_waited(timeout));
+        if overdue { Err(SenderError::Timeout(capture, timeout.as_secs())) } else { Ok(()) }
+    }
+
+    /// When something is to be done by the clock alone.
+    pub(super) fn alarm(&mut self, now: u64, course: &Course<'_>) -> u64 {
+        let links = self.links.iter().filter_map(|link| link.alarm(now)).min().unwrap_or(u64::MAX);
+        let due = match (self.waiting, &mut self.schedule) {
+            (Some(Wait::Source), _) => now + SOURCE_PAUSE,
+            (None, Some(schedule)) => Some(schedule.peek()).filter(|due| *due < course.end()).unwrap_or(u64::MAX),
+            _ => u64::MAX,
+        };
+        links.min(due)
+    }
+
+    /// How late the tile is that is due and not begun, nanoseconds.
+    pub(super) fn late(&mut self, now: u64, course: &Course<'_>) -> u64 {
+        let due = self.schedule.as_mut().map(Schedule::peek).filter(|due| *due < course.end());
+        due.map_or(0, |due| now.saturating_sub(due))
+    }
+
+    /// Has it nothing more to do?
+    pub(super) fn is_done(&mut self, now: u64, course: &Course<'_>) -> bool {
+        let owes = match &mut self.schedule {
+            Some(schedule) => schedule.peek() < course.end() && now < course.drained(),
+            None => now < course.end(),
+        };
+        !owes && self.in_flight() == 0
+    }
+
+    /// Counts what it still owes, with the time that it has waited at the least.
+    pub(super) fn settle(mut self, now: u64, counts: &mut Counts<'_>) {
+        let mut open: Vec<Job> = self.links.iter_mut().flat_map(|link| link.cut(now)).collect();
+        open.extend(self.again);
+        for job in open.iter().filter(|job| job.fault.is_none()) {
+            counts.tally.unanswered += 1;
+            record(&mut counts.tally.latency, now.saturating_sub(job.intended));
+        }
+        let Some(mut schedule) = self.schedule else { return };
+        while schedule.peek() < counts.course.end() {
+            counts.tally.unsent += 1;
+            record(&mut counts.tally.latency, now.saturating_sub(schedule.peek()));
+            schedule.advance();
+        }
+    }
+}
+
+/// Counts an answer; a tile that is to be sent twice goes to the end of `again`.
+fn take_answer(answer: PipelinedAnswer<Job>, again: &mut VecDeque<Job>, counts: &mut Counts<'_>) {
+    let PipelinedAnswer { tag: job, response, began, received } = answer;
+    let (now, began) = (counts.course.time_of(received), began.map(|began| counts.course.time_of(began)));
+    counts.tally.last_answer = now;
+    let pressure = response.system as usize;
+    counts.tally.pressure[pressure] += 1;
+    counts.interval.pressure[pressure] += 1;
+    let as_expected = job.expected.holds(response.status, response.tile);
+    if response.status != 0 {
+        counts.interval.refused[slot(response.status)] += 1;
+    }
+    if response.status == 0 && job.expected == Expected::Acknowledged {
+        count_acknowledged(&job, now, began, counts);
+    }
+    let say = || format!("{:?} was answered with status {} and tile id {}", job.place, response.status, response.tile);
+    match job.fault {
+        None if response.status != 0 => counts.tally.refused[slot(response.status)] += 1,
+        None => {}
+        Some(Fault::Duplicate) if job.expected == Expected::Acknowledged && as_expected => {
+            again.push_back(Job { expected: Expected::SameId(response.tile), ..job });
+        }
+        Some(fault) => {
+            counts.tally.faults.judge(fault, as_expected, say);
+            if fault == Fault::Corrupt && as_expected {
+                counts.tally.keep_corrupt(job.place);
+            }
+        }
+    }
+}
+
+fn count_acknowledged(job: &Job, now: u64, began: Option<u64>, counts: &mut Counts<'_>) {
+    let bytes = job.image.bytes.len() as u64;
+    let (tally, interval) = (&mut *counts.tally, &mut *counts.interval);
+    tally.acknowledged += 1;
+    tally.bytes += bytes;
+    if now < counts.course.end() {
+        tally.acknowledged_in_time += 1;
+        tally.bytes_in_time += bytes;
+    }
+    interval.tiles += 1;
+    interval.bytes += bytes;
+    if job.place.frame.is_stable() {
+        tally.samples.offer(Sample { col: job.place.col, row: job.place.row, id: job.id });
+    }
+    // What is slow or cut on purpose says nothing of the server.
+    if job.fault.is_some_and(|fault| fault != Fault::Reorder && fault != Fault::Duplicate) {
+        return;
+    }
+    let latency = now.saturating_sub(job.intended);
+    record(&mut tally.latency, latency);
+    record(&mut interval.latency, latency);
+    if let Some(began) = began {
+        record(&mut tally.service, now.saturating_sub(began));
+        let late = began.saturating_sub(job.intended);
+        record(if job.wait.is_some() { &mut tally.behind } else { &mut tally.schedule_error }, late);
+    }
+}
