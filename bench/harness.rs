@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 /// The log of the benchmark's acquisition: a grid that nothing falls out of.
+#[allow(dead_code)] // Not every benchmark starts an acquisition.
 pub const LOG: &str = "[General]\nDate = \"01/01/2026 01:00:00 AM\"\n[Camera Connections]\nAcq1 = TRUE\n\
     [Mosaic Settings]\nNumber of X steps = 100000\nNumber of Y steps = 10000000\n[TEM Settings]\nPixels per um = 250\n";
 
@@ -48,6 +49,7 @@ impl Process {
     }
 
     /// Highest resident set so far, MB. Linux.
+    #[allow(dead_code)] // Not every benchmark asks.
     pub fn peak_megabytes(&self) -> f64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).expect("a process");
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();

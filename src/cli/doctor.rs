@@ -128,9 +128,10 @@ fn print_forecasts(forecasts: &[Forecast], measures: &Measures, senders_here: bo
         "| profile | needs MB/s | capacity MB/s | will it hold | up to | bottleneck | disk full after |\n|---|---|---|---|---|---|---|"
     );
     for forecast in forecasts {
-        let hours = measures.free_bytes as f64 / 1e6 / forecast.needed_mb_per_s / 3600.0;
+        let minutes = measures.free_bytes as f64 / 1e6 / forecast.needed_mb_per_s / 60.0;
+        let full = if minutes < 120.0 { format!("{minutes:.0} min") } else { format!("{:.1} h", minutes / 60.0) };
         println!(
-            "| {} | {:.0} | {:.0} | {} | {:.1} x | {} | {hours:.1} h |",
+            "| {} | {:.0} | {:.0} | {} | {:.1} x | {} | {full} |",
             forecast.name,
             forecast.needed_mb_per_s,
             forecast.capacity_mb_per_s,
@@ -157,7 +158,7 @@ fn bottleneck_name(bottleneck: Bottleneck) -> &'static str {
     match bottleneck {
         Bottleneck::Disk => "disk",
         Bottleneck::Processors => "processors",
-        Bottleneck::Daemon => "disk and processors together",
+        Bottleneck::Server => "the server, or the way to it",
     }
 }
 

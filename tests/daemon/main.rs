@@ -9,6 +9,7 @@ mod capture;
 mod compaction;
 mod completeness;
 mod deletion;
+mod doctor;
 mod export;
 mod http;
 mod kill;
