@@ -233,7 +233,8 @@ fn exit_code(error: &ReplayError) -> u8 {
 
 fn list_profiles() -> Outcome {
     for (name, text) in EMBEDDED {
-        let profile = Profile::parse(text).map_err(|problem| anyhow::anyhow!("{name}: {problem}")).or_exit(BAD_INPUT)?;
+        let profile =
+            Profile::parse(text).map_err(|problem| anyhow::anyhow!("{name}: {problem}")).or_exit(BAD_INPUT)?;
         let (tiles, mb) = (profile.tiles_per_s(), profile.bytes_per_s() / 1e6);
         println!("{name:<11} {tiles:7.1} tiles/s {mb:7.1} MB/s  {}", profile.about);
     }
@@ -302,8 +303,7 @@ impl ReplayArgs {
             window: 2,
             content: Content::Noise,
         };
-        let timing =
-            Timing { arrivals: Arrivals::Constant, phase: Phase::Spread, ramp: None, run_and_break: None };
+        let timing = Timing { arrivals: Arrivals::Constant, phase: Phase::Spread, ramp: None, run_and_break: None };
         let (name, about, none) = ("plain".to_owned(), "from flags".to_owned(), String::new());
         let (source, mode, senders) = (none.clone(), if closed { Mode::Closed } else { Mode::Open }, vec![group]);
         let profile = Profile { name, about, source, assumption: none, mode, timing, senders };

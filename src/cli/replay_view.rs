@@ -39,7 +39,9 @@ impl View {
     pub(super) fn show(&mut self, progress: &Progress) {
         match &self.kind {
             Kind::Live(bar) => bar.set_message(self.live(progress)),
-            Kind::Plain if (progress.point.second + 1).is_multiple_of(PLAIN_SECONDS) => eprintln!("{}", plain(progress)),
+            Kind::Plain if (progress.point.second + 1).is_multiple_of(PLAIN_SECONDS) => {
+                eprintln!("{}", plain(progress))
+            }
             Kind::Plain | Kind::Nothing => {}
         }
     }

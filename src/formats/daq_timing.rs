@@ -63,7 +63,8 @@ pub fn daq_step_times(bytes: &[u8]) -> Result<Option<Vec<f64>>, FormatError> {
     let mut lines = text.strip_prefix('\u{feff}').unwrap_or(&text).lines().zip(1..);
     let names: Vec<&str> = lines.next().map_or("", |(header, _)| header).split(',').map(plain).collect();
     let known = |name: &&str| TIME_COLUMNS.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
-    let Some((column, units)) = names.iter().enumerate().find_map(|(column, name)| Some((column, known(name)?.1))) else {
+    let Some((column, units)) = names.iter().enumerate().find_map(|(column, name)| Some((column, known(name)?.1)))
+    else {
         return Ok(None);
     };
     let steps = lines.filter(|(line, _)| !line.trim().is_empty());

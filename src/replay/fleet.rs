@@ -27,7 +27,9 @@ pub(super) struct Fleet {
 
 impl Fleet {
     pub(super) fn build(plan: &Plan) -> Result<Self, ReplayError> {
-        plan.profile.check().map_err(|problem| ReplayError::Usage(format!("profile {}: {problem}", plan.profile.name)))?;
+        plan.profile
+            .check()
+            .map_err(|problem| ReplayError::Usage(format!("profile {}: {problem}", plan.profile.name)))?;
         if plan.duration.is_zero() {
             return Err(ReplayError::Usage("the duration must be above 0".to_owned()));
         }

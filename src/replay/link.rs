@@ -203,7 +203,8 @@ impl Link {
         }
         self.retry_at = now + RETRY;
         self.attempts += 1;
-        let over = RETRY.saturating_mul(self.attempts.into()) > u64::try_from(course.plan.patience.as_nanos()).unwrap_or(RETRY);
+        let over = RETRY.saturating_mul(self.attempts.into())
+            > u64::try_from(course.plan.patience.as_nanos()).unwrap_or(RETRY);
         let limit = course.plan.patience.clamp(Duration::from_millis(100), Duration::from_secs(1));
         match PipelinedClient::connect(course.plan.capture, limit) {
             Ok(_) if over => {

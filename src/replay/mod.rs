@@ -103,7 +103,8 @@ pub fn run(plan: &Plan, stop: &Stop, watch: &mut dyn FnMut(&Progress)) -> Result
     }
     let seconds = course.end() as f64 / 1e9;
     let (versions, acquisition) = (target.versions.clone(), target.acq.0);
-    let outcome = Outcome { versions, settings, acquisition, seconds, cpu_s, series, failure, stored, verify: verified };
+    let outcome =
+        Outcome { versions, settings, acquisition, seconds, cpu_s, series, failure, stored, verify: verified };
     let mut report = Report::new(&tally, outcome);
     match plan.keep {
         true => report.kept = true,
@@ -151,11 +152,8 @@ fn drive(
     let tally = |n: usize| Tally::new(course.plan.verify, course.plan.seed.wrapping_add(n as u64));
     let mut shares: Vec<Vec<Sender>> = (0..threads).map(|_| Vec::new()).collect();
     senders.into_iter().enumerate().for_each(|(n, sender)| shares[n % threads].push(sender));
-    let drivers: Vec<Driver<'_>> = shares
-        .into_iter()
-        .enumerate()
-        .map(|(n, senders)| Driver::new(course, senders, tally(n), to.clone()))
-        .collect();
+    let drivers: Vec<Driver<'_>> =
+        shares.into_iter().enumerate().map(|(n, senders)| Driver::new(course, senders, tally(n), to.clone())).collect();
     drop(to);
     std::thread::scope(|scope| {
         let running: Vec<_> = drivers.into_iter().map(|driver| scope.spawn(|| driver.drive())).collect();
@@ -196,7 +194,8 @@ fn collect(
             course.end_now();
         }
         // Threads that have ended send nothing more: a second is over when all or when later ones have come.
-        while let Some(entry) = open.first_entry().filter(|entry| entry.get().1 == threads || entry.key() + 1 < newest) {
+        while let Some(entry) = open.first_entry().filter(|entry| entry.get().1 == threads || entry.key() + 1 < newest)
+        {
             series.close(&entry.remove().0, watch);
         }
     }

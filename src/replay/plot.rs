@@ -63,7 +63,9 @@ pub fn svg(report: &Report) -> String {
 pub fn html(report: &Report) -> String {
     let title = escaped(&title(report));
     let svg = svg(report);
-    format!("<!DOCTYPE html>\n<html lang=\"en\">\n<head><meta charset=\"utf-8\"><title>{title}</title></head>\n<body>\n{svg}</body>\n</html>\n")
+    format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head><meta charset=\"utf-8\"><title>{title}</title></head>\n<body>\n{svg}</body>\n</html>\n"
+    )
 }
 
 fn title(report: &Report) -> String {
@@ -101,13 +103,12 @@ impl Panel<'_> {
                 let _ = write!(points, "{at:.1},{:.1} ", self.y(*value, low, high));
             }
             let points = points.trim_end();
-            let _ = writeln!(
-                out,
-                "<polyline fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.5\" points=\"{points}\"/>"
-            );
+            let _ =
+                writeln!(out, "<polyline fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.5\" points=\"{points}\"/>");
             let y = self.top + 14.0 + 18.0 * n as f64;
             let from = WIDTH - RIGHT + 12.0;
-            let _ = writeln!(out, "<rect x=\"{from}\" y=\"{:.1}\" width=\"12\" height=\"3\" fill=\"{colour}\"/>", y - 5.0);
+            let _ =
+                writeln!(out, "<rect x=\"{from}\" y=\"{:.1}\" width=\"12\" height=\"3\" fill=\"{colour}\"/>", y - 5.0);
             text(out, from + 18.0, y, "start", name);
         }
     }

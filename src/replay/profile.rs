@@ -238,7 +238,9 @@ impl Profile {
         if self.timing.run_and_break.is_some_and(|(run, _)| run.is_zero()) {
             return Err("run: must be above 0".to_owned());
         }
-        self.senders.iter().try_for_each(|group| group.check().map_err(|what| format!("sender \"{}\": {what}", group.name)))
+        self.senders
+            .iter()
+            .try_for_each(|group| group.check().map_err(|what| format!("sender \"{}\": {what}", group.name)))
     }
 }
 
@@ -455,8 +457,10 @@ impl SenderFile {
         let mut given = [fixed, uniform, normal, mixture].into_iter().flatten();
         let wrong = |what: &str| Err(format!("sender \"{}\": {what}", self.name));
         match (given.next(), given.next()) {
-            (Some(TileSizes::Uniform(least, most)), None) if least > most => wrong("tile_bytes_uniform: least, then most"),
-            (Some(TileSizes::Mixture(parts)), None) if parts.is_empty() || parts.iter().any(|part| !(part.1 > 0.0)) => {
+            (Some(TileSizes::Uniform(least, most)), None) if least > most => {
+                wrong("tile_bytes_uniform: least, then most")
+            }
+            (Some(TileSizes::Mixture(parts)), None) if parts.is_empty() || !parts.iter().all(|part| part.1 > 0.0) => {
                 wrong("tile_bytes_mixture: lengths with weights above 0")
             }
             (Some(sizes), None) => Ok(sizes),

@@ -31,7 +31,8 @@ impl FromStr for Rate {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("\"{text}\" is no rate: tiles a second (57), a multiple (2x) or bytes a second (300MB/s)");
+        let wrong =
+            || format!("\"{text}\" is no rate: tiles a second (57), a multiple (2x) or bytes a second (300MB/s)");
         let positive = |text: &str| text.trim().parse().ok().filter(|n: &f64| n.is_finite() && *n > 0.0);
         let trimmed = text.trim();
         if let Some(times) = trimmed.strip_suffix('x') {

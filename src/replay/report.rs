@@ -258,7 +258,11 @@ pub(super) struct Outcome {
 }
 
 impl Settings {
-    pub(super) fn of(plan: &Plan, (senders, connections, threads): (usize, usize, usize), (tiles_per_s, bytes_per_s): (f64, f64)) -> Self {
+    pub(super) fn of(
+        plan: &Plan,
+        (senders, connections, threads): (usize, usize, usize),
+        (tiles_per_s, bytes_per_s): (f64, f64),
+    ) -> Self {
         Self {
             profile: plan.profile.name.clone(),
             mode: plan.profile.mode,
@@ -345,13 +349,11 @@ impl Report {
         problems.extend(counted.map(|(count, what)| format!("{count} {what}")));
         problems.extend(self.verify.told.iter().cloned());
         let unexpected = self.faults.iter().filter(|(_, count)| count.unexpected > 0);
-        problems.extend(unexpected.map(|(name, count)| format!("fault {name}: {} unexpected outcomes", count.unexpected)));
+        problems
+            .extend(unexpected.map(|(name, count)| format!("fault {name}: {} unexpected outcomes", count.unexpected)));
         problems.extend(told.iter().cloned());
-        match self.stored.filter(|stored| self.failure.is_none() && *stored != self.acknowledged) {
-            Some(stored) => {
-                problems.push(format!("{} tiles were acknowledged, the server counts {stored}", self.acknowledged));
-            }
-            None => {}
+        if let Some(stored) = self.stored.filter(|stored| self.failure.is_none() && *stored != self.acknowledged) {
+            problems.push(format!("{} tiles were acknowledged, the server counts {stored}", self.acknowledged));
         }
         problems
     }
@@ -475,6 +477,9 @@ pub(super) mod tests {
 
     #[test]
     fn refusals_are_named_by_status() {
-        assert_eq!(refusals(&[0, 2, 0, 0, 1]).into_iter().collect::<Vec<_>>(), [("2".to_owned(), 2), ("other".to_owned(), 1)]);
+        assert_eq!(
+            refusals(&[0, 2, 0, 0, 1]).into_iter().collect::<Vec<_>>(),
+            [("2".to_owned(), 2), ("other".to_owned(), 1)]
+        );
     }
 }

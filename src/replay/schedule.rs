@@ -176,8 +176,9 @@ mod tests {
 
     #[test]
     fn temca2_owes_57_tiles_a_second() {
-        let small: u64 =
-            (0..8).map(|n| Schedule::at_rate(1.0 / 0.15, 1, f64::from(n) / 8.0, PLAIN, 1).count_before(seconds(90))).sum();
+        let small: u64 = (0..8)
+            .map(|n| Schedule::at_rate(1.0 / 0.15, 1, f64::from(n) / 8.0, PLAIN, 1).count_before(seconds(90)))
+            .sum();
         let large = Schedule::at_rate(4.0, 1, 0.0, PLAIN, 1).count_before(seconds(90));
         assert_eq!((small, large), (4800, 360));
     }

@@ -6,6 +6,7 @@
 use super::course::Course;
 use super::faults::{Expected, Fault, FaultDice};
 use super::link::{Job, Link, Manner, Pumped};
+use super::profile::Mode;
 use super::schedule::Schedule;
 use super::source::{Fed, Feed, SourceError, SourceTile};
 use super::tally::{Interval, Sample, Tally, Wait, record, slot};
@@ -43,6 +44,8 @@ pub(super) struct Sender {
     held: Option<SourceTile>,
     /// What the tile at the head of the schedule waits for, if it is due.
     waiting: Option<Wait>,
+    /// What the last tile that had to wait waited for, and until when: those that were due by then were held up with it.
+    held_up: Option<(Wait, u64)>,
 }
 
 /// What a thread counts into.
@@ -61,7 +64,7 @@ impl Sender {
         (dice, careful): (FaultDice, bool),
     ) -> Self {
         let (again, held) = (VecDeque::new(), None);
-        Self { schedule, feed, links, window, dice, careful, again, held, waiting: None }
+        Self { schedule, feed, links, window, dice, careful, again, held, waiting: None, held_up: None }
     }
 
     pub(super) fn links(&self) -> &[Link] {
@@ -82,20 +85,7 @@ impl Sender {
             self.links[link].queue(job, counts.course)?;
             self.write(link, counts)?;
         }
-        while self.again.is_empty() {
-            let now = counts.course.now();
-            let due = self.due(now, counts.course);
-            if due > now || due >= counts.course.end() || now >= counts.course.drained() {
-                break;
-            }
-            match self.begin(due, counts)? {
-                None => {}
-                Some(wait) => {
-                    self.waiting.get_or_insert(wait);
-                    break;
-                }
-            }
-        }
+        self.begin_due(counts)?;
         // In a closed loop many small frames may have been queued: they leave together.
         for link in 0..self.links.len() {
             if self.links[link].is_fresh() {
@@ -103,6 +93,26 @@ impl Sender {
             }
         }
         Ok(())
+    }
+
+    /// Begins tiles that are due until there is none, or no room for one.
+    fn begin_due(&mut self, counts: &mut Counts<'_>) -> Result<(), SenderError> {
+        loop {
+            let now = counts.course.now();
+            let due = self.due(now, counts.course);
+            if due > now || due >= counts.course.end() || now >= counts.course.drained() {
+                return Ok(());
+            }
+            // What is to be sent again goes first.
+            let hindered = match self.again.is_empty() {
+                true => self.begin(due, counts)?,
+                false => Some(self.room().err().unwrap_or(Wait::Connection)),
+            };
+            self.waiting = hindered;
+            if hindered.is_some() {
+                return Ok(());
+            }
+        }
     }
 
     /// When the next tile is due.
@@ -123,9 +133,7 @@ impl Sender {
         let Some(mut job) = self.next_job(due, counts.tally)? else { return Ok(Some(Wait::Source)) };
         if let Some(schedule) = &mut self.schedule {
             schedule.advance();
-            job.wait = self.waiting.take();
-        } else {
-            self.waiting = None;
+            job.wait = self.take_wait(due, counts.course.now());
         }
         if let Some(wait) = job.wait {
             counts.tally.waits.count(wait);
@@ -136,6 +144,14 @@ impl Sender {
             self.write(link, counts)?;
         }
         Ok(None)
+    }
+
+    /// What a tile that is begun now had to wait for, itself or behind another.
+    fn take_wait(&mut self, due: u64, now: u64) -> Option<Wait> {
+        if let Some(wait) = self.waiting.take() {
+            self.held_up = Some((wait, now));
+        }
+        self.held_up.filter(|(_, until)| due <= *until).map(|(wait, _)| wait)
     }
 
     /// The connection that takes the next frame: of those with a place in the window the one with the fewest in flight;
@@ -336,7 +352,9 @@ fn count_acknowledged(job: &Job, now: u64, began: Option<u64>, counts: &mut Coun
     record(&mut interval.latency, latency);
     if let Some(began) = began {
         record(&mut tally.service, now.saturating_sub(began));
-        let late = began.saturating_sub(job.intended);
-        record(if job.wait.is_some() { &mut tally.behind } else { &mut tally.schedule_error }, late);
+        if counts.course.plan.profile.mode == Mode::Open {
+            let late = began.saturating_sub(job.intended);
+            record(if job.wait.is_some() { &mut tally.behind } else { &mut tally.schedule_error }, late);
+        }
     }
 }

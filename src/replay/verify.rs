@@ -61,7 +61,9 @@ fn compare(http: &HttpClient, acq: AcqId, sample: &Sample, images: &Images) -> R
     let sent = images.get(sample.id).map_err(|error| error.to_string())?.bytes;
     match stored.iter().zip(&sent).position(|(stored, sent)| stored != sent) {
         Some(place) => Err(format!("differs from byte {place} on")),
-        None if stored.len() != sent.len() => Err(format!("{} bytes are stored, {} were sent", stored.len(), sent.len())),
+        None if stored.len() != sent.len() => {
+            Err(format!("{} bytes are stored, {} were sent", stored.len(), sent.len()))
+        }
         None => Ok(()),
     }
 }

@@ -33,7 +33,8 @@ impl Prepared {
     /// A TIFF can not be encoded.
     pub fn make(group: u32, senders: &SenderGroup, seed: u64) -> Result<Self, SourceError> {
         let n = if matches!(senders.sizes, TileSizes::Fixed(_)) { IMAGES_ALIKE } else { IMAGES_VARIED };
-        let sizes: Vec<usize> = senders.sizes.strata(n).into_iter().map(|size| usize::try_from(size).unwrap_or(1)).collect();
+        let sizes: Vec<usize> =
+            senders.sizes.strata(n).into_iter().map(|size| usize::try_from(size).unwrap_or(1)).collect();
         let longest = sizes.iter().copied().max().unwrap_or(1);
         let mut noise = vec![0; longest + SHIFT * n];
         Rng::with_seed(seed ^ u64::from(group)).fill(&mut noise);

@@ -38,9 +38,8 @@ impl TimingTable {
     /// # Errors
     /// It can not be read, takes no tile, or has no times and no `step` was given.
     pub fn read(path: &Path, step: Option<Duration>, speed: f64) -> Result<Self, SourceError> {
-        let unusable = |problem: &dyn ToString| {
-            SourceError::Unusable(format!("{}: {}", path.display(), problem.to_string()))
-        };
+        let unusable =
+            |problem: &dyn ToString| SourceError::Unusable(format!("{}: {}", path.display(), problem.to_string()));
         let bytes = std::fs::read(path).map_err(|error| unusable(&error))?;
         let steps = parse_daq_timing(&bytes).map_err(|error| unusable(&error))?;
         let timed = daq_step_times(&bytes).map_err(|error| unusable(&error))?;
@@ -49,7 +48,9 @@ impl TimingTable {
             (Some(times), _) => from_first(&times),
             (None, Some(step)) => (0..steps.len()).map(|n| step.as_secs_f64() * n as f64).collect(),
             (None, None) => {
-                return Err(unusable(&"the table has no times (a column ms, time (ms) or time (s)): give --step-period"));
+                return Err(unusable(
+                    &"the table has no times (a column ms, time (ms) or time (s)): give --step-period",
+                ));
             }
         };
         let times: Vec<u64> = times.into_iter().map(|time| nanoseconds(time / speed)).collect();
