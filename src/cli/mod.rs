@@ -10,6 +10,7 @@ mod export;
 mod manifest;
 mod offline;
 mod replay;
+mod replay_args;
 mod replay_view;
 mod replies;
 mod sender;
@@ -59,7 +60,7 @@ enum Command {
     /// Send an acquisition folder to a daemon
     Send(sender::SendArgs),
     /// Load test: senders like a microscope's, at a chosen rate, against a running daemon
-    Replay(Box<replay::ReplayArgs>),
+    Replay(Box<replay_args::ReplayArgs>),
     /// Re-read every stored record against its checksums and the index
     Verify(offline::VerifyArgs),
     /// Free the space of deleted acquisitions; the daemon must not run
