@@ -124,7 +124,6 @@ pub mod ingest;
 #[cfg(feature = "daemon")]
 pub mod journal;
 pub mod model;
-#[cfg(feature = "daemon")]
 pub mod replay;
 pub mod send;
 #[cfg(feature = "daemon")]

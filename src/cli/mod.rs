@@ -15,9 +15,8 @@ mod export;
 mod manifest;
 #[cfg(feature = "daemon")]
 mod offline;
-#[cfg(feature = "daemon")]
 mod replay;
-#[cfg(feature = "daemon")]
+mod replay_args;
 mod replay_view;
 mod replies;
 mod send;
@@ -74,8 +73,7 @@ enum Command {
     /// Send an acquisition folder to a daemon; run again, it sends what is missing there
     Send(send::SendArgs),
     /// Load test: senders like a microscope's, at a chosen rate, against a running daemon
-    #[cfg(feature = "daemon")]
-    Replay(Box<replay::ReplayArgs>),
+    Replay(Box<replay_args::ReplayArgs>),
     /// Measure this machine, and say which microscopes' load it will hold
     #[cfg(feature = "daemon")]
     Doctor(doctor::DoctorArgs),
@@ -130,7 +128,6 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Simulate(args) => simulate::simulate(&args),
         Command::Send(args) => send::send(&args),
-        #[cfg(feature = "daemon")]
         Command::Replay(args) => replay::run(&args),
         #[cfg(feature = "daemon")]
         Command::Doctor(args) => doctor::run(&args),

@@ -1,6 +1,6 @@
 //! How a replay is shown: live on a terminal, in plain lines, as a table at the end.
 
-use super::replay::{OutputArgs, ProgressArg};
+use super::replay_args::{OutputArgs, ProgressArg};
 use super::replies::megabytes;
 use crate::replay::{Distribution, Fault, Progress, Report};
 use indicatif::{ProgressBar, ProgressStyle};

@@ -2,8 +2,9 @@
 //!
 //! Must never wait for anything but the clock and its sockets, nor copy an image, nor compute a checksum.
 
+use super::answers::Counts;
 use super::course::Course;
-use super::sender::{Counts, Sender, SenderError};
+use super::sender::{Sender, SenderError};
 use super::tally::{Interval, Tally};
 use crate::client::{Interest, Readiness, wait_for_connections};
 use std::time::Duration;

@@ -8,16 +8,20 @@
 //!
 //! Opens an acquisition of its own and deletes it at the end. Must never touch one that was there before.
 
+mod answers;
 mod course;
 mod driver;
 mod faults;
+mod figures;
 mod fleet;
 mod link;
 mod plan;
 mod plot;
 mod profile;
+mod profile_file;
 mod rate;
 mod report;
+mod samples;
 mod schedule;
 mod sender;
 mod sizes;
@@ -27,13 +31,14 @@ mod target;
 mod verify;
 
 pub use faults::{Fault, FaultCount, FaultPart};
+pub use figures::{Distribution, Point};
 pub use plan::{Plan, ReplayError, Verify};
 pub use plot::{html, svg};
 pub use profile::{
     Arrivals, Content, EMBEDDED, Mode, Phase, Profile, ProfileError, Ramp, SenderGroup, Timing, names as profile_names,
 };
 pub use rate::{Rate, parse_part};
-pub use report::{ClientUse, Distribution, Expectation, Expectations, Point, Report, Settings, Versions};
+pub use report::{ClientUse, Expectation, Expectations, Report, Settings, Versions};
 pub use sizes::TileSizes;
 pub use source::{SourceChoice, SourceError};
 pub use tally::Waits;

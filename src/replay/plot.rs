@@ -2,7 +2,8 @@
 //!
 //! No PNG: that would need a font and a rasteriser for what every browser does.
 
-use super::report::{Point, Report};
+use super::figures::Point;
+use super::report::Report;
 use std::fmt::Write;
 
 const WIDTH: f64 = 960.0;

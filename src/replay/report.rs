@@ -1,13 +1,13 @@
 //! What came of a replay: figures, the course of time, what is wrong. Serialises to the JSON that `--json` gives.
 
 use super::faults::{Fault, FaultCount};
+use super::figures::{Distribution, Point, meaning, refusals};
 use super::plan::{Plan, Verify};
 use super::profile::{Mode, checksum_name};
 use super::rate::Rate;
 use super::source::SourceChoice;
-use super::tally::{Interval, Refusals, Tally, Waits};
+use super::tally::{Tally, Waits};
 use super::verify::Verified;
-use hdrhistogram::Histogram;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -131,95 +131,6 @@ pub struct ClientUse {
     pub cpu_s: Option<f64>,
     /// The same for 10^9 bytes acknowledged.
     pub cpu_s_per_gb: Option<f64>,
-}
-
-/// Times of many tiles, milliseconds.
-#[derive(Clone, Debug, Default, Serialize)]
-#[allow(missing_docs)] // The names say it.
-pub struct Distribution {
-    pub count: u64,
-    pub mean_ms: f64,
-    pub p50_ms: f64,
-    pub p90_ms: f64,
-    pub p99_ms: f64,
-    pub p999_ms: f64,
-    pub max_ms: f64,
-    /// Percentile and milliseconds.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub percentiles: Vec<(f64, f64)>,
-}
-
-impl Distribution {
-    /// The figures of a histogram of microseconds.
-    #[must_use]
-    pub fn of(times: &Histogram<u64>) -> Self {
-        let at = |percentile: f64| times.value_at_quantile(percentile / 100.0) as f64 / 1e3;
-        if times.is_empty() {
-            return Self::default();
-        }
-        Self {
-            count: times.len(),
-            mean_ms: times.mean() / 1e3,
-            p50_ms: at(50.0),
-            p90_ms: at(90.0),
-            p99_ms: at(99.0),
-            p999_ms: at(99.9),
-            max_ms: times.max() as f64 / 1e3,
-            percentiles: Vec::new(),
-        }
-    }
-
-    fn with_percentiles(times: &Histogram<u64>) -> Self {
-        const PERCENTILES: [f64; 16] =
-            [0.0, 1.0, 5.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 98.0, 99.0, 99.5, 99.9, 99.99, 99.999, 100.0];
-        let at = |percentile: f64| (percentile, times.value_at_quantile(percentile / 100.0) as f64 / 1e3);
-        let percentiles = if times.is_empty() { Vec::new() } else { PERCENTILES.map(at).to_vec() };
-        Self { percentiles, ..Self::of(times) }
-    }
-}
-
-/// One second.
-#[derive(Clone, Debug, Serialize)]
-pub struct Point {
-    /// Which, from 0.
-    pub second: u64,
-    /// Tiles acknowledged.
-    pub tiles: u64,
-    /// Bytes of their images / 10^6.
-    pub mb: f64,
-    /// Tiles in flight at its end.
-    pub in_flight: u64,
-    /// How late the tile is that is due and waits the longest, at its end, milliseconds.
-    pub late_ms: f64,
-    /// Tiles refused, for a fault too, by status.
-    pub refused: BTreeMap<String, u64>,
-    /// The worst pressure of any answer.
-    pub pressure: Option<String>,
-    /// From when tiles were due to their answers.
-    pub latency: Distribution,
-}
-
-impl Point {
-    /// The figures of an interval.
-    #[must_use]
-    pub fn of(interval: &Interval) -> Self {
-        Self {
-            second: interval.second,
-            tiles: interval.tiles,
-            mb: interval.bytes as f64 / 1e6,
-            in_flight: interval.in_flight,
-            late_ms: interval.late_ns as f64 / 1e6,
-            refused: refusals(&interval.refused),
-            pressure: interval.worst().map(|pressure| pressure.to_string()),
-            latency: Distribution::of(&interval.latency),
-        }
-    }
-}
-
-/// Refusals by status; those that did not happen left out.
-fn refusals(counts: &Refusals) -> BTreeMap<String, u64> {
-    let names = ["1", "2", "3", "4", "other"].map(str::to_owned);
-    names.into_iter().zip(*counts).filter(|(_, count)| *count > 0).collect()
 }
 
 /// What is expected of the figures.
@@ -352,11 +263,8 @@ impl Report {
         problems
             .extend(unexpected.map(|(name, count)| format!("fault {name}: {} unexpected outcomes", count.unexpected)));
         problems.extend(told.iter().cloned());
-        match self.stored.filter(|stored| self.failure.is_none() && *stored != self.acknowledged) {
-            Some(stored) => {
-                problems.push(format!("{} tiles were acknowledged, the server counts {stored}", self.acknowledged));
-            }
-            None => {}
+        if let Some(stored) = self.stored.filter(|stored| self.failure.is_none() && *stored != self.acknowledged) {
+            problems.push(format!("{} tiles were acknowledged, the server counts {stored}", self.acknowledged));
         }
         problems
     }
@@ -393,22 +301,10 @@ impl Report {
     }
 }
 
-/// What a refusal's status says.
-fn meaning(status: &str) -> &'static str {
-    match status {
-        "1" => "do not resend unchanged: bad key, checksum or message",
-        "2" => "the daemon is overloaded: a lower --rate, or see its log",
-        "3" => "the daemon has no space: free some, or compact",
-        "4" => "the daemon's storage failed: see its log",
-        _ => "unknown to this program",
-    }
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
     use crate::replay::profile::Profile;
-    use crate::replay::tally::times;
 
     fn report(change: impl FnOnce(&mut Tally)) -> Report {
         let profile = Profile::load("temca2").expect("a good profile");
@@ -465,24 +361,5 @@ pub(super) mod tests {
         assert_eq!(report.problems.len(), 5, "{:?}", report.problems);
         assert!(report.problems[0].contains("4 tiles were refused with status 3 (the daemon has no space"));
         assert_eq!(report.due, 5);
-    }
-
-    #[test]
-    fn distributions_are_in_milliseconds() {
-        let mut histogram = times(3);
-        (1..=1000u64).for_each(|ms| histogram.saturating_record(ms * 1000));
-        let times = Distribution::with_percentiles(&histogram);
-        assert_eq!((times.count, times.percentiles.len()), (1000, 16));
-        assert!((499.0..502.0).contains(&times.p50_ms) && (989.0..992.0).contains(&times.p99_ms), "{times:?}");
-        assert!((999.0..1002.0).contains(&times.max_ms) && (499.0..502.0).contains(&times.mean_ms), "{times:?}");
-        assert_eq!(Distribution::of(&crate::replay::tally::times(2)).count, 0);
-    }
-
-    #[test]
-    fn refusals_are_named_by_status() {
-        assert_eq!(
-            refusals(&[0, 2, 0, 0, 1]).into_iter().collect::<Vec<_>>(),
-            [("2".to_owned(), 2), ("other".to_owned(), 1)]
-        );
     }
 }

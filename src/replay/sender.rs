@@ -3,13 +3,14 @@
 //! What is due and not begun stands nowhere but in the schedule: a sender that is behind needs no memory for it, and
 //! nothing that was due is forgotten. Owned by one thread.
 
+use super::answers::{Counts, take_answer};
 use super::course::Course;
 use super::faults::{Expected, Fault, FaultDice};
 use super::link::{Job, Link, Manner, Pumped};
 use super::schedule::Schedule;
 use super::source::{Fed, Feed, SourceError, SourceTile};
-use super::tally::{Interval, Sample, Tally, Wait, record, slot};
-use crate::client::{PipelinedAnswer, PipelinedError, Readiness};
+use super::tally::{Tally, Wait, record};
+use crate::client::{PipelinedError, Readiness};
 use crate::wire::FrameHead;
 use std::collections::VecDeque;
 
@@ -43,13 +44,8 @@ pub(super) struct Sender {
     held: Option<SourceTile>,
     /// What the tile at the head of the schedule waits for, if it is due.
     waiting: Option<Wait>,
-}
-
-/// What a thread counts into.
-pub(super) struct Counts<'a> {
-    pub(super) course: &'a Course<'a>,
-    pub(super) tally: &'a mut Tally,
-    pub(super) interval: &'a mut Interval,
+    /// What the last tile that had to wait waited for, and until when: those that were due by then were held up with it.
+    held_up: Option<(Wait, u64)>,
 }
 
 impl Sender {
@@ -61,7 +57,7 @@ impl Sender {
         (dice, careful): (FaultDice, bool),
     ) -> Self {
         let (again, held) = (VecDeque::new(), None);
-        Self { schedule, feed, links, window, dice, careful, again, held, waiting: None }
+        Self { schedule, feed, links, window, dice, careful, again, held, waiting: None, held_up: None }
     }
 
     pub(super) fn links(&self) -> &[Link] {
@@ -82,20 +78,7 @@ impl Sender {
             self.links[link].queue(job, counts.course)?;
             self.write(link, counts)?;
         }
-        while self.again.is_empty() {
-            let now = counts.course.now();
-            let due = self.due(now, counts.course);
-            if due > now || due >= counts.course.end() || now >= counts.course.drained() {
-                break;
-            }
-            match self.begin(due, counts)? {
-                None => {}
-                Some(wait) => {
-                    self.waiting.get_or_insert(wait);
-                    break;
-                }
-            }
-        }
+        self.begin_due(counts)?;
         // In a closed loop many small frames may have been queued: they leave together.
         for link in 0..self.links.len() {
             if self.links[link].is_fresh() {
@@ -103,6 +86,26 @@ impl Sender {
             }
         }
         Ok(())
+    }
+
+    /// Begins tiles that are due until there is none, or no room for one.
+    fn begin_due(&mut self, counts: &mut Counts<'_>) -> Result<(), SenderError> {
+        loop {
+            let now = counts.course.now();
+            let due = self.due(now, counts.course);
+            if due > now || due >= counts.course.end() || now >= counts.course.drained() {
+                return Ok(());
+            }
+            // What is to be sent again goes first.
+            let hindered = match self.again.is_empty() {
+                true => self.begin(due, counts)?,
+                false => Some(self.room().err().unwrap_or(Wait::Connection)),
+            };
+            self.waiting = hindered;
+            if hindered.is_some() {
+                return Ok(());
+            }
+        }
     }
 
     /// When the next tile is due.
@@ -123,9 +126,7 @@ impl Sender {
         let Some(mut job) = self.next_job(due, counts.tally)? else { return Ok(Some(Wait::Source)) };
         if let Some(schedule) = &mut self.schedule {
             schedule.advance();
-            job.wait = self.waiting.take();
-        } else {
-            self.waiting = None;
+            job.wait = self.take_wait(due, counts.course.now());
         }
         if let Some(wait) = job.wait {
             counts.tally.waits.count(wait);
@@ -136,6 +137,14 @@ impl Sender {
             self.write(link, counts)?;
         }
         Ok(None)
+    }
+
+    /// What a tile that is begun now had to wait for, itself or behind another.
+    fn take_wait(&mut self, due: u64, now: u64) -> Option<Wait> {
+        if let Some(wait) = self.waiting.take() {
+            self.held_up = Some((wait, now));
+        }
+        self.held_up.filter(|(_, until)| due <= *until).map(|(wait, _)| wait)
     }
 
     /// The connection that takes the next frame: of those with a place in the window the one with the fewest in flight;
@@ -279,64 +288,5 @@ impl Sender {
             record(&mut counts.tally.latency, now.saturating_sub(schedule.peek()));
             schedule.advance();
         }
-    }
-}
-
-/// Counts an answer; a tile that is to be sent twice goes to the end of `again`.
-fn take_answer(answer: PipelinedAnswer<Job>, again: &mut VecDeque<Job>, counts: &mut Counts<'_>) {
-    let PipelinedAnswer { tag: job, response, began, received } = answer;
-    let (now, began) = (counts.course.time_of(received), began.map(|began| counts.course.time_of(began)));
-    counts.tally.last_answer = now;
-    let pressure = response.system as usize;
-    counts.tally.pressure[pressure] += 1;
-    counts.interval.pressure[pressure] += 1;
-    let as_expected = job.expected.holds(response.status, response.tile);
-    if response.status != 0 {
-        counts.interval.refused[slot(response.status)] += 1;
-    }
-    if response.status == 0 && job.expected == Expected::Acknowledged {
-        count_acknowledged(&job, now, began, counts);
-    }
-    let say = || format!("{:?} was answered with status {} and tile id {}", job.place, response.status, response.tile);
-    match job.fault {
-        None if response.status != 0 => counts.tally.refused[slot(response.status)] += 1,
-        None => {}
-        Some(Fault::Duplicate) if job.expected == Expected::Acknowledged && as_expected => {
-            again.push_back(Job { expected: Expected::SameId(response.tile), ..job });
-        }
-        Some(fault) => {
-            counts.tally.faults.judge(fault, as_expected, say);
-            if fault == Fault::Corrupt && as_expected {
-                counts.tally.keep_corrupt(job.place);
-            }
-        }
-    }
-}
-
-fn count_acknowledged(job: &Job, now: u64, began: Option<u64>, counts: &mut Counts<'_>) {
-    let bytes = job.image.bytes.len() as u64;
-    let (tally, interval) = (&mut *counts.tally, &mut *counts.interval);
-    tally.acknowledged += 1;
-    tally.bytes += bytes;
-    if now < counts.course.end() {
-        tally.acknowledged_in_time += 1;
-        tally.bytes_in_time += bytes;
-    }
-    interval.tiles += 1;
-    interval.bytes += bytes;
-    if job.place.frame.is_stable() {
-        tally.samples.offer(Sample { col: job.place.col, row: job.place.row, id: job.id });
-    }
-    // What is slow or cut on purpose says nothing of the server.
-    if job.fault.is_some_and(|fault| fault != Fault::Reorder && fault != Fault::Duplicate) {
-        return;
-    }
-    let latency = now.saturating_sub(job.intended);
-    record(&mut tally.latency, latency);
-    record(&mut interval.latency, latency);
-    if let Some(began) = began {
-        record(&mut tally.service, now.saturating_sub(began));
-        let late = began.saturating_sub(job.intended);
-        record(if job.wait.is_some() { &mut tally.behind } else { &mut tally.schedule_error }, late);
     }
 }

@@ -2,8 +2,8 @@
 
 use super::faults::{Fault, FaultTally};
 use super::plan::ReplayError;
+use super::samples::Sample;
 use super::source::{Images, Place};
-use super::tally::Sample;
 use crate::client::{HttpClient, HttpClientError};
 use crate::model::AcqId;
 use serde::Serialize;

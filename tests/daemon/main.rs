@@ -20,6 +20,7 @@ mod legacy_listings;
 mod legacy_rois;
 mod offline;
 mod readers;
+mod replay;
 mod same_answers;
 mod send;
 mod stop;

@@ -5,11 +5,11 @@
 //! it was read is late and counted.
 
 use super::{Fed, Feed, Image, ImageId, Kind, Place, SourceError, SourceTile};
-use crate::catalog::{OfflineAcquisition, tile_entry};
+use crate::catalog::{OfflineAcquisition, fact_of_record, tile_entry};
 use crate::client::ChecksumChoice;
 use crate::formats::{AcquisitionFolder, FolderTile};
-use crate::journal::{Filesystem, ReadOnlyJournal, RealFilesystem};
-use crate::model::{AcqId, TileEntry};
+use crate::journal::{Filesystem, ReadOnlyJournal, RealFilesystem, RecordKind};
+use crate::model::{AcqId, Fact, FactBody, TileEntry};
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, TryRecvError, bounded};
 use std::collections::BTreeSet;
@@ -144,6 +144,12 @@ fn only_acquisition(data: &Path, filesystem: &Arc<dyn Filesystem>) -> Result<Acq
     for record in journal.records() {
         let record = record.map_err(|error| unusable(&error))?;
         found.extend(tile_entry(&record.header, record.location()).map(|entry| entry.key.acq));
+        if record.header.kind == RecordKind::ACQUISITION_DELETED {
+            let fact = fact_of_record(&record, &mut || journal.payload(record.location()));
+            if let Ok(Fact { body: FactBody::AcquisitionDeleted(deleted), .. }) = fact {
+                found.remove(&deleted.acq);
+            }
+        }
     }
     let mut all = found.iter();
     match (all.next(), all.next()) {
