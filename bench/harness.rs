@@ -24,13 +24,7 @@ impl Process {
 
     /// Starts a daemon on free ports.
     pub fn daemon(data: &Path, settings: &[String]) -> (Self, String) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tilecatcher"));
-        command.args(["serve", "--capture", "127.0.0.1:0", "--http", "127.0.0.1:0", "--set", "log.level=error"]);
-        command.arg("--data").arg(data);
-        settings.iter().for_each(|setting| {
-            command.arg("--set").arg(setting);
-        });
-        Self::start(&mut command)
+        Self::start(&mut daemon_command(data, settings))
     }
 
     /// The process' id.
@@ -70,6 +64,17 @@ impl Drop for Process {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// What starts a daemon on free ports.
+pub fn daemon_command(data: &Path, settings: &[String]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tilecatcher"));
+    command.args(["serve", "--capture", "127.0.0.1:0", "--http", "127.0.0.1:0", "--set", "log.level=error"]);
+    command.arg("--data").arg(data);
+    settings.iter().for_each(|setting| {
+        command.arg("--set").arg(setting);
+    });
+    command
 }
 
 /// A field of a ready line.
