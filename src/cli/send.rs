@@ -4,10 +4,11 @@ use super::replies::{megabytes, quantile, rate, tile_bar};
 use super::{BAD_INPUT, COULD_NOT_RUN, FOUND_A_PROBLEM, Failure, OrExit, Outcome};
 use crate::base::stop::Stop;
 use crate::base::units::Span;
-use crate::client::{ChecksumChoice, DeliveryOptions, LinkOptions, ServerCompleteness, Via};
-use crate::send::{
-    Compare, Listener, Order, Part, Problem, Rate, Selection, SendError, SendOptions, SendReport, send_folder,
+use crate::client::{
+    ChecksumChoice, Compare, DeliveryOptions, LinkOptions, Listener, Problem, SendError, SendReport,
+    ServerCompleteness, Via,
 };
+use crate::send::{Order, Part, Rate, Selection, SendOptions, send_folder};
 use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
@@ -145,13 +146,12 @@ pub(super) fn send_with_bar(dir: &std::path::Path, options: &SendOptions, stop: 
     let bar = Bar::new();
     let sent = send_folder(dir, options, &bar, stop);
     bar.bar.finish_and_clear();
-    sent.map_err(|error| {
-        let code = match error {
-            SendError::Folder(_) | SendError::File { .. } | SendError::Unwanted { .. } => BAD_INPUT,
-            SendError::Http(_) | SendError::NoCapturePort { .. } => COULD_NOT_RUN,
-        };
-        Failure { code, error: error.into() }
-    })
+    sent.map_err(failure)
+}
+
+/// The exit code of what went wrong.
+pub(super) fn failure(error: SendError) -> Failure {
+    Failure { code: if error.is_input() { BAD_INPUT } else { COULD_NOT_RUN }, error: error.into() }
 }
 
 pub(super) fn send(args: &SendArgs) -> Outcome {
