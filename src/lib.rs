@@ -23,7 +23,7 @@
 //!
 //! ```text
 //!  cli                           arguments, output, exit codes (clap, anyhow)
-//!  send, doctor                  a folder to a daemon; what a machine will hold
+//!  send, watch, doctor           a folder to a daemon, whole or while it is written (notify); what a machine will hold
 //!  server, config, simulate      start and stop in order; keys; input for everyone
 //!  audit, compact, export, verify_manifest   tools on a data directory, without a daemon or beside one
 //!  ingest | http | client        data plane (mio) | side port (axum) | the protocol's other end (ureq)
@@ -131,4 +131,5 @@ pub mod simulate;
 pub mod telemetry;
 #[cfg(feature = "daemon")]
 pub mod verify_manifest;
+pub mod watch;
 pub mod wire;

@@ -21,6 +21,7 @@ mod serve;
 mod settings;
 mod signals;
 mod simulate;
+mod watch;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -67,6 +68,8 @@ enum Command {
     Simulate(simulate::SimulateArgs),
     /// Send an acquisition folder to a daemon; run again, it sends what is missing there
     Send(send::SendArgs),
+    /// Follow a folder that a microscope writes, and send it meanwhile
+    Watch(watch::WatchArgs),
     /// Re-read every stored record against its checksums and the index
     #[cfg(feature = "daemon")]
     Verify(offline::VerifyArgs),
@@ -118,6 +121,7 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Simulate(args) => simulate::simulate(&args),
         Command::Send(args) => send::send(&args),
+        Command::Watch(args) => watch::watch(&args),
         #[cfg(feature = "daemon")]
         Command::Verify(args) => offline::verify(&args),
         #[cfg(feature = "daemon")]
