@@ -12,7 +12,8 @@ use std::time::Instant;
 use tempfile::{NamedTempFile, TempDir};
 use tilecatcher::formats::{AcquisitionFolder, encode_gray8};
 
-const FAST: [&str; 6] = ["--settle", "50ms", "--poll", "50ms", "--give-up-on", "300ms"];
+/// Unless a test gives others.
+const FAST: [[&str; 2]; 3] = [["--settle", "50ms"], ["--poll", "50ms"], ["--give-up-on", "300ms"]];
 const LOG: &str = "9_8x4_logfile.ini";
 const BESIDE: [&str; 4] = [LOG, "9_8x4_ROI_spec.ini", "9_8x4_ROI_tiles.csv", "9_8x4_DAQ timing.csv"];
 
@@ -89,7 +90,8 @@ impl Watcher {
     fn start(args: &[String], more: &[&str]) -> Self {
         let stderr = NamedTempFile::new().expect("a temporary file");
         let mut command = program();
-        command.args(args).args(FAST).args(more).arg("--json").stdout(Stdio::piped());
+        let fast = FAST.iter().filter(|[flag, _]| !more.contains(flag)).flatten();
+        command.args(args).args(fast).args(more).arg("--json").stdout(Stdio::piped());
         let process = command.stderr(stderr.reopen().expect("the same file")).spawn().expect("runs");
         Self { process, stderr }
     }
