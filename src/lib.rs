@@ -26,7 +26,7 @@
 //!  doctor                        what a machine will hold: measures, a daemon at its limit, arithmetic
 //!  server, config, simulate      start and stop in order; keys; input for everyone
 //!  audit, compact, export, verify_manifest   tools on a data directory, without a daemon or beside one
-//!  send, replay                  a folder to a daemon, resumable | a load test: profiles, schedules, faults, report
+//!  send, watch | replay          a folder to a daemon, whole or while it is written (notify) | a load test
 //!  ingest | http | client        data plane (mio) | side port (axum) | the protocol's other end (ureq)
 //!  catalog                       lanes, verification, commands and queries over journal and index
 //!  journal | index               bytes on disk | views of them (sled)
@@ -133,4 +133,5 @@ pub mod simulate;
 pub mod telemetry;
 #[cfg(feature = "daemon")]
 pub mod verify_manifest;
+pub mod watch;
 pub mod wire;

@@ -26,6 +26,7 @@ mod serve;
 mod settings;
 mod signals;
 mod simulate;
+mod watch;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -72,6 +73,8 @@ enum Command {
     Simulate(simulate::SimulateArgs),
     /// Send an acquisition folder to a daemon; run again, it sends what is missing there
     Send(send::SendArgs),
+    /// Follow a folder that a microscope writes, and send it meanwhile
+    Watch(watch::WatchArgs),
     /// Load test: senders like a microscope's, at a chosen rate, against a running daemon
     Replay(Box<replay_args::ReplayArgs>),
     /// Measure this machine, and say which microscopes' load it will hold
@@ -128,6 +131,7 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Simulate(args) => simulate::simulate(&args),
         Command::Send(args) => send::send(&args),
+        Command::Watch(args) => watch::watch(&args),
         Command::Replay(args) => replay::run(&args),
         #[cfg(feature = "daemon")]
         Command::Doctor(args) => doctor::run(&args),

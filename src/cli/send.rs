@@ -4,10 +4,11 @@ use super::replies::{megabytes, quantile, rate, tile_bar};
 use super::{BAD_INPUT, COULD_NOT_RUN, FOUND_A_PROBLEM, Failure, OrExit, Outcome};
 use crate::base::stop::Stop;
 use crate::base::units::Span;
-use crate::client::{ChecksumChoice, DeliveryOptions, LinkOptions, ServerCompleteness, Via};
-use crate::send::{
-    Compare, Listener, Order, Part, Problem, Rate, Selection, SendError, SendOptions, SendReport, send_folder,
+use crate::client::{
+    ChecksumChoice, Compare, DeliveryOptions, LinkOptions, Listener, Problem, SendError, SendReport,
+    ServerCompleteness, Via,
 };
+use crate::send::{Order, Part, Rate, Selection, SendOptions, send_folder};
 use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
@@ -16,6 +17,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+/// How long a daemon may be away while a folder is sent.
+const RETRY_FOR: Duration = Duration::from_secs(600);
 /// Missing places that are printed.
 const MISSING_SHOWN: usize = 10;
 
@@ -40,13 +43,14 @@ pub(super) struct LinkArgs {
     /// Longest wait for an answer of the daemon
     #[arg(long, default_value = "60s", value_name = "TIME")]
     timeout: Span,
-    /// How long to try again while the daemon is away or takes nothing
-    #[arg(long, default_value = "10min", value_name = "TIME")]
-    retry_for: Span,
+    /// How long to try again while the daemon is away or takes nothing; 10min for send, 24h for watch
+    #[arg(long, value_name = "TIME")]
+    retry_for: Option<Span>,
 }
 
 impl LinkArgs {
-    pub(super) fn delivery(&self) -> DeliveryOptions {
+    /// `retry_for`: where none is given.
+    pub(super) fn delivery(&self, retry_for: Duration) -> DeliveryOptions {
         let link = LinkOptions {
             capture: self.capture,
             http: self.http.clone(),
@@ -55,7 +59,7 @@ impl LinkArgs {
             window: self.window.into(),
             timeout: self.timeout.0.max(Duration::from_millis(1)),
         };
-        DeliveryOptions { link, retry_for: self.retry_for.0 }
+        DeliveryOptions { link, retry_for: self.retry_for.map_or(retry_for, |span| span.0) }
     }
 }
 
@@ -127,7 +131,7 @@ impl SendArgs {
             return Err(Failure { code: BAD_INPUT, error });
         }
         Ok(SendOptions {
-            delivery: self.link.delivery(),
+            delivery: self.link.delivery(RETRY_FOR),
             checksum: self.checksum,
             only: self.only.iter().map(part).collect(),
             selection,
@@ -142,16 +146,15 @@ impl SendArgs {
 
 /// Sends with a progress bar.
 pub(super) fn send_with_bar(dir: &std::path::Path, options: &SendOptions, stop: &Stop) -> Result<SendReport, Failure> {
-    let bar = Bar::new();
+    let bar = Bar::new("send");
     let sent = send_folder(dir, options, &bar, stop);
     bar.bar.finish_and_clear();
-    sent.map_err(|error| {
-        let code = match error {
-            SendError::Folder(_) | SendError::File { .. } | SendError::Unwanted { .. } => BAD_INPUT,
-            SendError::Http(_) | SendError::NoCapturePort { .. } => COULD_NOT_RUN,
-        };
-        Failure { code, error: error.into() }
-    })
+    sent.map_err(failure)
+}
+
+/// The exit code of what went wrong.
+pub(super) fn failure(error: SendError) -> Failure {
+    Failure { code: if error.is_input() { BAD_INPUT } else { COULD_NOT_RUN }, error: error.into() }
 }
 
 pub(super) fn send(args: &SendArgs) -> Outcome {
@@ -159,12 +162,7 @@ pub(super) fn send(args: &SendArgs) -> Outcome {
     let stop = Stop::default();
     super::signals::watch_signals(&stop).or_exit(COULD_NOT_RUN)?;
     let report = send_with_bar(&args.dir, &options, &stop)?;
-    for path in &report.skipped {
-        eprintln!("skipped {}: no tile by its name", path.display());
-    }
-    if let Some(after) = report.after.as_ref().filter(|after| after.missing > 0) {
-        eprintln!("the server misses {}", missing(after));
-    }
+    tell_leftovers(&report);
     if args.json {
         println!("{}", json_summary(&report));
     } else {
@@ -176,14 +174,24 @@ pub(super) fn send(args: &SendArgs) -> Outcome {
     Ok(if report.is_complete() { ExitCode::SUCCESS } else { ExitCode::from(FOUND_A_PROBLEM) })
 }
 
+/// What was no tile, and what the server misses.
+pub(super) fn tell_leftovers(report: &SendReport) {
+    for path in &report.skipped {
+        eprintln!("skipped {}: no tile by its name", path.display());
+    }
+    if let Some(after) = report.after.as_ref().filter(|after| after.missing > 0) {
+        eprintln!("the server misses {}", missing(after));
+    }
+}
+
 /// A progress bar that lines can be printed above.
-struct Bar {
-    bar: ProgressBar,
+pub(super) struct Bar {
+    pub(super) bar: ProgressBar,
 }
 
 impl Bar {
-    fn new() -> Self {
-        Self { bar: tile_bar("send", 0) }
+    pub(super) fn new(what: &'static str) -> Self {
+        Self { bar: tile_bar(what, 0) }
     }
 }
 
@@ -240,10 +248,13 @@ fn ms(report: &SendReport, part: f64) -> f64 {
     quantile(&report.ack_times, part).as_secs_f64() * 1e3
 }
 
-fn json_summary(report: &SendReport) -> Value {
-    let problems = |list: &[Problem]| -> Vec<Value> {
-        list.iter().map(|problem| json!({ "path": problem.path, "problem": problem.what })).collect()
-    };
+/// Problems as JSON.
+pub(super) fn problems(list: &[Problem]) -> Vec<Value> {
+    list.iter().map(|problem| json!({ "path": problem.path, "problem": problem.what })).collect()
+}
+
+/// The report as JSON.
+pub(super) fn json_summary(report: &SendReport) -> Value {
     let completeness = |of: &Option<ServerCompleteness>| {
         of.as_ref().map(|of| json!({ "expected": of.expected, "received": of.received, "missing": of.missing }))
     };

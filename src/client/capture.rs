@@ -64,6 +64,8 @@ pub struct CaptureClient<T> {
     address: SocketAddr,
     window: usize,
     in_flight: VecDeque<(T, Instant)>,
+    /// Writing failed after an answer had been received, which had to be returned first.
+    failed: Option<io::Error>,
 }
 
 impl<T> CaptureClient<T> {
@@ -77,7 +79,7 @@ impl<T> CaptureClient<T> {
         stream.set_nodelay(true).map_err(io)?;
         stream.set_read_timeout(Some(timeout)).map_err(io)?;
         stream.set_write_timeout(Some(timeout)).map_err(io)?;
-        Ok(Self { stream, address, window: window.max(1), in_flight: VecDeque::new() })
+        Ok(Self { stream, address, window: window.max(1), in_flight: VecDeque::new(), failed: None })
     }
 
     /// Sends a tile. When the window is full, waits for the oldest answer first and returns it.
@@ -98,8 +100,12 @@ impl<T> CaptureClient<T> {
         self.in_flight.push_back((tag, Instant::now()));
         let tail = FrameTail::new(tile.image.len());
         let mut parts = [IoSlice::new(head.bytes()), IoSlice::new(tile.image), IoSlice::new(tail.bytes())];
-        let written = write_all_vectored(&mut self.stream, &mut parts);
-        written.map_err(|source| self.io(source))?;
+        match write_all_vectored(&mut self.stream, &mut parts) {
+            Err(source) if answered.is_none() => return Err(self.io(source)),
+            // The answer must not be lost: the next call has the error.
+            Err(source) => self.failed = Some(source),
+            Ok(()) => {}
+        }
         Ok(answered)
     }
 
@@ -111,6 +117,7 @@ impl<T> CaptureClient<T> {
         if self.in_flight.is_empty() {
             return Ok(None);
         }
+        self.check()?;
         let response = self.read_answer()?;
         Ok(self.in_flight.pop_front().map(|(tag, sent)| Answered { tag, response, took: sent.elapsed() }))
     }
@@ -136,7 +143,13 @@ impl<T> CaptureClient<T> {
     }
 
     fn receive_when_full(&mut self) -> Result<Option<Answered<T>>, CaptureError> {
+        self.check()?;
         if self.in_flight.len() >= self.window { self.receive() } else { Ok(None) }
+    }
+
+    /// An error that is still to be told.
+    fn check(&mut self) -> Result<(), CaptureError> {
+        self.failed.take().map_or(Ok(()), |source| Err(self.io(source)))
     }
 
     fn read_answer(&mut self) -> Result<Response, CaptureError> {
@@ -168,4 +181,43 @@ fn write_all_vectored(stream: &mut TcpStream, mut parts: &mut [IoSlice<'_>]) -> 
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{AcqId, FrameNumber, Pressure};
+    use std::net::TcpListener;
+
+    #[test]
+    fn an_answer_that_comes_before_the_connection_breaks_is_returned_and_the_error_after_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            let mut prefix = [0; PREFIX_BYTES];
+            stream.read_exact(&mut prefix).expect("a prefix");
+            io::copy(&mut (&stream).take(u64::from(u32::from_le_bytes(prefix))), &mut io::sink()).expect("a frame");
+            let refusal = crate::wire::encode_response(&Response {
+                acq: 1,
+                tile: crate::model::TileId::NONE,
+                status: 2,
+                system: Pressure::Red,
+                tile_queue: Pressure::Green,
+                content_queue: Pressure::Green,
+            });
+            stream.write_all(&refusal).expect("an answer");
+        });
+        let mut client = CaptureClient::connect(address, 1, Duration::from_secs(10)).expect("a connection");
+        let key = TileKey { acq: AcqId(1), col: 0, row: 0, frame: FrameNumber::STABLE };
+        // More than the buffers of both sides hold.
+        let image = vec![0; 64 << 20];
+        let tile = |image| Tile { key, camera: 0, checksum: Checksum::None, image };
+        assert!(client.send(&tile(&image[..9]), 'a').expect("sent").is_none());
+        server.join().expect("no panic");
+        let answered = client.send(&tile(&image), 'b').expect("the first one's answer").expect("an answer");
+        assert_eq!((answered.tag, answered.response.status), ('a', 2));
+        assert!(matches!(client.receive(), Err(CaptureError::Io { unanswered: 1, .. })));
+        assert_eq!(client.into_unanswered().collect::<Vec<_>>(), ['b']);
+    }
 }

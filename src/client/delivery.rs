@@ -17,6 +17,9 @@ const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// A tile during whose sending the connection broke so often, while nothing else broke it, is the cause.
 const BREAKS_MAX: u32 = 20;
+/// A connection over which nothing went for so long is closed, and made again when there is a tile: a server may have
+/// closed it meanwhile, and what forwards packets may have forgotten it without a word to either side.
+const IDLE_MAX: Duration = Duration::from_secs(30);
 /// The frame's length has 32 bits.
 const IMAGE_BYTES_MAX: usize = (u32::MAX - 4096) as usize;
 
@@ -138,16 +141,21 @@ struct Run<'a, S: Tiles> {
 /// Whether the server takes anything at all.
 #[derive(Default)]
 struct Health {
-    /// When it first failed since it last stored a tile.
-    trouble: Option<Instant>,
+    /// When it first and last failed since it last stored a tile.
+    trouble: Option<(Instant, Instant)>,
     broken: bool,
 }
 
 impl<S: Tiles> Run<'_, S> {
     /// Notes a failure: true when there has been nothing else for longer than allowed.
     fn is_out_of_patience(&self) -> bool {
-        let trouble = *self.health().trouble.get_or_insert_with(Instant::now);
-        trouble.elapsed() > self.options.retry_for
+        let (now, mut health) = (Instant::now(), self.health());
+        // Between two attempts lie a pause and a time-out at most: after a longer silence this is other trouble.
+        let silence_max = 2 * self.options.link.timeout + PAUSE_MAX;
+        let goes_on = health.trouble.filter(|(_, last)| now.duration_since(*last) <= silence_max);
+        let first = goes_on.map_or(now, |(first, _)| first);
+        health.trouble = Some((first, now));
+        now.duration_since(first) > self.options.retry_for
     }
 
     fn note_progress(&self) {
@@ -193,11 +201,13 @@ struct Courier<'a, 'r, S: Tiles> {
     link: Option<Link<Parcel<S::Item>>>,
     image: Vec<u8>,
     attempts: u32,
+    /// When something last went over the link.
+    used: Instant,
 }
 
 impl<'a, 'r, S: Tiles> Courier<'a, 'r, S> {
     fn new(run: &'r Run<'a, S>) -> Self {
-        Self { run, link: None, image: Vec::new(), attempts: 0 }
+        Self { run, link: None, image: Vec::new(), attempts: 0, used: Instant::now() }
     }
 
     fn work(mut self) -> Result<(), LinkError> {
@@ -206,6 +216,10 @@ impl<'a, 'r, S: Tiles> Courier<'a, 'r, S> {
                 self.run.outbox.stop();
             }
             let idle = self.link.as_ref().is_none_or(|link| link.in_flight() == 0);
+            if idle && self.used.elapsed() > IDLE_MAX {
+                self.link = None;
+                self.image = Vec::new();
+            }
             match self.run.outbox.take(idle) {
                 Take::Item(parcel) => self.send(parcel)?,
                 Take::NotYet => self.receive()?,
@@ -238,6 +252,7 @@ impl<'a, 'r, S: Tiles> Courier<'a, 'r, S> {
                 }
             },
         };
+        self.used = Instant::now();
         let tile = Tile { key: label.key, camera: label.camera, checksum: label.checksum, image: &self.image };
         match link.send(&tile, parcel) {
             Ok(reply) => {
@@ -261,7 +276,7 @@ impl<'a, 'r, S: Tiles> Courier<'a, 'r, S> {
 
     fn heard(&mut self, reply: Option<Reply<Parcel<S::Item>>>) {
         if let Some(reply) = reply {
-            self.attempts = 0;
+            (self.attempts, self.used) = (0, Instant::now());
             self.run.answered(reply);
         }
     }

@@ -61,7 +61,8 @@ pub enum Verdict {
 }
 
 /// A tile that was not stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("status {status} ({reason})")]
 pub struct Refused {
     /// As on the wire: 1 do not resend unchanged, 2 overloaded, 3 no space, 4 storage failed.
     pub status: i16,

@@ -3,7 +3,8 @@
 //! - [`CaptureClient`]: one connection to the capture port with a window of tiles in flight;
 //! - [`PipelinedClient`]: the same without ever waiting, for many connections on one thread;
 //! - [`HttpClient`]: acquisitions, ROIs, files, tiles, completeness, contents;
-//! - [`deliver`]: several connections of either kind that reconnect, back off and send again what was not acknowledged.
+//! - [`deliver`]: several connections of either kind that reconnect, back off and send again what was not acknowledged;
+//! - [`Companions`], [`StoredTiles`], [`Patient`], [`Tally`]: what all that send folders have in common.
 //!
 //! Serves send, watch, replay, demo, tests and benchmarks alike. Portable calls only: camera computers often run Windows.
 //! Must never say that a tile is stored before the server has.
@@ -32,23 +33,33 @@
 
 mod capture;
 mod checksums;
+mod companions;
 mod delivery;
 mod http;
 mod link;
 mod outbox;
+mod patience;
 mod pipelined;
+mod report;
 mod service;
+mod stored;
+mod tally;
 
 pub use capture::{Answered, CaptureClient, CaptureError, Tile};
 pub use checksums::{ChecksumChoice, checksum_of};
+pub use companions::{Companions, OtherFiles, SendError, probe_capture_port};
 pub use delivery::{DeliveryOptions, Event, Label, Settled, Tiles, Undelivered, deliver};
 pub use http::{HttpClient, HttpClientError, TileContent};
 pub use link::{LinkError, LinkOptions, Refused, Via};
 pub use outbox::Outbox;
+pub use patience::{Listener, Patient, Quiet};
 pub use pipelined::{
     Interest, PipelinedAnswer, PipelinedClient, PipelinedError, Readiness, WriteState, Writing,
     wait as wait_for_connections,
 };
+pub use report::{Problem, SendReport};
 pub use service::{
     FileToStore, KnownAcquisition, MissingTile, RefusedFile, ServerCompleteness, StoredFile, StoredTile,
 };
+pub use stored::{Compare, StoredTiles};
+pub use tally::Tally;

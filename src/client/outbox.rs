@@ -85,6 +85,20 @@ impl<I> Outbox<I> {
         Ok(())
     }
 
+    /// Adds an item where there is room.
+    ///
+    /// # Errors
+    /// There is none now, or the outbox was stopped: the item.
+    pub fn try_push(&self, item: I) -> Result<(), I> {
+        let mut state = self.lock();
+        if state.stopped || state.waiting.len() >= self.capacity {
+            return Err(item);
+        }
+        state.waiting.push_back(Waiting::new(item, None));
+        self.changed.notify_all();
+        Ok(())
+    }
+
     /// No more items will come.
     pub fn close(&self) {
         self.lock().closed = true;
@@ -225,6 +239,7 @@ mod tests {
     fn who_pushes_waits_for_room_and_a_stopped_outbox_gives_items_back() {
         let outbox = Outbox::new(1);
         outbox.push(1).expect("room");
+        assert_eq!(outbox.try_push(2), Err(2), "no room");
         std::thread::scope(|scope| {
             let pushed = scope.spawn(|| outbox.push(2));
             assert_eq!(item(outbox.take(true)), 1);

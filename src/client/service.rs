@@ -3,7 +3,7 @@
 //! Owns paths, parameters and the shapes of answers. Must never retry: whoever asks knows whether that is right.
 
 use super::http::{HttpClient, HttpClientError, Part, TileContent};
-use crate::model::{AcqId, Checksum, FrameNumber, TileId};
+use crate::model::{AckLevel, AcqId, Checksum, FrameNumber, TileId};
 use serde::Deserialize;
 
 /// Tiles of a page of a listing.
@@ -153,11 +153,28 @@ struct TileShape {
 }
 
 #[derive(Deserialize)]
+struct Readiness {
+    ack_level: AckLevel,
+}
+
+#[derive(Deserialize)]
 struct Captured {
     tile_id: u64,
 }
 
 impl HttpClient {
+    /// When this server acknowledges a tile; `None`: it does not say.
+    ///
+    /// # Errors
+    /// The server does not answer, or can not store.
+    pub fn ack_level(&self) -> Result<Option<AckLevel>, HttpClientError> {
+        match self.get_path("/readyz") {
+            Ok(answer) => Ok(serde_json::from_slice(&answer.bytes).ok().map(|Readiness { ack_level }| ack_level)),
+            Err(HttpClientError::Refused { status: 404 | 405, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Starts an acquisition with its log; returns its identifier.
     ///
     /// # Errors

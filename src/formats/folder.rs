@@ -10,6 +10,8 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// Names that begin like this are ours: notes beside the microscope's files, never part of the acquisition.
+pub const OWN_FILES: &str = ".tilecatcher-";
 const LOG_SUFFIX: &str = "_logfile.ini";
 
 /// A folder with one acquisition.
@@ -132,13 +134,15 @@ impl AcquisitionFolder {
         self.list(&HashMap::new())
     }
 
-    /// The files beside the tiles, by name, without the log and the ROI files.
+    /// The files beside the tiles, by name, without the log, the ROI files, and ours ([`OWN_FILES`]).
     ///
     /// # Errors
     /// The folder can not be read.
     pub fn other_files(&self) -> Result<Vec<PathBuf>, FormatError> {
         let known = [Some(self.log.as_path()), self.roi_spec_path(), self.roi_tiles_path()];
-        let is_other = |path: &PathBuf| path.is_file() && !known.contains(&Some(path.as_path()));
+        let is_other = |path: &PathBuf| {
+            path.is_file() && !known.contains(&Some(path.as_path())) && !file_name(path).starts_with(OWN_FILES)
+        };
         Ok(entries(&self.dir)?.into_iter().filter(is_other).collect())
     }
 

@@ -40,7 +40,13 @@ impl Fleet {
         match &plan.source {
             SourceChoice::Synthetic => synthetic(plan),
             SourceChoice::Folder(dir) => stored(plan, StoredTiles::of_folder(dir, checksum)?),
+            #[cfg(feature = "daemon")]
             SourceChoice::Journal { data, acq } => stored(plan, StoredTiles::of_journal(data, *acq, checksum)?),
+            #[cfg(not(feature = "daemon"))]
+            SourceChoice::Journal { data, .. } => Err(ReplayError::Usage(format!(
+                "{}: this program was built without the daemon's parts and reads no journal",
+                data.display()
+            ))),
             SourceChoice::Timing { file, step } => timed(plan, file, *step),
         }
     }

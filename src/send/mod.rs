@@ -9,25 +9,21 @@
 //! cut off on either side is resumed by running it again. Portable calls only. Must never report an acquisition as
 //! complete unless the server says so, nor change anything in the folder.
 
-mod files;
 mod pace;
 mod plan;
-mod report;
-mod stored;
 mod tiles;
 
 pub use pace::Rate;
 pub use plan::{Order, Selection};
-pub use report::{Problem, SendReport};
-pub use stored::Compare;
 
 use crate::base::stop::Stop;
-use crate::client::{ChecksumChoice, DeliveryOptions, HttpClient, HttpClientError, Undelivered};
-use crate::formats::{AcquisitionFolder, FormatError};
+use crate::client::{
+    ChecksumChoice, Companions, Compare, DeliveryOptions, HttpClient, Listener, Patient, SendError, SendReport,
+    StoredTiles, Undelivered, probe_capture_port,
+};
+use crate::formats::AcquisitionFolder;
 use plan::Plan;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
-use stored::StoredTiles;
 
 /// The parts of an acquisition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,58 +89,6 @@ impl SendOptions {
     }
 }
 
-/// Why nothing, or not all that could be, was sent.
-#[derive(Debug, thiserror::Error)]
-pub enum SendError {
-    /// The folder is not an acquisition, or a file in it is not what it should be.
-    #[error(transparent)]
-    Folder(#[from] FormatError),
-    /// A file can not be read.
-    #[error("{path}: {source}")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// The operating system's answer.
-        source: std::io::Error,
-    },
-    /// The server does not want a file of the folder.
-    #[error("{path}: {source}")]
-    Unwanted {
-        /// The file.
-        path: PathBuf,
-        /// What the server says.
-        source: HttpClientError,
-    },
-    /// Nobody listens on the capture port.
-    #[error("capture port {address}: {source}; is the daemon running, and is this its capture port?")]
-    NoCapturePort {
-        /// The address.
-        address: std::net::SocketAddr,
-        /// The operating system's answer.
-        source: std::io::Error,
-    },
-    /// The HTTP port.
-    #[error(transparent)]
-    Http(#[from] HttpClientError),
-}
-
-/// What a run tells while it goes on. Called from several threads.
-pub trait Listener: Sync {
-    /// Tiles done (stored, there already, or refused), tiles in all, bytes acknowledged.
-    fn progress(&self, done: u64, total: u64, bytes: u64);
-
-    /// A line for people: a warning, a lost connection, a step done.
-    fn note(&self, line: &str);
-}
-
-/// Nobody listens.
-pub struct Quiet;
-
-impl Listener for Quiet {
-    fn progress(&self, _: u64, _: u64, _: u64) {}
-    fn note(&self, _: &str) {}
-}
-
 /// Sends the folder. `stop` ends it early: what is in flight is still answered.
 ///
 /// # Errors
@@ -161,7 +105,11 @@ pub fn send_folder(
     let plan = Plan::make(&folder, options, listener)?;
     let link = &options.delivery.link;
     let http = HttpClient::new(&link.http, link.timeout);
-    let mut run = Run { folder: &folder, options, listener, http, report: SendReport::new(folder.acq(), &plan) };
+    let patient = Patient { http: &http, retry_for: options.delivery.retry_for, listener, stop };
+    let companions = Companions { patient, folder: &folder };
+    let mut run = Run { companions, options, report: SendReport::new(folder.acq()) };
+    run.report.tiles = plan.tiles.len() as u64;
+    run.report.skipped.clone_from(&plan.skipped);
     run.probe(&plan)?;
     run.begin()?;
     let stored = run.what_is_stored(&plan)?;
@@ -171,36 +119,28 @@ pub fn send_folder(
 
 /// A run under way.
 struct Run<'a> {
-    folder: &'a AcquisitionFolder,
+    companions: Companions<'a>,
     options: &'a SendOptions,
-    listener: &'a dyn Listener,
-    http: HttpClient,
     report: SendReport,
 }
 
 impl Run<'_> {
     /// Finds out at once, and without patience, whether the ports are what they should be.
     fn probe(&mut self, plan: &Plan) -> Result<(), SendError> {
-        let _ = self.http.acquisition(self.folder.acq())?;
-        let link = &self.options.delivery.link;
-        if link.via == crate::client::Via::Tcp && !plan.tiles.is_empty() {
-            let address = link.capture;
-            std::net::TcpStream::connect_timeout(&address, link.timeout)
-                .map_err(|source| SendError::NoCapturePort { address, source })?;
-        }
-        Ok(())
+        let _ = self.companions.patient.http.acquisition(self.report.acq)?;
+        if plan.tiles.is_empty() { Ok(()) } else { probe_capture_port(&self.options.delivery.link) }
     }
 
     /// Log, ROIs, calibrations.
     fn begin(&mut self) -> Result<(), SendError> {
         if self.options.wants(Part::Log) {
-            files::send_log(self)?;
+            self.companions.send_log()?;
         }
         if self.options.wants(Part::Rois) {
-            files::send_rois(self)?;
+            self.report.refused_files.extend(self.companions.send_rois()?);
         }
         if let Some(path) = &self.options.calibrations {
-            files::send_calibrations(self, path)?;
+            self.companions.send_calibrations(path)?;
         }
         Ok(())
     }
@@ -210,13 +150,13 @@ impl Run<'_> {
         if plan.tiles.is_empty() {
             return Ok(StoredTiles::default());
         }
-        let (acq, http) = (self.folder.acq(), &self.http);
-        let known = self.patiently(|| http.acquisition(acq))?.is_some();
+        let (acq, patient) = (self.report.acq, self.companions.patient);
+        let known = patient.ask(|http| http.acquisition(acq))?.is_some();
         if !known {
             return Ok(StoredTiles::default());
         }
-        self.report.before = Some(self.patiently(|| http.completeness(acq))?);
-        self.patiently(|| StoredTiles::ask(http, acq, self.options.compare)).map_err(SendError::from)
+        self.report.before = Some(patient.ask(|http| http.completeness(acq))?);
+        Ok(patient.ask(|http| StoredTiles::ask(http, acq, self.options.compare))?)
     }
 
     /// Files, end, completeness; unless the server was lost before.
@@ -236,35 +176,17 @@ impl Run<'_> {
 
     fn finish_on_server(&mut self) -> Result<(), SendError> {
         if self.options.wants(Part::Files) {
-            files::send_others(self)?;
+            let others = self.companions.send_others(|_| true)?;
+            self.report.add_files(others);
         }
-        let acq = self.folder.acq();
+        let (acq, patient) = (self.report.acq, self.companions.patient);
         if self.options.wants(Part::End) && !self.report.stopped {
-            self.patiently(|| self.http.end_acquisition(acq))?;
+            patient.ask(|http| http.end_acquisition(acq))?;
             self.report.ended = true;
         }
         if self.options.sends_everything() {
-            self.report.after = Some(self.patiently(|| self.http.completeness(acq))?);
+            self.report.after = Some(patient.ask(|http| http.completeness(acq))?);
         }
         Ok(())
     }
-
-    /// Asks again while the server is away, for as long as the options allow.
-    fn patiently<T>(&self, ask: impl Fn() -> Result<T, HttpClientError>) -> Result<T, HttpClientError> {
-        let (began, mut pause) = (Instant::now(), Duration::from_millis(50));
-        loop {
-            match ask() {
-                Err(error) if error.is_passing() && began.elapsed() < self.options.delivery.retry_for => {
-                    self.listener.note(&format!("{error}; trying again"));
-                    std::thread::sleep(pause);
-                    pause = (pause * 2).min(Duration::from_secs(2));
-                }
-                answer => return answer,
-            }
-        }
-    }
-}
-
-fn read_file(path: &Path) -> Result<Vec<u8>, SendError> {
-    std::fs::read(path).map_err(|source| SendError::File { path: path.to_owned(), source })
 }

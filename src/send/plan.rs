@@ -3,7 +3,8 @@
 //! Must never open a tile: names and sizes are enough.
 
 use super::pace::Pacer;
-use super::{Listener, Part, SendError, SendOptions};
+use super::{Part, SendOptions};
+use crate::client::{Listener, SendError};
 use crate::formats::{AcquisitionFolder, FolderTile, TileListing, TileName, parse_roi_spec, parse_roi_tiles};
 use std::path::PathBuf;
 use std::str::FromStr;

@@ -1,34 +1,14 @@
 //! send and demo, as a person runs them: whole folders, parts, bad input, daemons that go away.
 
-use super::support::{Daemon, PATIENCE, data_dir, program, signal, wait};
+use super::folders::{DUPLICATE, FOLDER_ACQ, NEW, await_stored, replace, run, simulate, stderr, stored, text, write};
+use super::support::{Daemon, data_dir, program, signal, wait};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Output, Stdio};
-use std::time::Instant;
 use tilecatcher::formats::encode_gray8;
-use tilecatcher::model::AcqId;
-
-const FOLDER_ACQ: AcqId = AcqId(9);
-const NEW: &str = "tilecatcher_tiles_stored_total{as=\"new\"}";
-const DUPLICATE: &str = "tilecatcher_tiles_stored_total{as=\"duplicate\"}";
-
-fn run(args: &[&str]) -> Output {
-    program().args(args).output().expect("runs")
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("a path")
-}
-
-/// A folder of 8 x 4 tiles in a block of 2 x 2 for each step.
-fn simulate(dir: &Path, seed: &str) -> PathBuf {
-    let made = run(&["simulate", text(dir), "--acq", "9", "--steps", "4x2", "--size", "128x96", "--seed", seed]);
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    PathBuf::from(String::from_utf8(made.stdout).expect("text").trim())
-}
 
 fn send_args(daemon: &Daemon, folder: &Path) -> Vec<String> {
     let (capture, http) = (daemon.capture.to_string(), format!("http://{}", daemon.http_address));
@@ -44,25 +24,6 @@ fn send_json(daemon: &Daemon, folder: &Path, more: &[&str]) -> (Option<i32>, Val
     let sent = send(daemon, folder, &[&["--json"], more].concat());
     let summary = serde_json::from_slice(&sent.stdout);
     (sent.status.code(), summary.unwrap_or_else(|error| panic!("{error}: {}", stderr(&sent))))
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// (column, row, frame) of every tile with its identifier and version.
-fn stored(daemon: &Daemon) -> BTreeMap<(u32, u32, i32), (u64, u32)> {
-    let mut tiles = BTreeMap::new();
-    let asked = daemon.http.stored_tiles(FOLDER_ACQ, |tile| {
-        tiles.insert((tile.col, tile.row, tile.frame.0), (tile.id.0, tile.version));
-    });
-    asked.expect("a listing");
-    tiles
-}
-
-fn write(path: &Path, bytes: &[u8]) {
-    std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
-    std::fs::write(path, bytes).expect("written");
 }
 
 #[test]
@@ -308,22 +269,6 @@ impl Drop for Sender {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-fn await_stored(daemon: &Daemon, tiles: f64) {
-    let until = Instant::now() + PATIENCE;
-    while daemon.metric(NEW) < tiles {
-        assert!(Instant::now() < until, "{} tiles are stored, not {tiles}", daemon.metric(NEW));
-        std::thread::yield_now();
-    }
-}
-
-/// kill -9, and another daemon on the same ports.
-fn replace(daemon: Daemon, data: &Path) -> Daemon {
-    let (capture, http) =
-        (format!("capture.address={}", daemon.capture), format!("http.address={}", daemon.http_address));
-    daemon.kill();
-    Daemon::start_bare(data, &[&capture, &http])
 }
 
 #[test]

@@ -4,6 +4,8 @@
 //! it is sent.
 
 mod grid;
+#[cfg(feature = "daemon")]
+mod journal;
 mod stored;
 mod table;
 

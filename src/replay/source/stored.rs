@@ -1,40 +1,44 @@
-//! Tiles that exist: of an acquisition folder, or of a data directory's journal; again and again, each time at new
-//! columns.
+//! Tiles that exist, in an acquisition folder or elsewhere: again and again, each time at new columns.
 //!
 //! What fits the memory that is given is read before the start; else a thread reads ahead, and a tile that is due before
 //! it was read is late and counted.
 
 use super::{Fed, Feed, Image, ImageId, Kind, Place, SourceError, SourceTile};
-use crate::catalog::{OfflineAcquisition, fact_of_record, tile_entry};
 use crate::client::ChecksumChoice;
 use crate::formats::{AcquisitionFolder, FolderTile};
-use crate::journal::{Filesystem, ReadOnlyJournal, RealFilesystem, RecordKind};
-use crate::model::{AcqId, Fact, FactBody, TileEntry};
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, TryRecvError, bounded};
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Tiles that exist.
 pub struct StoredTiles {
-    items: Vec<Item>,
+    places: Vec<Place>,
+    images: Box<dyn StoredImages>,
     /// Columns that one time through takes.
     cols: u32,
     bytes: u64,
-    journal: Option<OfflineAcquisition>,
     checksum: ChecksumChoice,
 }
 
-struct Item {
-    place: Place,
-    from: From,
+/// Where the images of tiles are read from.
+pub(super) trait StoredImages: Send + Sync {
+    /// The image of the tile at this place of the list.
+    ///
+    /// # Errors
+    /// It is not there, or damaged.
+    fn read(&self, index: usize) -> Result<Vec<u8>, SourceError>;
 }
 
-enum From {
-    File(PathBuf),
-    Record(TileEntry),
+/// Images in files, in order.
+struct Files(Vec<PathBuf>);
+
+impl StoredImages for Files {
+    fn read(&self, index: usize) -> Result<Vec<u8>, SourceError> {
+        let path = &self.0[index];
+        std::fs::read(path).map_err(|error| unreadable(&path.to_string_lossy(), &error))
+    }
 }
 
 impl StoredTiles {
@@ -47,55 +51,33 @@ impl StoredTiles {
         let folder = AcquisitionFolder::open(dir).map_err(|error| unusable(&error))?;
         let listing = folder.tiles().map_err(|error| unusable(&error))?;
         let mut bytes = 0;
-        let mut items = Vec::with_capacity(listing.tiles.len());
+        let (mut places, mut files) = (Vec::new(), Vec::new());
         for FolderTile { path, name } in listing.tiles {
             let meta = std::fs::metadata(&path);
             bytes += meta.map_err(|error| unreadable(&path.to_string_lossy(), &error))?.len();
-            let place = Place { col: name.col, row: name.row, frame: name.frame, camera: name.camera };
-            items.push(Item { place, from: From::File(path) });
+            places.push(Place { col: name.col, row: name.row, frame: name.frame, camera: name.camera });
+            files.push(path);
         }
-        Self::new(items, bytes, None, checksum, &dir.to_string_lossy())
+        Self::new(places, Box::new(Files(files)), bytes, checksum, &dir.to_string_lossy())
     }
 
-    /// The tiles of an acquisition in a data directory, in the order in which they came.
-    ///
-    /// # Errors
-    /// The journal can not be read, has no such acquisition, or several and none was named.
-    pub fn of_journal(data: &Path, acq: Option<AcqId>, checksum: ChecksumChoice) -> Result<Self, SourceError> {
-        let filesystem: Arc<dyn Filesystem> = Arc::new(RealFilesystem);
-        let acq = match acq {
-            Some(acq) => acq,
-            None => only_acquisition(data, &filesystem)?,
-        };
-        let stored = OfflineAcquisition::read(data, &filesystem, acq);
-        let stored = stored.map_err(|error| SourceError::Unusable(error.to_string()))?;
-        let mut entries: Vec<TileEntry> = stored.tiles().copied().collect();
-        entries.sort_unstable_by_key(|entry| entry.sequence);
-        let bytes = entries.iter().map(|entry| u64::from(entry.image.len)).sum();
-        let items = entries.into_iter().map(|entry| {
-            let (col, row, frame) = (entry.key.col, entry.key.row, entry.key.frame);
-            Item { place: Place { col, row, frame, camera: entry.camera }, from: From::Record(entry) }
-        });
-        let items = items.collect();
-        Self::new(items, bytes, Some(stored), checksum, &format!("acquisition {acq} in {}", data.display()))
-    }
-
-    fn new(
-        items: Vec<Item>,
+    /// Tiles from anywhere; `bytes` is the length of all images together, `what` names them in errors.
+    pub(super) fn new(
+        places: Vec<Place>,
+        images: Box<dyn StoredImages>,
         bytes: u64,
-        journal: Option<OfflineAcquisition>,
         checksum: ChecksumChoice,
         what: &str,
     ) -> Result<Self, SourceError> {
-        let cols = items.iter().map(|item| item.place.col + 1).max();
+        let cols = places.iter().map(|place| place.col + 1).max();
         let cols = cols.ok_or_else(|| SourceError::Unusable(format!("{what}: has no tiles to send")))?;
-        Ok(Self { items, cols, bytes, journal, checksum })
+        Ok(Self { places, images, cols, bytes, checksum })
     }
 
     /// Mean length of an image, bytes.
     #[must_use]
     pub fn mean_bytes(&self) -> f64 {
-        self.bytes as f64 / self.items.len() as f64
+        self.bytes as f64 / self.places.len() as f64
     }
 
     /// Reads an image.
@@ -103,64 +85,22 @@ impl StoredTiles {
     /// # Errors
     /// It is not there, or damaged.
     pub fn load(&self, index: u32) -> Result<Image, SourceError> {
-        let bytes = match &self.items[index as usize].from {
-            From::File(path) => std::fs::read(path).map_err(|error| unreadable(&path.to_string_lossy(), &error))?,
-            From::Record(entry) => self.read_record(entry)?,
-        };
-        Ok(Image::new(Bytes::from(bytes), self.checksum))
-    }
-
-    fn read_record(&self, entry: &TileEntry) -> Result<Vec<u8>, SourceError> {
-        let name = entry.key.to_string();
-        let stored = self.journal.as_ref().ok_or_else(|| unreadable(&name, &"no journal"))?;
-        let mut bytes = vec![0; entry.image.len as usize];
-        let read = stored.journal().read(entry.location, entry.image, &mut bytes);
-        read.map_err(|error| unreadable(&name, &error))?;
-        if crc32fast::hash(&bytes) != entry.image_crc {
-            return Err(unreadable(&name, &"the image does not match its CRC-32; run `tilecatcher verify`"));
-        }
-        Ok(bytes)
+        Ok(Image::new(Bytes::from(self.images.read(index as usize)?), self.checksum))
     }
 
     /// The place of the `n`th tile when they are gone through again and again.
     fn place(&self, n: u64) -> (Place, u32) {
-        let len = self.items.len() as u64;
+        let len = self.places.len() as u64;
         let index = u32::try_from(n % len).unwrap_or(0);
-        let mut place = self.items[index as usize].place;
+        let mut place = self.places[index as usize];
         let lap = u32::try_from(n / len).unwrap_or(u32::MAX);
         place.col = place.col.saturating_add(lap.saturating_mul(self.cols));
         (place, index)
     }
 }
 
-fn unreadable(path: &str, problem: &dyn ToString) -> SourceError {
+pub(super) fn unreadable(path: &str, problem: &dyn ToString) -> SourceError {
     SourceError::Tile { path: path.to_owned(), problem: problem.to_string() }
-}
-
-fn only_acquisition(data: &Path, filesystem: &Arc<dyn Filesystem>) -> Result<AcqId, SourceError> {
-    let unusable = |error: &dyn ToString| SourceError::Unusable(error.to_string());
-    let journal = ReadOnlyJournal::open(data, Arc::clone(filesystem)).map_err(|error| unusable(&error))?;
-    let mut found = BTreeSet::new();
-    for record in journal.records() {
-        let record = record.map_err(|error| unusable(&error))?;
-        found.extend(tile_entry(&record.header, record.location()).map(|entry| entry.key.acq));
-        if record.header.kind == RecordKind::ACQUISITION_DELETED {
-            let fact = fact_of_record(&record, &mut || journal.payload(record.location()));
-            if let Ok(Fact { body: FactBody::AcquisitionDeleted(deleted), .. }) = fact {
-                found.remove(&deleted.acq);
-            }
-        }
-    }
-    let mut all = found.iter();
-    match (all.next(), all.next()) {
-        (Some(only), None) => Ok(*only),
-        (None, _) => Err(SourceError::Unusable(format!("{}: holds no tiles", data.display()))),
-        _ => {
-            let names: Vec<String> = found.iter().take(20).map(ToString::to_string).collect();
-            let (data, names) = (data.display(), names.join(", "));
-            Err(SourceError::Unusable(format!("{data}: holds several acquisitions, name one: {names}")))
-        }
-    }
 }
 
 pub(super) struct StoredFeed {
@@ -189,7 +129,7 @@ impl Feed {
 }
 
 fn load_all(tiles: &Arc<StoredTiles>) -> Result<Way, SourceError> {
-    let count = u32::try_from(tiles.items.len()).map_err(|_| SourceError::Unusable("too many tiles".to_owned()))?;
+    let count = u32::try_from(tiles.places.len()).map_err(|_| SourceError::Unusable("too many tiles".to_owned()))?;
     let images = (0..count).map(|index| tiles.load(index)).collect::<Result<Vec<_>, _>>()?;
     Ok(Way::Loaded(Arc::new(images), Arc::default()))
 }
@@ -237,7 +177,7 @@ impl StoredFeed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::CameraCount;
+    use crate::model::{AcqId, CameraCount};
     use crate::simulate::{Bits, SimulateOptions, simulate};
     use std::collections::HashMap;
 

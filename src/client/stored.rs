@@ -2,7 +2,9 @@
 //!
 //! Must never take a tile for stored because of its name alone.
 
-use crate::client::{ChecksumChoice, HttpClient, HttpClientError, StoredTile, checksum_of};
+use super::checksums::{ChecksumChoice, checksum_of};
+use super::http::{HttpClient, HttpClientError};
+use super::service::StoredTile;
 use crate::formats::TileName;
 use crate::model::{AcqId, FrameNumber};
 use std::collections::HashMap;
@@ -34,13 +36,17 @@ impl FromStr for Compare {
 
 /// The tiles of an acquisition on the server.
 #[derive(Default)]
-pub(super) struct StoredTiles {
+pub struct StoredTiles {
     tiles: HashMap<(u32, u32, FrameNumber), StoredTile>,
     by_size: bool,
 }
 
 impl StoredTiles {
-    pub(super) fn ask(http: &HttpClient, acq: AcqId, compare: Compare) -> Result<Self, HttpClientError> {
+    /// Asks the server for all tiles of the acquisition; for none when nothing is compared.
+    ///
+    /// # Errors
+    /// The server refuses or does not answer.
+    pub fn ask(http: &HttpClient, acq: AcqId, compare: Compare) -> Result<Self, HttpClientError> {
         let mut tiles = HashMap::new();
         if compare != Compare::Nothing {
             http.stored_tiles(acq, |tile| {
@@ -51,19 +57,23 @@ impl StoredTiles {
     }
 
     /// Without its content: a file of this size is there.
-    pub(super) fn has_by_size(&self, name: &TileName, bytes: u64) -> bool {
+    #[must_use]
+    pub fn has_by_size(&self, name: &TileName, bytes: u64) -> bool {
         self.by_size && self.find(name).is_some_and(|stored| stored.size == bytes)
     }
 
     /// This very image is there.
-    pub(super) fn has(&self, name: &TileName, image: &[u8]) -> bool {
+    #[must_use]
+    pub fn has(&self, name: &TileName, image: &[u8]) -> bool {
         self.find(name).is_some_and(|stored| {
             let same_size = stored.size == image.len() as u64;
             same_size && stored.checksum == checksum_of(ChecksumChoice::from(stored.checksum.kind()), image)
         })
     }
 
-    fn find(&self, name: &TileName) -> Option<&StoredTile> {
+    /// What is stored at a tile's place.
+    #[must_use]
+    pub fn find(&self, name: &TileName) -> Option<&StoredTile> {
         self.tiles.get(&(name.col, name.row, name.frame))
     }
 }

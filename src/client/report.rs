@@ -1,7 +1,7 @@
-//! What a run came to.
+//! What the sending of a folder came to.
 
-use super::plan::Plan;
-use crate::client::ServerCompleteness;
+use super::companions::OtherFiles;
+use super::service::ServerCompleteness;
 use crate::model::AcqId;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,7 +16,8 @@ pub struct Problem {
 }
 
 impl Problem {
-    pub(super) fn new(path: &Path, what: impl ToString) -> Self {
+    /// What is wrong with a file.
+    pub fn new(path: &Path, what: impl ToString) -> Self {
         Self { path: path.to_owned(), what: what.to_string() }
     }
 }
@@ -65,10 +66,12 @@ pub struct SendReport {
 }
 
 impl SendReport {
-    pub(super) fn new(acq: AcqId, plan: &Plan) -> Self {
+    /// Nothing has been sent yet.
+    #[must_use]
+    pub fn new(acq: AcqId) -> Self {
         Self {
             acq,
-            tiles: plan.tiles.len() as u64,
+            tiles: 0,
             already_stored: 0,
             acknowledged: 0,
             bytes: 0,
@@ -78,7 +81,7 @@ impl SendReport {
             unreadable: Vec::new(),
             refused_files: Vec::new(),
             files: 0,
-            skipped: plan.skipped.clone(),
+            skipped: Vec::new(),
             took: Duration::ZERO,
             ack_times: Vec::new(),
             ended: false,
@@ -87,6 +90,13 @@ impl SendReport {
             before: None,
             after: None,
         }
+    }
+
+    /// Adds what became of the other files.
+    pub fn add_files(&mut self, others: OtherFiles) {
+        self.files += others.stored;
+        self.refused_files.extend(others.refused);
+        self.unreadable.extend(others.unreadable);
     }
 
     /// All that was to be sent is stored, and the server misses nothing.
