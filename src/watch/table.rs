@@ -108,7 +108,7 @@ impl Table {
         for (paths, closed) in [(&news.touched, false), (&news.renamed, true)] {
             for path in paths {
                 if let Ok(below) = path.strip_prefix(&self.dir) {
-                    self.look_at_hint(&below.to_owned(), closed, at, rules);
+                    self.look_at_hint(below, closed, at, rules);
                 }
             }
         }
