@@ -305,9 +305,13 @@ pub fn wait<'a, T: 'a>(
     let flags = |write| if write { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
     let mut polled: Vec<PollFd<'a>> =
         interests.map(|interest| PollFd::new(&interest.client.stream, flags(interest.write))).collect();
+    ready.clear();
+    if polled.is_empty() {
+        std::thread::sleep(limit); // Not every system lets one poll nothing.
+        return Ok(());
+    }
     let limit =
         Timespec { tv_sec: limit.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: limit.subsec_nanos().into() };
-    ready.clear();
     match poll(&mut polled, Some(&limit)) {
         Ok(_) | Err(rustix::io::Errno::INTR) => {}
         Err(error) => return Err(error.into()),

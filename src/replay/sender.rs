@@ -202,11 +202,15 @@ impl Sender {
     /// Goes on with what one of the connections can do.
     pub(super) fn serve(&mut self, link: usize, ready: Readiness, counts: &mut Counts<'_>) -> Result<(), SenderError> {
         if ready.read {
-            let again = &mut self.again;
-            let read = self.links[link].read(&mut |answer| take_answer(answer, again, counts));
+            let read = self.read(link, counts);
             self.survive(read, link, counts)?;
         }
         if ready.write { self.write(link, counts) } else { Ok(()) }
+    }
+
+    fn read(&mut self, link: usize, counts: &mut Counts<'_>) -> Result<(), PipelinedError> {
+        let again = &mut self.again;
+        self.links[link].read(&mut |answer| take_answer(answer, again, counts))
     }
 
     fn write(&mut self, link: usize, counts: &mut Counts<'_>) -> Result<(), SenderError> {
@@ -218,7 +222,11 @@ impl Sender {
                 self.again.extend(unanswered);
                 Ok(self.links[link].reconnect(now, counts.course)?)
             }
-            Err(error) => self.survive(Err(error), link, counts),
+            // What was answered before the connection failed is answered: why a tile was refused may stand there.
+            Err(error) => {
+                let failed = self.read(link, counts).and(Err(error));
+                self.survive(failed, link, counts)
+            }
         }
     }
 
