@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 /// The log of the benchmark's acquisition: a grid that nothing falls out of.
+#[allow(dead_code)] // Not every benchmark starts an acquisition.
 pub const LOG: &str = "[General]\nDate = \"01/01/2026 01:00:00 AM\"\n[Camera Connections]\nAcq1 = TRUE\n\
     [Mosaic Settings]\nNumber of X steps = 100000\nNumber of Y steps = 10000000\n[TEM Settings]\nPixels per um = 250\n";
 
@@ -23,13 +24,7 @@ impl Process {
 
     /// Starts a daemon on free ports.
     pub fn daemon(data: &Path, settings: &[String]) -> (Self, String) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tilecatcher"));
-        command.args(["serve", "--capture", "127.0.0.1:0", "--http", "127.0.0.1:0", "--set", "log.level=error"]);
-        command.arg("--data").arg(data);
-        settings.iter().for_each(|setting| {
-            command.arg("--set").arg(setting);
-        });
-        Self::start(&mut command)
+        Self::start(&mut daemon_command(data, settings))
     }
 
     /// The process' id.
@@ -48,6 +43,7 @@ impl Process {
     }
 
     /// Highest resident set so far, MB. Linux.
+    #[allow(dead_code)] // Not every benchmark asks.
     pub fn peak_megabytes(&self) -> f64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).expect("a process");
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
@@ -68,6 +64,17 @@ impl Drop for Process {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// What starts a daemon on free ports.
+pub fn daemon_command(data: &Path, settings: &[String]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tilecatcher"));
+    command.args(["serve", "--capture", "127.0.0.1:0", "--http", "127.0.0.1:0", "--set", "log.level=error"]);
+    command.arg("--data").arg(data);
+    settings.iter().for_each(|setting| {
+        command.arg("--set").arg(setting);
+    });
+    command
 }
 
 /// A field of a ready line.

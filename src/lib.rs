@@ -23,9 +23,10 @@
 //!
 //! ```text
 //!  cli                           arguments, output, exit codes (clap, anyhow)
-//!  send, watch, doctor           a folder to a daemon, whole or while it is written (notify); what a machine will hold
+//!  doctor                        what a machine will hold: measures, a daemon at its limit, arithmetic
 //!  server, config, simulate      start and stop in order; keys; input for everyone
 //!  audit, compact, export, verify_manifest   tools on a data directory, without a daemon or beside one
+//!  send, watch | replay          a folder to a daemon, whole or while it is written (notify) | a load test
 //!  ingest | http | client        data plane (mio) | side port (axum) | the protocol's other end (ureq)
 //!  catalog                       lanes, verification, commands and queries over journal and index
 //!  journal | index               bytes on disk | views of them (sled)
@@ -123,6 +124,7 @@ pub mod ingest;
 #[cfg(feature = "daemon")]
 pub mod journal;
 pub mod model;
+pub mod replay;
 pub mod send;
 #[cfg(feature = "daemon")]
 pub mod server;

@@ -8,11 +8,16 @@
 #[cfg(feature = "daemon")]
 mod demo;
 #[cfg(feature = "daemon")]
+mod doctor;
+#[cfg(feature = "daemon")]
 mod export;
 #[cfg(feature = "daemon")]
 mod manifest;
 #[cfg(feature = "daemon")]
 mod offline;
+mod replay;
+mod replay_args;
+mod replay_view;
 mod replies;
 mod send;
 #[cfg(feature = "daemon")]
@@ -70,6 +75,11 @@ enum Command {
     Send(send::SendArgs),
     /// Follow a folder that a microscope writes, and send it meanwhile
     Watch(watch::WatchArgs),
+    /// Load test: senders like a microscope's, at a chosen rate, against a running daemon
+    Replay(Box<replay_args::ReplayArgs>),
+    /// Measure this machine, and say which microscopes' load it will hold
+    #[cfg(feature = "daemon")]
+    Doctor(doctor::DoctorArgs),
     /// Re-read every stored record against its checksums and the index
     #[cfg(feature = "daemon")]
     Verify(offline::VerifyArgs),
@@ -122,6 +132,9 @@ pub fn main() -> ExitCode {
         Command::Simulate(args) => simulate::simulate(&args),
         Command::Send(args) => send::send(&args),
         Command::Watch(args) => watch::watch(&args),
+        Command::Replay(args) => replay::run(&args),
+        #[cfg(feature = "daemon")]
+        Command::Doctor(args) => doctor::run(&args),
         #[cfg(feature = "daemon")]
         Command::Verify(args) => offline::verify(&args),
         #[cfg(feature = "daemon")]

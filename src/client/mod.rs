@@ -1,6 +1,7 @@
 //! The protocol's other end: a blocking client for the capture port and the HTTP port, for anything that sends.
 //!
 //! - [`CaptureClient`]: one connection to the capture port with a window of tiles in flight;
+//! - [`PipelinedClient`]: the same without ever waiting, for many connections on one thread;
 //! - [`HttpClient`]: acquisitions, ROIs, files, tiles, completeness, contents;
 //! - [`deliver`]: several connections of either kind that reconnect, back off and send again what was not acknowledged;
 //! - [`Companions`], [`StoredTiles`], [`Patient`], [`Tally`]: what all that send folders have in common.
@@ -38,6 +39,7 @@ mod http;
 mod link;
 mod outbox;
 mod patience;
+mod pipelined;
 mod report;
 mod service;
 mod stored;
@@ -51,6 +53,10 @@ pub use http::{HttpClient, HttpClientError, TileContent};
 pub use link::{LinkError, LinkOptions, Refused, Via};
 pub use outbox::Outbox;
 pub use patience::{Listener, Patient, Quiet};
+pub use pipelined::{
+    Interest, PipelinedAnswer, PipelinedClient, PipelinedError, Readiness, WriteState, Writing,
+    wait as wait_for_connections,
+};
 pub use report::{Problem, SendReport};
 pub use service::{
     FileToStore, KnownAcquisition, MissingTile, RefusedFile, ServerCompleteness, StoredFile, StoredTile,

@@ -37,15 +37,15 @@ pub struct Load {
     pub senders_here: bool,
 }
 
-/// What a machine does least of.
+/// What a machine has least of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bottleneck {
     /// Writing and syncing.
     Disk,
     /// Processors.
     Processors,
-    /// The daemon as a whole: disk and processors in each other's way.
-    Daemon,
+    /// A server elsewhere, or the way to it: no more can be seen from here.
+    Server,
 }
 
 /// Will it hold?
@@ -100,20 +100,21 @@ pub fn forecast(measures: &Measures, load: &Load) -> Forecast {
     });
     let cpu_seconds = share(&|stream| megabytes(stream) / 1e3 * cpu_cost(measures, stream, load.senders_here));
     let processors = cpu_seconds / measures.cores as f64;
-    // Where the daemon was measured elsewhere, or shares the machine with the senders, it is its own measure.
-    let whole = load.senders_here || measures.disk.is_empty();
-    let candidates = [
-        (Bottleneck::Disk, disk),
-        (Bottleneck::Processors, processors),
-        (Bottleneck::Daemon, if whole { daemon } else { 0.0 }),
-    ];
-    let slowest = candidates.into_iter().fold(candidates[0], |a, b| if b.1 > a.1 { b } else { a });
-    let margin = if slowest.1 > 0.0 { 1.0 / slowest.1 } else { f64::INFINITY };
+    // Where the daemon is elsewhere, or shares the machine with the senders, its own speed is the better measure: disk and
+    // processors get in each other's way.
+    let whole = if load.senders_here || measures.disk.is_empty() { daemon } else { 0.0 };
+    let bottleneck = match (measures.disk.is_empty(), disk >= processors) {
+        (true, _) => Bottleneck::Server,
+        (false, true) => Bottleneck::Disk,
+        (false, false) => Bottleneck::Processors,
+    };
+    let slowest = whole.max(disk).max(processors);
+    let margin = if slowest > 0.0 { 1.0 / slowest } else { f64::INFINITY };
     Forecast {
         name: load.name.clone(),
         needed_mb_per_s: needed / 1e6,
         capacity_mb_per_s: needed / 1e6 * margin,
-        bottleneck: slowest.0,
+        bottleneck,
         margin,
         holds_up_to: margin * HEADROOM,
         verdict: verdict(margin),
@@ -214,11 +215,21 @@ mod tests {
     #[test]
     fn the_slowest_part_gives_the_capacity_and_its_name() {
         let here = forecast(&measures(), &load(20e6, 500.0));
-        assert_eq!((here.bottleneck, here.verdict), (Bottleneck::Daemon, Verdict::Holds));
+        assert_eq!((here.bottleneck, here.verdict), (Bottleneck::Disk, Verdict::Holds));
         assert!(close(here.capacity_mb_per_s, 2000.0) && close(here.margin, 4.0) && close(here.holds_up_to, 3.2));
         let elsewhere = forecast(&measures(), &Load { senders_here: false, ..load(20e6, 500.0) });
         assert_eq!(elsewhere.bottleneck, Bottleneck::Disk);
         assert!(close(elsewhere.capacity_mb_per_s, 2500.0));
+    }
+
+    #[test]
+    fn of_a_server_elsewhere_only_its_speed_is_known() {
+        let mut measures = measures();
+        measures.disk.clear();
+        measures.pipeline.iter_mut().for_each(|point| point.server_cpu_s_per_gb = None);
+        let far = forecast(&measures, &Load { senders_here: false, ..load(20e6, 500.0) });
+        assert_eq!(far.bottleneck, Bottleneck::Server);
+        assert!(close(far.capacity_mb_per_s, 2000.0));
     }
 
     #[test]

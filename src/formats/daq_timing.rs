@@ -39,6 +39,43 @@ pub fn parse_daq_timing(bytes: &[u8]) -> Result<Vec<DaqStep>, FormatError> {
     steps.map(|(line, number)| step(line, cameras).map_err(|problem| at(number, problem))).collect()
 }
 
+/// Headers of a column that says when a step was taken, and how many of its units make a second. The table's own
+/// definition has no such column; these are the ways in which others write one.
+const TIME_COLUMNS: [(&str, f64); 9] = [
+    ("ms", 1e3),
+    ("time (ms)", 1e3),
+    ("time ms", 1e3),
+    ("elapsed (ms)", 1e3),
+    ("s", 1.0),
+    ("time", 1.0),
+    ("time (s)", 1.0),
+    ("time s", 1.0),
+    ("elapsed (s)", 1.0),
+];
+
+/// When each step was taken, seconds from any beginning, as many as [`parse_daq_timing`] gives; `None` for a table
+/// without such a column.
+///
+/// # Errors
+/// A step without a number there.
+pub fn daq_step_times(bytes: &[u8]) -> Result<Option<Vec<f64>>, FormatError> {
+    let text = String::from_utf8_lossy(bytes);
+    let mut lines = text.strip_prefix('\u{feff}').unwrap_or(&text).lines().zip(1..);
+    let names: Vec<&str> = lines.next().map_or("", |(header, _)| header).split(',').map(plain).collect();
+    let known = |name: &&str| TIME_COLUMNS.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+    let Some((column, units)) = names.iter().enumerate().find_map(|(column, name)| Some((column, known(name)?.1)))
+    else {
+        return Ok(None);
+    };
+    let steps = lines.filter(|(line, _)| !line.trim().is_empty());
+    let time = |(line, number): (&str, usize)| {
+        let text = line.split(',').nth(column).map(plain).unwrap_or_default();
+        let time: Option<f64> = text.parse().ok().filter(|time: &f64| time.is_finite());
+        time.map(|time| time / units).ok_or_else(|| at(number, format!("\"{}\" is no time", excerpt(text))))
+    };
+    steps.map(time).collect::<Result<Vec<f64>, FormatError>>().map(Some)
+}
+
 fn at(line: usize, problem: String) -> FormatError {
     FormatError::Line { line, problem }
 }
@@ -104,6 +141,16 @@ mod tests {
         let expected =
             [[at(1, 2), none, none, none], [none, at(3, 4), none, none], [at(5, 6), none, none, none], [none; 4]];
         assert_eq!(steps, expected);
+    }
+
+    #[test]
+    fn times_are_found_by_name_and_unit() {
+        let times = |text: &str| daq_step_times(text.as_bytes());
+        assert_eq!(times("Cam 0 Col,Cam 0 Row\n1,2\n").expect("good"), None);
+        assert_eq!(times("MS,Cam 0 Col\n500,1\n\n1500.5,1\n").expect("good"), Some(vec![0.5, 1.5005]));
+        assert_eq!(times("Cam 0 Col, \"Time (s)\"\r\n1,2.5\r\n").expect("good"), Some(vec![2.5]));
+        let error = times("ms,Cam 0 Col\n1,1\nlate,1\n").expect_err("no number").to_string();
+        assert_eq!(error, "line 3: \"late\" is no time");
     }
 
     #[test]

@@ -22,7 +22,7 @@ mod tile_spec;
 pub use acquisition_log::{AcquisitionLog, acq_id_from_file_name};
 pub use ancillary::{ancillary_kind, safe_file_name};
 pub use calibrations::parse_calibrations;
-pub use daq_timing::{DaqStep, GridPosition, parse_daq_timing};
+pub use daq_timing::{DaqStep, GridPosition, daq_step_times, parse_daq_timing};
 pub use folder::{AcquisitionFolder, FolderTile, OWN_FILES, TileListing};
 pub use roi_spec::{RoiSection, parse_roi_spec};
 pub use roi_tiles::{RoiTileRow, RoiTileTable, parse_roi_tiles};
