@@ -4,8 +4,9 @@
 //! before them (log, ROIs).
 
 use super::inbox::{Inbox, News};
+use super::names::is_temporary;
 use super::settle::{Rules, Sighting};
-use super::table::{Table, is_temporary};
+use super::table::Table;
 use super::{EndedBy, WatchError, WatchOptions};
 use crate::client::{Companions, HttpClient, Patient, SendError};
 use crate::formats::AcquisitionFolder;

@@ -17,9 +17,11 @@
 //! server and recorded; beside the tiles nothing is deleted, and moved only at the end of a complete acquisition.
 
 mod after;
+mod ending;
 mod follow;
 mod hints;
 mod inbox;
+mod names;
 mod record;
 mod recorder;
 mod session;

@@ -1,11 +1,11 @@
-//! A started acquisition: couriers and recorder at work while the folder is followed, then its end.
+//! A started acquisition: couriers and recorder at work while the folder is followed.
 //!
-//! Must never end an acquisition before all that lies in the folder was sent, nor ask whether it is complete before.
+//! Must never return before the couriers and the recorder have ended.
 
-use super::after::{After, Removal, remove};
+use super::ending::Ending;
 use super::follow::Follower;
 use super::record::{Earlier, Record};
-use super::recorder::{Recorded, Recorder, moved_to};
+use super::recorder::{Recorded, Recorder};
 use super::settle::Sighting;
 use super::table::Ready;
 use super::tiles::{Acked, Job, WatchedTiles};
@@ -68,10 +68,10 @@ pub(super) fn run(
 }
 
 /// How the work ended.
-struct Over {
-    ended_by: Result<EndedBy, SendError>,
-    undelivered: Option<Undelivered>,
-    recorded: Recorded,
+pub(super) struct Over {
+    pub(super) ended_by: Result<EndedBy, SendError>,
+    pub(super) undelivered: Option<Undelivered>,
+    pub(super) recorded: Recorded,
 }
 
 struct Session<'a> {
@@ -132,7 +132,9 @@ impl Session<'_> {
                 self.see_beside(follower)?;
             }
             if follower.turn(Some(self.acq)) {
-                return Ok(EndedBy::ServerLost);
+                // The couriers hear of a stop, too, and may be the first.
+                let is_stopped = follower.patient.stop.reason().is_some();
+                return Ok(if is_stopped { EndedBy::Interrupted } else { EndedBy::ServerLost });
             }
             beside_settled = std::mem::take(&mut follower.table.beside_settled);
             self.give_away(follower, recorder);
@@ -203,96 +205,4 @@ fn tolerated(follower: &Follower<'_>, sent: Result<Option<Problem>, SendError>) 
 
 fn joined<T>(result: thread::Result<T>) -> T {
     result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-}
-
-/// After the last tile.
-struct Ending<'a> {
-    follower: Follower<'a>,
-    folder: AcquisitionFolder,
-    recorded: u64,
-    rois_sent: bool,
-    report: SendReport,
-}
-
-impl Ending<'_> {
-    fn finish(mut self, over: Over) -> Result<WatchReport, WatchError> {
-        let (unreadable, refused) = self.follower.table.unsent();
-        self.report.tiles += (unreadable.len() + refused.len()) as u64;
-        (self.report.unreadable, self.report.refused) = (unreadable, refused);
-        self.report.skipped = self.folder.tiles_by_place().map(|listing| listing.skipped).unwrap_or_default();
-        let waiting = self.follower.table.waiting() as u64;
-        let mut files = Vec::new();
-        let ended_by = match (over.ended_by, over.undelivered) {
-            (_, Some(lost)) => self.lost(lost.to_string()),
-            (Err(error), None) => self.lost(error.to_string()),
-            (Ok(EndedBy::Interrupted), None) => {
-                self.report.stopped = true;
-                EndedBy::Interrupted
-            }
-            (Ok(ended_by), None) => match self.finish_on_server(ended_by) {
-                Ok(there) => {
-                    files = there;
-                    ended_by
-                }
-                Err(SendError::Http(error)) if error.is_passing() => self.lost(error.to_string()),
-                Err(error) => return Err(error.into()),
-            },
-        };
-        let Recorded { removed, left, failed } = over.recorded;
-        let sent = self.report.clone();
-        let record_failed = failed;
-        let mut report = WatchReport { sent, recorded: self.recorded, removed, left, record_failed, waiting, ended_by };
-        if report.is_complete() && self.follower.options.after != After::Keep {
-            self.clear_up(&files, &mut report);
-        }
-        Ok(report)
-    }
-
-    fn lost(&mut self, why: String) -> EndedBy {
-        self.report.gave_up = Some(why);
-        EndedBy::ServerLost
-    }
-
-    /// Files, end, completeness; the files beside the tiles that the server has.
-    fn finish_on_server(&mut self, ended_by: EndedBy) -> Result<Vec<PathBuf>, SendError> {
-        let (acq, patient) = (self.report.acq, self.follower.patient);
-        let companions = Companions { patient, folder: &self.folder };
-        if !self.rois_sent {
-            self.report.refused_files.extend(companions.send_rois()?);
-        }
-        let has_rois = self.report.refused_files.is_empty();
-        let others = companions.send_others(|path| self.follower.is_part(path))?;
-        let mut there = others.there.clone();
-        self.report.add_files(others);
-        if self.follower.options.end && ended_by != EndedBy::Server {
-            patient.ask(|http| http.end_acquisition(acq))?;
-        }
-        self.report.ended = self.follower.options.end || ended_by == EndedBy::Server;
-        self.report.after = Some(patient.ask(|http| http.completeness(acq))?);
-        if has_rois {
-            there.extend(
-                [self.folder.roi_spec_path(), self.folder.roi_tiles_path()].into_iter().flatten().map(Path::to_owned),
-            );
-        }
-        there.push(self.folder.log_path().to_owned());
-        Ok(there)
-    }
-
-    /// All is stored: what lies beside the tiles follows them, when they were moved; empty tile directories go.
-    fn clear_up(&self, files: &[PathBuf], report: &mut WatchReport) {
-        let (dir, after) = (&self.follower.dir, &self.follower.options.after);
-        for path in files.iter().filter(|_| matches!(after, After::Move(_))) {
-            let target = moved_to(after, dir, Path::new(path.file_name().unwrap_or_default()));
-            let Some(seen) = self.follower.table.has_settled(path) else { continue };
-            match remove(path, seen, target.as_deref()) {
-                Removal::Done => report.removed += 1,
-                Removal::Changed => report.left.push(Problem::new(path, "it changed at the end")),
-                Removal::Left(why) => report.left.push(Problem::new(path, why)),
-            }
-        }
-        self.follower.table.tile_directories().for_each(|dir| {
-            // Those that are not empty stay.
-            let _ = std::fs::remove_dir(dir);
-        });
-    }
 }

@@ -65,6 +65,12 @@ impl Scene {
         Watcher::start(&self.args(), more)
     }
 
+    /// Acknowledged, and on disk: a kill does not make these tiles be sent again.
+    fn await_recorded(&self, tiles: usize) {
+        let record = || fs::read_to_string(self.dir.join(".tilecatcher-sent")).unwrap_or_default();
+        await_that("so many lines in the record", || record().lines().count() == tiles);
+    }
+
     /// The daemon has the bytes of the source's tiles, each once.
     fn assert_equal(&self) {
         let stored = stored(&self.daemon);
@@ -255,10 +261,7 @@ fn a_watch_that_was_killed_goes_on_where_it_was() {
     let tiles = scene.tiles();
     let watcher = scene.watch(&[]);
     scene.put(&tiles[..16]);
-    await_that("16 lines in the record", || {
-        let record = fs::read_to_string(scene.dir.join(".tilecatcher-sent")).unwrap_or_default();
-        record.lines().count() == 16
-    });
+    scene.await_recorded(16);
     watcher.kill();
     scene.put(&tiles[16..]);
     scene.stop_file();
@@ -513,7 +516,7 @@ fn a_daemon_that_stays_away_ends_the_watch_with_exit_code_3_and_nothing_is_lost(
     scene.put(&BESIDE);
     let watcher = scene.watch(&["--retry-for", "200ms"]);
     scene.put(&scene.tiles()[..4]);
-    await_stored(&scene.daemon, 4.0);
+    scene.await_recorded(4);
     let args = scene.args();
     let Scene { daemon, data, folders, source, dir } = scene;
     daemon.kill();
