@@ -1,5 +1,6 @@
 //! One connection to the capture port, with a window of tiles in flight.
 
+use super::socket;
 use crate::model::{Checksum, TileKey};
 use crate::wire::{FrameHead, FrameTail, PREFIX_BYTES, RequestFields, Response, parse_response};
 use std::collections::VecDeque;
@@ -75,8 +76,7 @@ impl<T> CaptureClient<T> {
     /// Nobody listens there.
     pub fn connect(address: SocketAddr, window: usize, timeout: Duration) -> Result<Self, CaptureError> {
         let io = |source| CaptureError::Io { address, source, unanswered: 0 };
-        let stream = TcpStream::connect_timeout(&address, timeout).map_err(io)?;
-        stream.set_nodelay(true).map_err(io)?;
+        let stream = socket::connect(address, timeout).map_err(io)?;
         stream.set_read_timeout(Some(timeout)).map_err(io)?;
         stream.set_write_timeout(Some(timeout)).map_err(io)?;
         Ok(Self { stream, address, window: window.max(1), in_flight: VecDeque::new(), failed: None })

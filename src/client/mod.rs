@@ -42,6 +42,7 @@ mod patience;
 mod pipelined;
 mod report;
 mod service;
+mod socket;
 mod stored;
 mod tally;
 

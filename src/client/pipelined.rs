@@ -4,9 +4,9 @@
 //! are small; answers are read while frames are being written. Must never copy an image. The caller bounds how many
 //! frames are queued, and waits with [`wait`].
 
+use super::socket;
 use crate::wire::{FrameHead, FrameTail, PREFIX_BYTES, RequestFields, Response, parse_response};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::sockopt::set_socket_send_buffer_size;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -14,10 +14,6 @@ use std::time::{Duration, Instant};
 
 /// Room for answers that have arrived and are not read yet. A real one has 60 bytes.
 const ANSWERS_BYTES: usize = 4096;
-/// The socket's buffer where there is no distance to bridge: so small that the bytes are still in the processor's caches
-/// when the peer reads them. Measured: half the processor time a GB of what a buffer of 4 MB takes, which the system
-/// would grow to.
-const LOOPBACK_BUFFER: usize = 192 << 10;
 /// Frames that one call may write; each has three parts.
 const FRAMES_A_WRITE: usize = 16;
 
@@ -106,12 +102,8 @@ impl<T: AsRef<[u8]>> PipelinedClient<T> {
     /// Nobody listens there.
     pub fn connect(address: SocketAddr, timeout: Duration) -> Result<Self, PipelinedError> {
         let io = |source| PipelinedError::Io { address, source };
-        let stream = TcpStream::connect_timeout(&address, timeout).map_err(io)?;
-        stream.set_nodelay(true).map_err(io)?;
+        let stream = socket::connect(address, timeout).map_err(io)?;
         stream.set_nonblocking(true).map_err(io)?;
-        if address.ip().is_loopback() {
-            set_socket_send_buffer_size(&stream, LOOPBACK_BUFFER).map_err(|error| io(error.into()))?;
-        }
         let answers = Box::new([0; ANSWERS_BYTES]);
         Ok(Self { stream, address, frames: VecDeque::new(), written: 0, answers, filled: 0 })
     }

@@ -21,11 +21,15 @@ pub use loopback::Loopback;
 pub use pipeline::{Pipeline, ServerUnderTest};
 
 use crate::server::ServerError;
-use std::path::PathBuf;
+use pipeline::DaemonHere;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Tile sizes that are measured; what lies between is interpolated. Bytes.
 pub const TILE_SIZES: [usize; 4] = [256_000, 1_500_000, 5_300_000, 20_000_000];
+
+/// A new daemon warms up for so many times the time of a measurement.
+const WARM_UP_TIMES: u32 = 2;
 
 /// Where and how long to measure.
 #[derive(Clone, Debug)]
@@ -101,21 +105,46 @@ pub fn measure(options: &DoctorOptions, mut note: impl FnMut(&str)) -> Result<Me
     let compute = Compute::measure(options.time);
     note("loopback");
     let loopback = Loopback::measure(options.time).map_err(DoctorError::Loopback)?;
-    let mut disk = Vec::new();
-    let mut pipeline = Vec::new();
-    for tile_bytes in TILE_SIZES {
-        if options.server.is_none() {
-            note(&format!("disk with sync, tiles of {:.2} MB", tile_bytes as f64 / 1e6));
-            disk.push(DiskSpeed::measure(scratch.path(), tile_bytes, options.time)?);
+    let (disk, pipeline) = match &options.server {
+        Some(server) => (Vec::new(), measure_elsewhere(server, options.time, note)?),
+        None => {
+            (measure_disk(scratch.path(), options.time, &mut note)?, measure_here(scratch.path(), options.time, note)?)
         }
-        note(&format!("a whole daemon, tiles of {:.2} MB", tile_bytes as f64 / 1e6));
-        pipeline.push(match &options.server {
-            Some(server) => pipeline::measure_server(server, tile_bytes, options.time)?,
-            None => pipeline::measure_here(scratch.path(), tile_bytes, options.time)?,
-        });
-    }
+    };
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     Ok(Measures { cores, memory_bytes: memory_bytes(), free_bytes, compute, loopback, disk, pipeline })
+}
+
+fn measure_disk(dir: &Path, time: Duration, note: &mut impl FnMut(&str)) -> Result<Vec<DiskSpeed>, DoctorError> {
+    let one = |tile_bytes| {
+        note(&format!("disk with sync, tiles of {:.2} MB", tile_bytes as f64 / 1e6));
+        DiskSpeed::measure(dir, tile_bytes, time)
+    };
+    TILE_SIZES.into_iter().map(one).collect()
+}
+
+fn measure_here(dir: &Path, time: Duration, mut note: impl FnMut(&str)) -> Result<Vec<Pipeline>, DoctorError> {
+    let daemon = DaemonHere::start(dir)?;
+    note("nothing yet: a daemon warms up");
+    let one = |tile_bytes| {
+        note(&format!("a whole daemon, tiles of {:.2} MB", tile_bytes as f64 / 1e6));
+        daemon.measure(tile_bytes, time)
+    };
+    let measured = daemon.warm_up(WARM_UP_TIMES * time).and_then(|()| TILE_SIZES.into_iter().map(one).collect());
+    daemon.remove()?;
+    measured
+}
+
+fn measure_elsewhere(
+    server: &ServerUnderTest,
+    time: Duration,
+    mut note: impl FnMut(&str),
+) -> Result<Vec<Pipeline>, DoctorError> {
+    let one = |tile_bytes| {
+        note(&format!("the daemon at {}, tiles of {:.2} MB", server.capture, tile_bytes as f64 / 1e6));
+        pipeline::measure_server(server, tile_bytes, time)
+    };
+    TILE_SIZES.into_iter().map(one).collect()
 }
 
 /// Linux says it in a file.

@@ -7,15 +7,17 @@ use crate::config::Settings;
 use crate::model::{AcqId, Checksum, FrameNumber, TileKey};
 use crate::server::Server;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 const CONNECTIONS: u32 = 9;
 const WINDOW: usize = 2;
 const PATIENCE: Duration = Duration::from_secs(60);
-/// What is sent before anything is measured, as a share of the time.
+/// What is sent before a size is measured, as a share of the time.
 const WARM_UP: u32 = 4;
+/// Tiles that warm up a new daemon.
+const WARM_UP_BYTES: usize = 5_300_000;
 /// A grid that no run fills.
 const LOG: &str = "[General]\nNotes = \"tilecatcher doctor\"\n[Camera Connections]\nAcq1 = TRUE\n\
     [Mosaic Settings]\nNumber of X steps = 100000\nNumber of Y steps = 10000000\n[TEM Settings]\nPixels per um = 250\n";
@@ -46,30 +48,55 @@ pub struct Pipeline {
     pub server_cpu_s_per_gb: Option<f64>,
 }
 
-/// Starts a daemon in a directory below `dir`, measures it, removes everything.
-pub(super) fn measure_here(dir: &Path, tile_bytes: usize, time: Duration) -> Result<Pipeline, DoctorError> {
-    let data = dir.join("data");
-    let set = |key: &str, value: &str| ("doctor".to_owned(), key.to_owned(), value.to_owned());
-    let flags = [
-        set("storage.data", &data.to_string_lossy()),
-        set("capture.address", "127.0.0.1:0"),
-        set("http.address", "127.0.0.1:0"),
-        set("log.level", "error"),
-    ];
-    let nothing = std::iter::empty::<(String, String)>();
-    let config = Settings::load(None, nothing, &flags).map_err(|error| DoctorError::Sending(error.to_string()))?.config;
-    let stop = Stop::default();
-    let server = Server::start(&config, &stop)?;
-    let under_test =
-        ServerUnderTest { capture: server.capture_address(), http: format!("http://{}", server.http_address()) };
-    let driven = Driven::drive(&under_test, tile_bytes, time);
-    stop.raise(StopReason::Requested);
-    server.shut_down().map_err(|error| DoctorError::Sending(error.to_string()))?;
-    let removed = std::fs::remove_dir_all(&data);
-    removed.map_err(|source| DoctorError::Directory { path: data, source })?;
-    let driven = driven?;
-    let server_cpu = driven.process_cpu.saturating_sub(driven.client_cpu);
-    Ok(Pipeline { server_cpu_s_per_gb: Some(cpu_per_gb(server_cpu, driven.bytes)), ..driven.pipeline(tile_bytes) })
+/// A daemon that is measured here: one for all sizes, warm before the first, for a process that has just started takes
+/// its memory from the system page by page.
+pub(super) struct DaemonHere {
+    server: Server,
+    stop: Stop,
+    data: PathBuf,
+}
+
+impl DaemonHere {
+    /// Starts it in a directory below `dir`.
+    pub(super) fn start(dir: &Path) -> Result<Self, DoctorError> {
+        let data = dir.join("data");
+        let set = |key: &str, value: &str| ("doctor".to_owned(), key.to_owned(), value.to_owned());
+        let flags = [
+            set("storage.data", &data.to_string_lossy()),
+            set("capture.address", "127.0.0.1:0"),
+            set("http.address", "127.0.0.1:0"),
+            set("log.level", "error"),
+        ];
+        let nothing = std::iter::empty::<(String, String)>();
+        let settings =
+            Settings::load(None, nothing, &flags).map_err(|error| DoctorError::Sending(error.to_string()))?;
+        let stop = Stop::default();
+        Ok(Self { server: Server::start(&settings.config, &stop)?, stop, data })
+    }
+
+    /// Sends for a while what nobody counts.
+    pub(super) fn warm_up(&self, time: Duration) -> Result<(), DoctorError> {
+        Driven::drive(&self.address(), WARM_UP_BYTES, time).map(drop)
+    }
+
+    pub(super) fn measure(&self, tile_bytes: usize, time: Duration) -> Result<Pipeline, DoctorError> {
+        let driven = Driven::drive(&self.address(), tile_bytes, time)?;
+        let server_cpu = driven.process_cpu.saturating_sub(driven.client_cpu);
+        Ok(Pipeline { server_cpu_s_per_gb: Some(cpu_per_gb(server_cpu, driven.bytes)), ..driven.pipeline(tile_bytes) })
+    }
+
+    /// Stops it and removes what it stored.
+    pub(super) fn remove(self) -> Result<(), DoctorError> {
+        self.stop.raise(StopReason::Requested);
+        self.server.shut_down().map_err(|error| DoctorError::Sending(error.to_string()))?;
+        let removed = std::fs::remove_dir_all(&self.data);
+        removed.map_err(|source| DoctorError::Directory { path: self.data, source })
+    }
+
+    fn address(&self) -> ServerUnderTest {
+        let http = format!("http://{}", self.server.http_address());
+        ServerUnderTest { capture: self.server.capture_address(), http }
+    }
 }
 
 /// Measures a daemon that runs already, in an acquisition of its own, which is deleted.
