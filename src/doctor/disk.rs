@@ -1,8 +1,8 @@
 //! The disk as the journal uses it: newly allocated files, direct writes of a group of tiles, one sync for the group.
 
 use super::{DoctorError, cpu_per_gb, mb_per_s, noise, thread_cpu};
-use crate::base::aligned::AlignedBytes;
 use crate::base::limits::round_up_to_block;
+use crate::base::pool::{Pool, TileBuffer};
 use crate::journal::{Filesystem, RealFilesystem, SegmentFile};
 use std::io::{self, IoSlice};
 use std::path::Path;
@@ -51,9 +51,9 @@ impl DiskSpeed {
 
 struct Run<'a> {
     dir: &'a Path,
-    tile: AlignedBytes,
+    /// The tiles of a group, in the memory that the daemon would have them in.
+    tiles: Vec<TileBuffer>,
     tile_bytes: usize,
-    group: usize,
     groups: Vec<Duration>,
     cpu: Duration,
     took: Duration,
@@ -62,11 +62,18 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn new(dir: &'a Path, tile_bytes: usize) -> io::Result<Self> {
-        let mut tile = AlignedBytes::zeroed(round_up_to_block(tile_bytes));
-        tile[..tile_bytes].copy_from_slice(&noise(tile_bytes));
         let group = (GROUP_BYTES / tile_bytes).clamp(1, GROUP_TILES);
+        let whole = round_up_to_block(tile_bytes);
+        let pool = Pool::new(group * whole)?;
+        let noise = noise(tile_bytes);
+        let mut tiles = Vec::with_capacity(group);
+        for _ in 0..group {
+            let mut tile = pool.try_reserve(whole).expect("the pool was made for so many");
+            tile[..tile_bytes].copy_from_slice(&noise);
+            tiles.push(tile);
+        }
         let zero = Duration::ZERO;
-        Ok(Self { dir, tile, tile_bytes, group, groups: Vec::new(), cpu: zero, took: zero, written: 0 })
+        Ok(Self { dir, tiles, tile_bytes, groups: Vec::new(), cpu: zero, took: zero, written: 0 })
     }
 
     fn write(mut self, files: u64, time: Duration) -> io::Result<DiskSpeed> {
@@ -85,18 +92,18 @@ impl<'a> Run<'a> {
     }
 
     fn fill(&mut self, file: &dyn SegmentFile, time: Duration) -> io::Result<()> {
-        let group_bytes = (self.group * self.tile.len()) as u64;
+        let group_bytes = self.tiles.iter().map(|tile| tile.len() as u64).sum::<u64>();
         let mut offset = 0;
         while self.took < time && offset + group_bytes <= FILE_BYTES {
             let (began, cpu) = (Instant::now(), thread_cpu());
-            let mut slices: Vec<IoSlice<'_>> = (0..self.group).map(|_| IoSlice::new(&self.tile)).collect();
+            let mut slices: Vec<IoSlice<'_>> = self.tiles.iter().map(|tile| IoSlice::new(tile)).collect();
             file.write_all_at(&mut slices, offset)?;
             file.sync()?;
             self.groups.push(began.elapsed());
             self.took += began.elapsed();
             self.cpu += thread_cpu().saturating_sub(cpu);
             offset += group_bytes;
-            self.written += (self.group * self.tile_bytes) as u64;
+            self.written += (self.tiles.len() * self.tile_bytes) as u64;
         }
         Ok(())
     }

@@ -94,8 +94,9 @@ pub fn forecast(measures: &Measures, load: &Load) -> Forecast {
     let megabytes = |stream: &Stream| stream.tile_bytes * stream.tiles_per_s / 1e6;
     // Seconds that a second of load takes.
     let daemon = share(&|stream| megabytes(stream) / daemon_speed(measures, stream.tile_bytes));
+    // What the daemon has synced, the disk can do, whatever it did when it was asked alone.
     let disk = share(&|stream| match disk_speed(measures, stream.tile_bytes) {
-        Some(speed) => megabytes(stream) / speed,
+        Some(speed) => megabytes(stream) / speed.max(daemon_speed(measures, stream.tile_bytes)),
         None => 0.0,
     });
     let cpu_seconds = share(&|stream| megabytes(stream) / 1e3 * cpu_cost(measures, stream, load.senders_here));
