@@ -11,7 +11,7 @@
 mod harness;
 
 use clap::Parser;
-use harness::{Process, field};
+use harness::{Process, field, median};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -77,7 +77,7 @@ fn main() {
     let mut within = true;
     for name in &names {
         let Figures { forecasts, replays } = &figures[name];
-        let (forecast, reached) = (median(forecasts), median(replays));
+        let (forecast, reached) = (median(forecasts.clone()), median(replays.clone()));
         let ratio = forecast / reached;
         within &= (ratio - 1.0).abs() <= AIM;
         println!("| {name} | {forecast:.0} | {reached:.0} | {ratio:.2} |");
@@ -118,10 +118,4 @@ fn replay(dir: &Path, name: &str, duration: Duration) -> f64 {
     let report = run(&plan, &Stop::default(), &mut |_| {}).expect("a replay");
     assert!(report.problems.is_empty(), "{:?}", report.problems);
     report.mb_per_s
-}
-
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted[sorted.len() / 2]
 }

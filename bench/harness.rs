@@ -77,6 +77,14 @@ pub fn daemon_command(data: &Path, settings: &[String]) -> Command {
     command
 }
 
+/// The middle value, or the mean of the two in the middle.
+#[allow(dead_code)] // Not every benchmark repeats.
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len() % 2 == 1 { values[middle] } else { f64::midpoint(values[middle - 1], values[middle]) }
+}
+
 /// A field of a ready line.
 pub fn field<'a>(ready: &'a str, name: &str) -> &'a str {
     let value = ready.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));

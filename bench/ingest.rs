@@ -12,7 +12,7 @@ mod harness;
 mod sink;
 
 use clap::{Parser, Subcommand};
-use harness::{LOG, Process, field};
+use harness::{LOG, Process, field, median};
 use hdrhistogram::Histogram;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -184,11 +184,6 @@ fn print_case(case: &Case, reference: &[Run], daemon: &[Run]) {
     let (throughput, cpu) = (ratio(|run| run.mb_per_s), ratio(|run| run.cpu_s_per_gb));
     let goal = if case.goal > 0.0 { format!(" (goal {:.2})", case.goal) } else { String::new() };
     println!("| {} | ratio | {throughput:.2}{goal} | | | | {cpu:.2} | |", case.name);
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 #[derive(Clone, Copy)]

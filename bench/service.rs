@@ -15,7 +15,7 @@ mod harness;
 mod plain_http;
 
 use clap::Parser;
-use harness::{LOG, Process, field};
+use harness::{LOG, Process, field, median};
 use hdrhistogram::Histogram;
 use plain_http::PlainHttp;
 use std::collections::HashSet;
@@ -337,11 +337,6 @@ fn content(args: &Args, dir: &Path) {
     println!("| ratio | {ratio:.2} (goal 0.50) |");
     drop(nginx);
     process.stop();
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 /// Reads contents over 8 keep-alive connections; MB/s.

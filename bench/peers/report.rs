@@ -1,6 +1,7 @@
 //! What was measured: medians, comparisons within a level, as Markdown and JSON.
 
 use crate::contender::{Contender, Level};
+use crate::harness::median;
 use crate::load::Driven;
 use crate::usage::Usage;
 use serde::Serialize;
@@ -260,12 +261,6 @@ fn compare(ours: &Row, peer: &Row) -> Comparison {
         throughput_ratio: ratio(|run| run.mb_per_s),
         cpu_ratio: ratio(|run| run.cpu_s_per_gb),
     }
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    if values.len() % 2 == 1 { values[middle] } else { f64::midpoint(values[middle - 1], values[middle]) }
 }
 
 fn level_name<S: serde::Serializer>(level: &Level, serializer: S) -> Result<S::Ok, S::Error> {

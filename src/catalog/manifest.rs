@@ -115,7 +115,7 @@ pub fn manifest_line(entry: &TileEntry) -> String {
 /// The name of a tile's file in an acquisition folder.
 #[must_use]
 pub fn file_name(entry: &TileEntry) -> TileName {
-    TileName { camera: entry.camera, col: entry.key.col, row: entry.key.row, frame: entry.key.frame }
+    TileName::of(entry.key, entry.camera)
 }
 
 fn sender_checksum(entry: &TileEntry) -> Option<String> {

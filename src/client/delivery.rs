@@ -7,14 +7,12 @@
 use super::capture::Tile;
 use super::link::{Link, LinkError, LinkOptions, Refused, Reply, Verdict};
 use super::outbox::{Outbox, Parcel, Take};
+use super::patience::{PAUSE_MAX, pause};
 use crate::base::stop::Stop;
 use crate::model::{Checksum, TileId, TileKey};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The first pause before a connection is tried again; doubled up to [`PAUSE_MAX`].
-const PAUSE_MIN: Duration = Duration::from_millis(50);
-const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// A tile during whose sending the connection broke so often, while nothing else broke it, is the cause.
 const BREAKS_MAX: u32 = 20;
 /// A connection over which nothing went for so long is closed, and made again when there is a tile: a server may have
@@ -314,21 +312,5 @@ impl<'a, 'r, S: Tiles> Courier<'a, 'r, S> {
         self.run.outbox.pause(pause(self.attempts));
         self.attempts += 1;
         Ok(())
-    }
-}
-
-/// The pause before attempt `n` + 1.
-fn pause(n: u32) -> Duration {
-    PAUSE_MIN.saturating_mul(1 << n.min(16)).min(PAUSE_MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_double_up_to_a_bound() {
-        let pauses = [0, 1, 2, 5, 6, 40].map(|n| pause(n).as_millis());
-        assert_eq!(pauses, [50, 100, 200, 1600, 2000, 2000]);
     }
 }

@@ -94,8 +94,11 @@ impl HttpClient {
         self.answer(&url, self.agent.get(&url).call())
     }
 
-    /// Asks for a path; its JSON.
-    pub(super) fn get_json<T: DeserializeOwned>(&self, path: &str) -> Result<T, HttpClientError> {
+    /// Any path of the server, read as JSON.
+    ///
+    /// # Errors
+    /// The server refuses or does not answer; the answer is not this JSON.
+    pub fn get_json<T: DeserializeOwned>(&self, path: &str) -> Result<T, HttpClientError> {
         self.json(path, &self.get_path(path)?.bytes)
     }
 

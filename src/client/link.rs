@@ -4,7 +4,6 @@
 
 use super::capture::{Answered, CaptureClient, CaptureError, Tile};
 use super::http::{HttpClient, HttpClientError};
-use crate::formats::TileName;
 use crate::model::TileId;
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -140,7 +139,8 @@ impl<T> Link<T> {
             Self::Capture(client) => Ok(client.send(tile, tag)?.map(Reply::from)),
             Self::Http { client, post, unanswered } => {
                 let sent = Instant::now();
-                match verdict(send_over_http(client, *post, tile)) {
+                let answer = if *post { client.post_tile(tile) } else { client.put_tile(tile) };
+                match verdict(answer) {
                     Ok(verdict) => Ok(Some(Reply { tag, verdict, took: sent.elapsed() })),
                     Err(error) => {
                         *unanswered = Some(tag);
@@ -189,13 +189,6 @@ impl<T> From<Answered<T>> for Reply<T> {
         };
         Self { tag: answered.tag, verdict, took: answered.took }
     }
-}
-
-fn send_over_http(client: &HttpClient, post: bool, tile: &Tile<'_>) -> Result<TileId, HttpClientError> {
-    let key = tile.key;
-    let name = TileName { camera: tile.camera, col: key.col, row: key.row, frame: key.frame }.to_string();
-    let send = if post { HttpClient::post_tile } else { HttpClient::put_tile };
-    send(client, key.acq, &name, &tile.checksum, tile.image)
 }
 
 /// An answer that says no is a verdict; only silence and nonsense are errors.

@@ -6,8 +6,9 @@ use super::http::{HttpClient, HttpClientError};
 use crate::base::stop::Stop;
 use std::time::{Duration, Instant};
 
+/// The first pause before something is tried again; doubled up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(50);
-const PAUSE_MAX: Duration = Duration::from_secs(2);
+pub(super) const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// The same trouble is told of again after this, then after twice as long, up to [`TELL_MAX`].
 const TELL_MIN: Duration = Duration::from_secs(5);
 const TELL_MAX: Duration = Duration::from_secs(600);
@@ -68,20 +69,37 @@ impl Patient<'_> {
     /// # Errors
     /// The server refuses, is none, or stays away.
     pub fn ask<T>(&self, ask: impl Fn(&HttpClient) -> Result<T, HttpClientError>) -> Result<T, HttpClientError> {
-        let (began, mut pause, mut reminder) = (Instant::now(), PAUSE_MIN, Reminder::default());
+        let (began, mut reminder) = (Instant::now(), Reminder::default());
+        let mut attempts = 0;
         loop {
             match ask(self.http) {
                 Err(error) if error.is_passing() && began.elapsed() < self.retry_for => {
                     if reminder.is_due() {
                         self.listener.note(&format!("{error}; trying again"));
                     }
-                    if self.stop.wait_for(pause).is_some() {
+                    if self.stop.wait_for(pause(attempts)).is_some() {
                         return Err(error);
                     }
-                    pause = (pause * 2).min(PAUSE_MAX);
+                    attempts += 1;
                 }
                 answer => return answer,
             }
         }
+    }
+}
+
+/// The pause before attempt `n` + 1.
+pub(super) fn pause(n: u32) -> Duration {
+    PAUSE_MIN.saturating_mul(1 << n.min(16)).min(PAUSE_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_a_bound() {
+        let pauses = [0, 1, 2, 5, 6, 40].map(|n| pause(n).as_millis());
+        assert_eq!(pauses, [50, 100, 200, 1600, 2000, 2000]);
     }
 }

@@ -2,12 +2,17 @@
 //!
 //! Owns paths, parameters and the shapes of answers. Must never retry: whoever asks knows whether that is right.
 
+use super::capture::Tile;
 use super::http::{HttpClient, HttpClientError, Part, TileContent};
+use crate::base::clock::unix_ns;
+use crate::formats::TileName;
 use crate::model::{AckLevel, AcqId, Checksum, FrameNumber, TileId};
 use serde::Deserialize;
 
 /// Tiles of a page of a listing.
 const PAGE: usize = 10_000;
+/// Numbers that are tried when one is taken.
+const FREE_ATTEMPTS: usize = 100;
 
 /// An acquisition that the server knows.
 #[derive(Clone, Debug)]
@@ -175,6 +180,33 @@ impl HttpClient {
         }
     }
 
+    /// A number that no acquisition of the server has, for a trial: the time, in milliseconds, or one of the next. `None`:
+    /// all of them are taken.
+    ///
+    /// # Errors
+    /// The server does not answer.
+    pub fn free_acquisition(&self) -> Result<Option<AcqId>, HttpClientError> {
+        let first = u64::try_from(unix_ns() / 1_000_000).unwrap_or(1).max(1);
+        for acq in (first..).take(FREE_ATTEMPTS).map(AcqId) {
+            if self.is_free(acq)? {
+                return Ok(Some(acq));
+            }
+        }
+        Ok(None)
+    }
+
+    /// No acquisition has this number: none was started, and no tile of one came.
+    ///
+    /// # Errors
+    /// The server does not answer.
+    pub fn is_free(&self, acq: AcqId) -> Result<bool, HttpClientError> {
+        match self.get_path(&format!("/api/v1/acquisitions/{acq}")) {
+            Ok(_) => Ok(false),
+            Err(HttpClientError::Refused { status: 404, .. }) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Starts an acquisition with its log; returns its identifier.
     ///
     /// # Errors
@@ -318,42 +350,39 @@ impl HttpClient {
     ///
     /// # Errors
     /// As [`Self::start_acquisition`].
-    pub fn put_tile(
-        &self,
-        acq: AcqId,
-        name: &str,
-        checksum: &Checksum,
-        image: &[u8],
-    ) -> Result<TileId, HttpClientError> {
-        let checksum = if checksum.kind().is_empty() { String::new() } else { format!("&checksum={checksum}") };
-        let path = format!("/service/v1/capture-image-content/{acq}?tile-filename={name}{checksum}");
-        let captured: Captured = self.json(&path, &self.put_bytes(&path, image)?.bytes)?;
-        Ok(TileId(captured.tile_id))
+    pub fn put_tile(&self, tile: &Tile<'_>) -> Result<TileId, HttpClientError> {
+        let checksum = hex_of(tile).map_or(String::new(), |hex| format!("&checksum={hex}"));
+        let path = format!("{}?tile-filename={}{checksum}", capture_path(tile), TileName::of(tile.key, tile.camera));
+        self.captured(&path, self.put_bytes(&path, tile.image)?)
     }
 
     /// Sends a tile as a form (POST), as some older senders do.
     ///
     /// # Errors
     /// As [`Self::start_acquisition`].
-    pub fn post_tile(
-        &self,
-        acq: AcqId,
-        name: &str,
-        checksum: &Checksum,
-        image: &[u8],
-    ) -> Result<TileId, HttpClientError> {
-        let path = format!("/service/v1/capture-image-content/{acq}");
-        let hex = checksum.to_string();
+    pub fn post_tile(&self, tile: &Tile<'_>) -> Result<TileId, HttpClientError> {
+        let (path, name, hex) = (capture_path(tile), TileName::of(tile.key, tile.camera).to_string(), hex_of(tile));
         let mut parts = vec![
-            Part { name: "tile-file", file_name: Some(name), bytes: image },
+            Part { name: "tile-file", file_name: Some(&name), bytes: tile.image },
             Part { name: "tile-filename", file_name: None, bytes: name.as_bytes() },
         ];
-        if !checksum.kind().is_empty() {
-            parts.push(Part { name: "checksum-str", file_name: None, bytes: hex.as_bytes() });
-        }
-        let captured: Captured = self.json(&path, &self.post_parts(&path, &parts)?.bytes)?;
+        parts.extend(hex.as_ref().map(|hex| Part { name: "checksum-str", file_name: None, bytes: hex.as_bytes() }));
+        self.captured(&path, self.post_parts(&path, &parts)?)
+    }
+
+    fn captured(&self, path: &str, answer: TileContent) -> Result<TileId, HttpClientError> {
+        let captured: Captured = self.json(path, &answer.bytes)?;
         Ok(TileId(captured.tile_id))
     }
+}
+
+fn capture_path(tile: &Tile<'_>) -> String {
+    format!("/service/v1/capture-image-content/{}", tile.key.acq)
+}
+
+/// The checksum that goes with a tile, if one does.
+fn hex_of(tile: &Tile<'_>) -> Option<String> {
+    (!tile.checksum.kind().is_empty()).then(|| tile.checksum.to_string())
 }
 
 impl<'a> FileToStore<'a> {

@@ -20,6 +20,7 @@ pub use forecast::{Bottleneck, Forecast, HEADROOM, Load, Stream, Verdict, foreca
 pub use loopback::Loopback;
 pub use pipeline::{Pipeline, ServerUnderTest};
 
+use crate::base::clock;
 use crate::server::ServerError;
 use pipeline::DaemonHere;
 use std::path::{Path, PathBuf};
@@ -156,31 +157,19 @@ fn memory_bytes() -> Option<u64> {
 
 /// Processor time that this thread has used.
 fn thread_cpu() -> Duration {
-    cpu(rustix::time::ClockId::ThreadCPUTime)
+    clock::thread_cpu().unwrap_or_default()
 }
 
 /// Processor time that this process has used.
 fn process_cpu() -> Duration {
-    cpu(rustix::time::ClockId::ProcessCPUTime)
-}
-
-fn cpu(clock: rustix::time::ClockId) -> Duration {
-    let time = rustix::time::clock_gettime(clock);
-    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+    clock::process_cpu().unwrap_or_default()
 }
 
 /// Bytes that no file system or disk can make smaller.
 fn noise(bytes: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15u64;
-    let mut out = Vec::with_capacity(bytes + 8);
-    while out.len() < bytes {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        out.extend_from_slice(&state.to_le_bytes());
-    }
-    out.truncate(bytes);
-    out
+    let mut noise = vec![0; bytes];
+    fastrand::Rng::with_seed(1).fill(&mut noise);
+    noise
 }
 
 /// MB (10^6 bytes) a second.

@@ -130,7 +130,8 @@ impl Driven {
     fn drive(server: &ServerUnderTest, tile_bytes: usize, time: Duration) -> Result<Self, DoctorError> {
         let problem = |error: &dyn std::fmt::Display| DoctorError::Sending(error.to_string());
         let http = HttpClient::new(&server.http, PATIENCE);
-        let acq = free_acquisition(&http)?;
+        let none = || DoctorError::Sending(format!("{}: no acquisition's number is free", server.http));
+        let acq = http.free_acquisition().map_err(|error| problem(&error))?.ok_or_else(none)?;
         http.start_acquisition(&format!("{acq}_doctor_logfile.ini"), LOG.as_bytes())
             .map_err(|error| problem(&error))?;
         let image = noise(tile_bytes);
@@ -151,17 +152,6 @@ impl Driven {
             server_cpu_s_per_gb: None,
         }
     }
-}
-
-/// A number that no acquisition of the server has: microscopes take the time of day, too.
-fn free_acquisition(http: &HttpClient) -> Result<AcqId, DoctorError> {
-    let first = u64::try_from(crate::base::clock::unix_ns() / 1_000_000).unwrap_or(1);
-    for acq in (first..).take(100).map(AcqId) {
-        if http.acquisition(acq).map_err(|error| DoctorError::Sending(error.to_string()))?.is_none() {
-            return Ok(acq);
-        }
-    }
-    Err(DoctorError::Sending(format!("100 acquisitions from {first} on are all taken")))
 }
 
 /// The same image under ever new keys.

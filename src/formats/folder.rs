@@ -150,7 +150,7 @@ impl AcquisitionFolder {
         let mut listing = TileListing::default();
         for dir in entries(&self.dir)?.into_iter().filter(|path| path.is_dir()) {
             let name = file_name(&dir);
-            if name.starts_with("col") || name.starts_with("Dump__") {
+            if is_tile_directory(&name) {
                 listing.add(entries(&dir)?);
             }
         }
@@ -226,6 +226,12 @@ fn entries(dir: &Path) -> Result<Vec<PathBuf>, FormatError> {
     let mut paths = listed.map_err(|error| FormatError::at(dir, error))?;
     paths.sort();
     Ok(paths)
+}
+
+/// Tiles, or drift frames, lie in a directory of this name.
+#[must_use]
+pub fn is_tile_directory(name: &str) -> bool {
+    name.starts_with("col") || name.starts_with("Dump__")
 }
 
 fn file_name(path: &Path) -> String {

@@ -23,7 +23,7 @@ pub use acquisition_log::{AcquisitionLog, acq_id_from_file_name};
 pub use ancillary::{ancillary_kind, safe_file_name};
 pub use calibrations::parse_calibrations;
 pub use daq_timing::{DaqStep, GridPosition, daq_step_times, parse_daq_timing};
-pub use folder::{AcquisitionFolder, FolderTile, OWN_FILES, TileListing};
+pub use folder::{AcquisitionFolder, FolderTile, OWN_FILES, TileListing, is_tile_directory};
 pub use roi_spec::{RoiSection, parse_roi_spec};
 pub use roi_tiles::{RoiTileRow, RoiTileTable, parse_roi_tiles};
 pub use tiff_image::{Directory, dimensions, encode_gray8, encode_gray16};

@@ -3,7 +3,7 @@
 //! Owns both directions, reading and writing. Must never look at another part of a path than its base name.
 
 use super::{FormatError, base_name, excerpt};
-use crate::model::FrameNumber;
+use crate::model::{AcqId, FrameNumber, TileKey};
 use std::{fmt, str::FromStr};
 
 /// What a tile's file name says.
@@ -17,6 +17,20 @@ pub struct TileName {
     pub row: u32,
     /// Stable tile or drift frame.
     pub frame: FrameNumber,
+}
+
+impl TileName {
+    /// The name of a tile's file.
+    #[must_use]
+    pub fn of(key: TileKey, camera: i32) -> Self {
+        Self { camera, col: key.col, row: key.row, frame: key.frame }
+    }
+
+    /// The key of the tile in an acquisition.
+    #[must_use]
+    pub fn key(&self, acq: AcqId) -> TileKey {
+        TileKey { acq, col: self.col, row: self.row, frame: self.frame }
+    }
 }
 
 impl FromStr for TileName {

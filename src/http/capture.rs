@@ -275,7 +275,7 @@ async fn store(state: &AppState, acq: AcqId, sent: Sent) -> Result<CapturedTile,
         count_refusal(state, Refusal::BadMessage);
         return Err(Failure::bad_request("the content is empty"));
     }
-    let key = TileKey { acq, col: name.col, row: name.row, frame: name.frame };
+    let key = name.key(acq);
     let fields = RequestFields { key, camera: name.camera, checksum };
     let Some(frame) = image.finish(&fields) else { return Err(parts::too_large(state.frame_bytes_max)) };
     let verified = match verify(frame, VerifyPolicy { require_checksum: false }, &mut |_| true) {

@@ -67,7 +67,7 @@ impl Tile {
     /// A stored tile in one of its ROIs, or in none.
     pub(super) fn stored(entry: &TileEntry, temca: u32, public_url: &str, place: Option<&Membership>) -> Self {
         let key = entry.key;
-        let name = TileName { camera: entry.camera, col: key.col, row: key.row, frame: key.frame };
+        let name = TileName::of(key, entry.camera);
         Self {
             tile_acq_id: key.acq.0,
             tile_temca: temca,

@@ -3,7 +3,7 @@
 use super::plan::{Plan, ReplayError};
 use super::profile::{Mode, Phase, Profile, SenderGroup};
 use super::schedule::Schedule;
-use super::source::{Feed, Images, Prepared, SourceChoice, StoredTiles, TimingTable};
+use super::source::{Feed, Images, Prepared, SourceChoice, StoredTiles, TimingFile, TimingTable};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -124,10 +124,11 @@ fn timed(plan: &Plan, file: &Path, step: Option<Duration>) -> Result<Fleet, Repl
     }
     let group = &plan.profile.senders[0];
     let prepared = Arc::new(Prepared::make(0, group, plan.seed)?);
-    let table = TimingTable::read(file, step, 1.0)?;
+    let file = TimingFile::read(file, step)?;
+    let table = TimingTable::new(&file, 1.0);
     let mean = prepared.mean_bytes();
     let factor = plan.rate.map_or(1.0, |rate| rate.factor(table.tiles_per_s(), table.tiles_per_s() * mean));
-    let table = TimingTable::read(file, step, factor)?;
+    let table = TimingTable::new(&file, factor);
     let senders = table.cameras.iter().map(|camera| SenderPlan {
         schedule: Some(Schedule::of_table(Arc::clone(&camera.times), table.lap)),
         feed: Feed::table(Arc::clone(&prepared), camera, table.cols, plan.seed),

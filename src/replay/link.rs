@@ -59,26 +59,15 @@ impl Job {
     }
 }
 
-/// Another checksum than this.
+/// Another checksum than this, of the same kind.
 fn damaged(checksum: Checksum) -> Checksum {
-    let flip = |bytes: &mut [u8]| bytes[0] ^= 0x55;
-    match checksum {
+    let mut bytes = checksum.to_wire();
+    match bytes.first_mut() {
+        Some(first) => *first ^= 0x55,
         // Where none is sent, a wrong one still must be refused: no image of ours has this CRC-32 but by chance.
-        Checksum::None => Checksum::Crc32(0x5555_5555),
-        Checksum::Crc32(crc) => Checksum::Crc32(crc ^ 0x55),
-        Checksum::Md5(mut digest) => {
-            flip(&mut digest);
-            Checksum::Md5(digest)
-        }
-        Checksum::Sha1(mut digest) => {
-            flip(&mut digest);
-            Checksum::Sha1(digest)
-        }
-        Checksum::Sha256(mut digest) => {
-            flip(&mut digest);
-            Checksum::Sha256(digest)
-        }
+        None => return Checksum::Crc32(0x5555_5555),
     }
+    Checksum::from_wire(&bytes).expect("the length is that of the checksum it was made of")
 }
 
 /// What came of writing.

@@ -44,6 +44,7 @@ pub use source::{SourceChoice, SourceError};
 pub use tally::Waits;
 pub use verify::Verified;
 
+use crate::base::clock::process_cpu;
 use crate::base::stop::Stop;
 use course::Course;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -93,9 +94,9 @@ pub fn run(plan: &Plan, stop: &Stop, watch: &mut dyn FnMut(&Progress)) -> Result
     let settings = Settings::of(plan, (senders.len(), connections, threads), (tiles_per_s, bytes_per_s));
     target.start()?;
     let course = Course::new(plan, target.acq, Instant::now() + RUN_UP);
-    let cpu_before = cpu_time();
+    let cpu_before = process_cpu();
     let (mut tally, failure, series) = drive(&course, senders, threads, stop, watch);
-    let cpu_s = cpu_before.zip(cpu_time()).map(|(before, after)| (after.saturating_sub(before)).as_secs_f64());
+    let cpu_s = cpu_before.zip(process_cpu()).map(|(before, after)| (after.saturating_sub(before)).as_secs_f64());
     let mut failure = failure.map(|error| error.to_string());
     let (mut stored, mut verified) = (None, Verified::default());
     if failure.is_none() {
@@ -221,17 +222,4 @@ impl Series {
         watch(&Progress { point: point.clone(), latency, tiles: self.all.tiles, bytes: self.all.bytes, refused });
         self.points.push(point);
     }
-}
-
-/// Processor time of this process so far.
-#[cfg(unix)]
-fn cpu_time() -> Option<Duration> {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    Some(Duration::new(u64::try_from(time.tv_sec).ok()?, u32::try_from(time.tv_nsec).ok()?))
-}
-
-/// Processor time of this process so far: not known here.
-#[cfg(not(unix))]
-fn cpu_time() -> Option<Duration> {
-    None
 }

@@ -110,9 +110,10 @@ pub fn send_folder(
     let mut run = Run { companions, options, report: SendReport::new(folder.acq()) };
     run.report.tiles = plan.tiles.len() as u64;
     run.report.skipped.clone_from(&plan.skipped);
-    run.probe(&plan)?;
+    let was_known = run.probe(&plan)?;
     run.begin()?;
-    let stored = run.what_is_stored(&plan)?;
+    let is_known = was_known || options.wants(Part::Log);
+    let stored = if is_known { run.what_is_stored(&plan)? } else { StoredTiles::default() };
     let undelivered = tiles::send(&plan, &stored, options, listener, stop, &mut run.report);
     run.finish(undelivered.err())
 }
@@ -125,10 +126,14 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Finds out at once, and without patience, whether the ports are what they should be.
-    fn probe(&mut self, plan: &Plan) -> Result<(), SendError> {
-        let _ = self.companions.patient.http.acquisition(self.report.acq)?;
-        if plan.tiles.is_empty() { Ok(()) } else { probe_capture_port(&self.options.delivery.link) }
+    /// Finds out at once, and without patience, whether the ports are what they should be; and whether the server
+    /// knows the acquisition.
+    fn probe(&self, plan: &Plan) -> Result<bool, SendError> {
+        let known = self.companions.patient.http.acquisition(self.report.acq)?;
+        if !plan.tiles.is_empty() {
+            probe_capture_port(&self.options.delivery.link)?;
+        }
+        Ok(known.is_some())
     }
 
     /// Log, ROIs, calibrations.
@@ -151,10 +156,6 @@ impl Run<'_> {
             return Ok(StoredTiles::default());
         }
         let (acq, patient) = (self.report.acq, self.companions.patient);
-        let known = patient.ask(|http| http.acquisition(acq))?.is_some();
-        if !known {
-            return Ok(StoredTiles::default());
-        }
         self.report.before = Some(patient.ask(|http| http.completeness(acq))?);
         Ok(patient.ask(|http| StoredTiles::ask(http, acq, self.options.compare))?)
     }

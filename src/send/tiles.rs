@@ -10,10 +10,9 @@ use crate::client::{
     deliver,
 };
 use crate::formats::{FolderTile, check_whole_tiff};
-use crate::model::{AcqId, TileKey};
+use crate::model::AcqId;
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
 use std::time::Instant;
 
 /// Delivers the plan's tiles; the report gets what became of them.
@@ -51,11 +50,12 @@ impl<'a> Tiles for FolderTiles<'a> {
 
     fn load(&self, tile: &&'a FolderTile, image: &mut Vec<u8>) -> Option<Label> {
         let FolderTile { path, name } = tile;
-        match self.read(path, tile, image) {
-            Ok(true) => {
-                let key = TileKey { acq: self.acq, col: name.col, row: name.row, frame: name.frame };
-                Some(Label { key, camera: name.camera, checksum: checksum_of(self.options.checksum, image) })
-            }
+        match self.read(tile, image) {
+            Ok(true) => Some(Label {
+                key: name.key(self.acq),
+                camera: name.camera,
+                checksum: checksum_of(self.options.checksum, image),
+            }),
             Ok(false) => {
                 self.tally.done(|report| report.already_stored += 1);
                 None
@@ -82,8 +82,8 @@ impl<'a> Tiles for FolderTiles<'a> {
 
 impl FolderTiles<'_> {
     /// Reads the image. False: the server has it.
-    fn read(&self, path: &Path, tile: &FolderTile, image: &mut Vec<u8>) -> Result<bool, String> {
-        let mut file = File::open(path).map_err(|error| error.to_string())?;
+    fn read(&self, tile: &FolderTile, image: &mut Vec<u8>) -> Result<bool, String> {
+        let mut file = File::open(&tile.path).map_err(|error| error.to_string())?;
         let bytes = file.metadata().map_err(|error| error.to_string())?.len();
         if self.stored.has_by_size(&tile.name, bytes) {
             return Ok(false);

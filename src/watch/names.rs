@@ -2,7 +2,7 @@
 //!
 //! Must never look at the disk.
 
-use crate::formats::{OWN_FILES, TileName};
+use crate::formats::{OWN_FILES, TileName, is_tile_directory};
 use std::path::{Path, PathBuf};
 
 /// What a name stands for.
@@ -38,10 +38,6 @@ impl Kind {
 pub(super) fn is_temporary(name: &str) -> bool {
     let lower = name.to_ascii_lowercase();
     name.starts_with('.') || name.starts_with(OWN_FILES) || lower.ends_with(".part") || lower.ends_with(".tmp")
-}
-
-fn is_tile_directory(name: &str) -> bool {
-    name.starts_with("col") || name.starts_with("Dump__")
 }
 
 #[cfg(test)]

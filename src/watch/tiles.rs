@@ -9,7 +9,7 @@ use super::settle::Sighting;
 use super::table::Ready;
 use crate::client::{ChecksumChoice, Event, Label, Settled, StoredTile, StoredTiles, Tally, Tiles, checksum_of};
 use crate::formats::check_whole_tiff;
-use crate::model::{AcqId, Checksum, TileKey};
+use crate::model::{AcqId, Checksum, TileId};
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Read};
@@ -56,9 +56,8 @@ impl Tiles for WatchedTiles<'_> {
         let outcome = match self.read(&job.ready, image) {
             Ok(None) => {
                 let name = job.ready.name;
-                let key = TileKey { acq: self.acq, col: name.col, row: name.row, frame: name.frame };
                 job.checksum.set(checksum_of(self.checksum, image));
-                return Some(Label { key, camera: name.camera, checksum: job.checksum.get() });
+                return Some(Label { key: name.key(self.acq), camera: name.camera, checksum: job.checksum.get() });
             }
             Ok(Some(stored)) => {
                 self.tally.done(|report| report.already_stored += 1);
@@ -114,7 +113,7 @@ impl WatchedTiles<'_> {
         Ok(None)
     }
 
-    fn record(&self, path: std::sync::Arc<Path>, sighting: Sighting, checksum: Checksum, tile: crate::model::TileId) {
+    fn record(&self, path: std::sync::Arc<Path>, sighting: Sighting, checksum: Checksum, tile: TileId) {
         let acked = Acked { path, sent: Sent { sighting, checksum, tile }, is_recorded: false };
         // The recorder lives longer than the couriers.
         let _ = self.recorder.send(acked);

@@ -123,9 +123,14 @@ impl Daemon {
 
     /// Waits until a metric has a value: for counts that are published behind an answer.
     pub fn await_metric(&self, name: &str, wanted: f64) {
+        self.await_metric_that(name, |value| value == wanted);
+    }
+
+    /// What a tile held is given back a moment after its answer, so a figure is awaited, not read once.
+    pub fn await_metric_that(&self, name: &str, holds: impl Fn(f64) -> bool) {
         let until = Instant::now() + PATIENCE;
-        while self.metric(name) != wanted {
-            assert!(Instant::now() < until, "{name} is {}, not {wanted}", self.metric(name));
+        while !holds(self.metric(name)) {
+            assert!(Instant::now() < until, "{name} stays at {}", self.metric(name));
             std::thread::yield_now();
         }
     }

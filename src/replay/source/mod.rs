@@ -11,7 +11,7 @@ mod table;
 
 pub use grid::Prepared;
 pub use stored::StoredTiles;
-pub use table::TimingTable;
+pub use table::{TimingFile, TimingTable};
 
 use crate::client::{ChecksumChoice, checksum_of};
 use crate::model::{AcqId, Checksum, FrameNumber};

@@ -1,7 +1,7 @@
 //! A DAQ timing table as a schedule: which camera takes which place when.
 
 use super::{Feed, Kind, Place, Prepared, SourceError, SourceTile};
-use crate::formats::{GridPosition, daq_step_times, parse_daq_timing};
+use crate::formats::{DaqStep, GridPosition, daq_step_times, parse_daq_timing};
 use crate::model::FrameNumber;
 use fastrand::Rng;
 use std::path::Path;
@@ -32,19 +32,28 @@ pub struct CameraTable {
     pub times: Arc<[u64]>,
 }
 
-impl TimingTable {
-    /// Reads a table. Steps follow one another after `step` where the table has no times; all is `speed` times as fast.
+/// A table as it was read.
+pub struct TimingFile {
+    steps: Vec<DaqStep>,
+    /// Of each step, seconds from the first.
+    times: Vec<f64>,
+    /// True when the table itself says when.
+    timed: bool,
+}
+
+impl TimingFile {
+    /// Reads a table. Steps follow one another after `step` where the table has no times.
     ///
     /// # Errors
     /// It can not be read, takes no tile, or has no times and no `step` was given.
-    pub fn read(path: &Path, step: Option<Duration>, speed: f64) -> Result<Self, SourceError> {
+    pub fn read(path: &Path, step: Option<Duration>) -> Result<Self, SourceError> {
         let unusable =
             |problem: &dyn ToString| SourceError::Unusable(format!("{}: {}", path.display(), problem.to_string()));
         let bytes = std::fs::read(path).map_err(|error| unusable(&error))?;
         let steps = parse_daq_timing(&bytes).map_err(|error| unusable(&error))?;
-        let timed = daq_step_times(&bytes).map_err(|error| unusable(&error))?;
-        let has_times = timed.is_some();
-        let times = match (timed, step) {
+        let said = daq_step_times(&bytes).map_err(|error| unusable(&error))?;
+        let timed = said.is_some();
+        let times = match (said, step) {
             (Some(times), _) => from_first(&times),
             (None, Some(step)) => (0..steps.len()).map(|n| step.as_secs_f64() * n as f64).collect(),
             (None, None) => {
@@ -53,16 +62,25 @@ impl TimingTable {
                 ));
             }
         };
-        let times: Vec<u64> = times.into_iter().map(|time| nanoseconds(time / speed)).collect();
-        let cameras: Vec<CameraTable> = (0..4).filter_map(|camera| camera_table(camera, &steps, &times)).collect();
-        if cameras.is_empty() {
+        if steps.iter().flatten().all(Option::is_none) {
             return Err(unusable(&"no camera takes a tile"));
         }
+        Ok(Self { steps, times, timed })
+    }
+}
+
+impl TimingTable {
+    /// What a file says, `speed` times as fast.
+    #[must_use]
+    pub fn new(file: &TimingFile, speed: f64) -> Self {
+        let TimingFile { steps, times, timed } = file;
+        let times: Vec<u64> = times.iter().map(|time| nanoseconds(time / speed)).collect();
+        let cameras: Vec<CameraTable> = (0..4).filter_map(|camera| camera_table(camera, steps, &times)).collect();
         let last = times.iter().copied().max().unwrap_or(0);
         // One more step of the mean length lies between the last and the first again.
         let between = last / (times.len() as u64 - 1).max(1);
         let cols = steps.iter().flatten().flatten().map(|place| place.col + 1).max().unwrap_or(1);
-        Ok(Self { cameras, lap: Duration::from_nanos((last + between).max(1)), cols, timed: has_times })
+        Self { cameras, lap: Duration::from_nanos((last + between).max(1)), cols, timed: *timed }
     }
 
     /// Tiles a second.
@@ -83,7 +101,7 @@ fn nanoseconds(seconds: f64) -> u64 {
     (seconds * 1e9).round() as u64
 }
 
-fn camera_table(camera: usize, steps: &[crate::formats::DaqStep], times: &[u64]) -> Option<CameraTable> {
+fn camera_table(camera: usize, steps: &[DaqStep], times: &[u64]) -> Option<CameraTable> {
     let mut taken: Vec<(u64, GridPosition)> =
         steps.iter().zip(times).filter_map(|(step, time)| Some((*time, step[camera]?))).collect();
     taken.sort_by_key(|(time, _)| *time);
@@ -128,7 +146,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("table.csv");
         std::fs::write(&path, text).expect("written");
-        TimingTable::read(&path, step, speed)
+        Ok(TimingTable::new(&TimingFile::read(&path, step)?, speed))
     }
 
     const PLACES: &str = "Cam 0 Col,Cam 0 Row,Cam 2 Col,Cam 2 Row\n0,0,1,0\n2,0,-1,-1\n4,0,5,0\n";
