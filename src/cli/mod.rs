@@ -26,6 +26,7 @@ mod serve;
 mod settings;
 mod signals;
 mod simulate;
+mod tls_args;
 mod watch;
 
 use clap::{Parser, Subcommand};

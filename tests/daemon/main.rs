@@ -5,6 +5,8 @@
 mod bad_http;
 mod bad_input;
 mod capture;
+#[cfg(feature = "tls")]
+mod certificates;
 
 mod compaction;
 mod completeness;
@@ -26,5 +28,7 @@ mod same_answers;
 mod send;
 mod stop;
 mod support;
+#[cfg(feature = "tls")]
+mod tls;
 mod watch;
 mod web;
