@@ -28,6 +28,7 @@ mod serve;
 mod settings;
 mod signals;
 mod simulate;
+mod tls_args;
 mod watch;
 
 use clap::{Parser, Subcommand};

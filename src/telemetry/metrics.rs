@@ -3,9 +3,11 @@
 //! Threads on the data path count into plain numbers and publish once per wake-up ([`LocalCounts`]); nothing here
 //! looks up a label per tile.
 
+use super::tls::{TlsClient, TlsClients, TlsRefusal};
 use crate::model::Refusal;
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
 /// How an accepted tile was accepted.
@@ -36,6 +38,8 @@ pub enum CloseReason {
     Limit,
     /// The daemon stops.
     Stopping,
+    /// The TLS handshake failed or took too long.
+    Handshake,
 }
 
 /// The daemon's metrics.
@@ -111,6 +115,8 @@ pub struct Metrics {
     /// Records and segments that were damaged on one side and written anew from the other.
     pub mirror_repairs: IntGauge,
     http_requests: IntCounterVec,
+    tls_refused: [IntCounter; TlsRefusal::ALL.len()],
+    tls_clients: TlsClients,
 }
 
 /// Counts of one thread since it last published.
@@ -141,8 +147,8 @@ impl StoredAs {
 }
 
 impl CloseReason {
-    const ALL: [CloseReason; 7] =
-        [Self::Peer, Self::Cut, Self::Framing, Self::Slow, Self::Unread, Self::Limit, Self::Stopping];
+    const ALL: [CloseReason; 8] =
+        [Self::Peer, Self::Cut, Self::Framing, Self::Slow, Self::Unread, Self::Limit, Self::Stopping, Self::Handshake];
 
     fn name(self) -> &'static str {
         match self {
@@ -153,6 +159,7 @@ impl CloseReason {
             Self::Unread => "unread",
             Self::Limit => "limit",
             Self::Stopping => "stopping",
+            Self::Handshake => "handshake",
         }
     }
 }
@@ -207,6 +214,12 @@ impl Maker {
         counters
     }
 
+    fn gauges(&self, name: &str, help: &str, label: &str) -> IntGaugeVec {
+        let gauges = IntGaugeVec::new(Opts::new(Self::name(name), help), &[label]).expect(KEEP);
+        self.registry.register(Box::new(gauges.clone())).expect(KEEP);
+        gauges
+    }
+
     fn gauge(&self, name: &str, help: &str) -> IntGauge {
         let gauge = IntGauge::new(Self::name(name), help).expect(KEEP);
         self.registry.register(Box::new(gauge.clone())).expect(KEEP);
@@ -244,6 +257,8 @@ impl Metrics {
         let make = Maker { registry: Registry::new() };
         let stored = make.counters("tiles_stored_total", "Tiles accepted, by what they were", "as");
         let refused = make.counters("tiles_refused_total", "Requests refused, by reason", "reason");
+        let tls_refused = make.counters("tls_refused_total", "TLS handshakes that failed, by reason", "reason");
+        let tls_clients = make.gauges("tls_connections", "Encrypted capture connections now, by client", "client");
         let closed = make.counters("connections_closed_total", "Capture connections ended, by reason", "reason");
         Self {
             stored: StoredAs::ALL.map(|how| stored.with_label_values(&[how.name()])),
@@ -307,6 +322,8 @@ impl Metrics {
             mirror_repairs: make
                 .gauge("mirror_repairs", "Damaged copies written anew from the other one since the start"),
             http_requests: make.counters("http_requests_total", "Requests to the HTTP port, by status", "status"),
+            tls_refused: TlsRefusal::ALL.map(|why| tls_refused.with_label_values(&[why.name()])),
+            tls_clients: TlsClients::new(tls_clients),
             registry: make.registry,
         }
     }
@@ -314,6 +331,17 @@ impl Metrics {
     /// Counts the end of a connection.
     pub fn connection_closed(&self, why: CloseReason) {
         self.closed[why as usize].inc();
+    }
+
+    /// Counts a TLS handshake that failed, on either port.
+    pub fn tls_refused(&self, why: TlsRefusal) {
+        self.tls_refused[why as usize].inc();
+    }
+
+    /// Counts an encrypted capture connection of this client for as long as the result lives.
+    #[must_use]
+    pub fn tls_client(&self, name: &str) -> TlsClient {
+        self.tls_clients.connected(name)
     }
 
     /// Sets a gauge, at most to what it can show.

@@ -6,6 +6,8 @@ mod backup;
 mod bad_http;
 mod bad_input;
 mod capture;
+#[cfg(feature = "tls")]
+mod certificates;
 
 mod compaction;
 mod completeness;
@@ -28,5 +30,7 @@ mod same_answers;
 mod send;
 mod stop;
 mod support;
+#[cfg(feature = "tls")]
+mod tls;
 mod watch;
 mod web;
