@@ -3,6 +3,7 @@
 //! Threads on the data path count into plain numbers and publish once per wake-up ([`LocalCounts`]); nothing here
 //! looks up a label per tile.
 
+use super::HttpCloseReason;
 use crate::model::Refusal;
 use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
@@ -34,6 +35,8 @@ pub enum CloseReason {
     Unread,
     /// More connections than allowed.
     Limit,
+    /// More connections than allowed from one address.
+    PeerLimit,
     /// The daemon stops.
     Stopping,
 }
@@ -101,6 +104,11 @@ pub struct Metrics {
     /// Tiles that were missing when their acquisition was ended.
     pub ended_missing_tiles: IntCounter,
     http_requests: IntCounterVec,
+    /// Connections to the HTTP port now.
+    pub http_connections: IntGauge,
+    /// Connections ever accepted on the HTTP port.
+    pub http_connections_total: IntCounter,
+    http_closed: [IntCounter; HttpCloseReason::ALL.len()],
 }
 
 /// Counts of one thread since it last published.
@@ -131,8 +139,16 @@ impl StoredAs {
 }
 
 impl CloseReason {
-    const ALL: [CloseReason; 7] =
-        [Self::Peer, Self::Cut, Self::Framing, Self::Slow, Self::Unread, Self::Limit, Self::Stopping];
+    const ALL: [CloseReason; 8] = [
+        Self::Peer,
+        Self::Cut,
+        Self::Framing,
+        Self::Slow,
+        Self::Unread,
+        Self::Limit,
+        Self::PeerLimit,
+        Self::Stopping,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -142,6 +158,7 @@ impl CloseReason {
             Self::Slow => "slow",
             Self::Unread => "unread",
             Self::Limit => "limit",
+            Self::PeerLimit => "peer_limit",
             Self::Stopping => "stopping",
         }
     }
@@ -235,6 +252,7 @@ impl Metrics {
         let stored = make.counters("tiles_stored_total", "Tiles accepted, by what they were", "as");
         let refused = make.counters("tiles_refused_total", "Requests refused, by reason", "reason");
         let closed = make.counters("connections_closed_total", "Capture connections ended, by reason", "reason");
+        let http_closed = make.counters("http_connections_closed_total", "HTTP connections ended, by reason", "reason");
         Self {
             stored: StoredAs::ALL.map(|how| stored.with_label_values(&[how.name()])),
             refused: Refusal::ALL.map(|why| refused.with_label_values(&[why.name()])),
@@ -290,6 +308,9 @@ impl Metrics {
             ended_missing_tiles: make
                 .counter("ended_missing_tiles_total", "Tiles that were missing when their acquisition was ended"),
             http_requests: make.counters("http_requests_total", "Requests to the HTTP port, by status", "status"),
+            http_connections: make.gauge("http_connections", "Connections on the HTTP port now"),
+            http_connections_total: make.counter("http_connections_total", "Connections accepted on the HTTP port"),
+            http_closed: HttpCloseReason::ALL.map(|why| http_closed.with_label_values(&[why.name()])),
             registry: make.registry,
         }
     }
@@ -297,6 +318,11 @@ impl Metrics {
     /// Counts the end of a connection.
     pub fn connection_closed(&self, why: CloseReason) {
         self.closed[why as usize].inc();
+    }
+
+    /// Counts the end of a connection to the HTTP port.
+    pub fn http_connection_closed(&self, why: HttpCloseReason) {
+        self.http_closed[why as usize].inc();
     }
 
     /// Sets a gauge, at most to what it can show.
