@@ -40,7 +40,9 @@ pub(super) fn run(args: &ConfigArgs) -> Outcome {
             Ok(ExitCode::from(STORAGE_FAILED))
         }
         (Ok(Some(StopReason::Panicked)), _) | (_, StopReason::Panicked) => {
-            tracing::error!("stopped because of a fault inside: please report it, with the lines above; a restart recovers everything that was acknowledged");
+            tracing::error!(
+                "stopped because of a fault inside: please report it, with the lines above; a restart recovers everything that was acknowledged"
+            );
             Ok(ExitCode::from(BROKE_INSIDE))
         }
         (Ok(_), StopReason::Requested) => {

@@ -150,8 +150,7 @@ where
         let inner = TowerToHyperService::new(self.service.clone());
         let service = service_fn(|request: Request<Incoming>| {
             let busy = watch.begin();
-            let mut request =
-                request.map(|body| Body::new(WatchedBody::new(Body::new(body), Arc::clone(watch), pace)));
+            let mut request = request.map(|body| Body::new(WatchedBody::new(Body::new(body), Arc::clone(watch), pace)));
             request.extensions_mut().insert(ConnectInfo(peer));
             let answered = inner.call(request);
             async move { answered.await.map(|response| response.map(|body| AnswerBody { body, _busy: busy })) }

@@ -62,7 +62,9 @@ impl Owner {
             .spawn(move || {
                 let lost = Arc::clone(&folder.failed);
                 if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| folder.run())).is_err() {
-                    tracing::error!("the index thread panicked: capture goes on until the overlay is full; restart the daemon");
+                    tracing::error!(
+                        "the index thread panicked: capture goes on until the overlay is full; restart the daemon"
+                    );
                     lost.store(true, Ordering::Relaxed);
                 }
             })

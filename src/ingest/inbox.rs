@@ -13,7 +13,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 pub(super) enum Message {
     Connection(TcpStream, Admitted),
     Ack(Ack),
-    Buffer { ticket: u64, buffer: TileBuffer },
+    Buffer {
+        ticket: u64,
+        buffer: TileBuffer,
+    },
     LaneRoom,
     /// A peer's share of memory has room again.
     PeerRoom,

@@ -139,16 +139,8 @@ impl StoredAs {
 }
 
 impl CloseReason {
-    const ALL: [CloseReason; 8] = [
-        Self::Peer,
-        Self::Cut,
-        Self::Framing,
-        Self::Slow,
-        Self::Unread,
-        Self::Limit,
-        Self::PeerLimit,
-        Self::Stopping,
-    ];
+    const ALL: [CloseReason; 8] =
+        [Self::Peer, Self::Cut, Self::Framing, Self::Slow, Self::Unread, Self::Limit, Self::PeerLimit, Self::Stopping];
 
     fn name(self) -> &'static str {
         match self {

@@ -2,7 +2,7 @@
 //! acknowledged is there afterwards, byte for byte.
 
 use super::hostile::{dial_from, dial_with_small_buffer};
-use super::support::{ACQ, Daemon, command, crc, data_dir, frame, key, noise, signal, tile};
+use super::support::{ACQ, Daemon, command, data_dir, frame, key, noise, signal, tile};
 use super::web::head;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -103,7 +103,6 @@ fn a_stop_under_load_answers_every_tile_that_it_stored() {
         let data = data_dir();
         let mut daemon = Daemon::start(data.path(), &["capture.reactors=2", "storage.lanes=2"]);
         let book = Book::default();
-        let (mut took, mut code) = (Duration::ZERO, None);
         let pid = daemon.pid();
         std::thread::scope(|scope| {
             for col in 0..4 {
@@ -117,11 +116,8 @@ fn a_stop_under_load_answers_every_tile_that_it_stored() {
             book.await_count(100 + 37 * round);
             signal(pid, "-TERM");
         });
-        let began = Instant::now();
-        code = code.or(daemon.wait().code());
-        took += began.elapsed();
-        assert_eq!(code, Some(0), "the stop was not in order");
-        assert!(took < Duration::from_secs(20), "{took:?}");
+        // Beyond stop.time it would end itself, with another code.
+        assert_eq!(daemon.wait().code(), Some(0), "the stop was not in order");
         let daemon = Daemon::start_bare(data.path(), &[]);
         let silent = book.check(&daemon);
         assert!(silent.is_empty(), "stored and never answered, though the sender read on: {silent:?}");
@@ -252,6 +248,5 @@ fn a_panic_in_a_request_ends_its_connection_and_nothing_else() {
     connection.assert_works(0);
     daemon.await_metric("tilecatcher_http_connections_closed_total{reason=\"broken\"}", 1.0);
     assert_eq!(daemon.http.content(ACQ, 0, 7).expect("stored").bytes, b"still works");
-    assert_eq!(crc(b"still works"), crc(&daemon.http.content(ACQ, 0, 7).expect("stored").bytes));
     daemon.stop();
 }

@@ -45,18 +45,17 @@ pub fn reset(stream: TcpStream) {
     drop(stream);
 }
 
-/// Sends until the daemon takes no more for a while, or ends the connection. Returns the bytes that went.
-pub fn send_until_stuck(stream: &mut TcpStream, bytes: &[u8]) -> usize {
+/// Sends until the daemon takes no more for a while, or ends the connection.
+pub fn send_until_stuck(stream: &mut TcpStream, bytes: &[u8]) {
     stream.set_write_timeout(Some(Duration::from_millis(300))).expect("a timeout");
     let mut sent = 0;
     while sent < bytes.len() {
         match std::io::Write::write(stream, &bytes[sent..]) {
             Ok(n) => sent += n,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(_) => break,
+            Err(_) => return,
         }
     }
-    sent
 }
 
 /// Resident memory of a process, bytes.
