@@ -39,7 +39,7 @@ mod tests {
         assert_eq!(fit([1024, 512], 1024), [512, 256]);
         assert_eq!(fit([12_000, 1000], 20_000), [12_000, 1000]);
         assert_eq!(fit([100, 100], 100), [25, 25]);
-        assert_eq!(fit([0, 1], 2), [1, 1], "a port that may have no connection is of no use");
+        assert_eq!(fit([10, 1], 4), [1, 1], "a port that may have no connection is of no use");
         assert_eq!(fit([usize::MAX, 1], 1256), [1000, 1]);
     }
 }

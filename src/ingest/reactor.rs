@@ -551,6 +551,9 @@ impl Reactor {
         if let Some(mut connection) = place.connection.take() {
             let ticket = (u64::from(place.generation) << 32) | n as u64;
             place.generation = place.generation.wrapping_add(1);
+            if connection.short_of_share().is_some() {
+                self.short.retain(|short| *short != n);
+            }
             if connection.waits_for_pool() {
                 self.catalog.pool().cancel(ticket, &waiter(&self.inbox));
             }
