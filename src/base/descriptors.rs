@@ -5,8 +5,9 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Kept for segments, the index, the system's own: 64 sealed segments open for reading, two each for the open ones.
-const OWN: usize = 256;
+/// Kept for segments, the index, the system's own: 64 sealed segments open for reading and two each for the open ones,
+/// twice with a mirror.
+const OWN: usize = 512;
 
 /// Raises the soft limit to the hard one. Returns what holds now; `None`: there is no limit.
 #[must_use]
@@ -36,10 +37,10 @@ mod tests {
     #[test]
     fn what_fits_stays_and_what_does_not_is_cut_in_proportion() {
         assert_eq!(fit([1024, 512], 4096), [1024, 512]);
-        assert_eq!(fit([1024, 512], 1024), [512, 256]);
+        assert_eq!(fit([1024, 512], 1024), [341, 170]);
         assert_eq!(fit([12_000, 1000], 20_000), [12_000, 1000]);
         assert_eq!(fit([100, 100], 100), [25, 25]);
         assert_eq!(fit([10, 1], 4), [1, 1], "a port that may have no connection is of no use");
-        assert_eq!(fit([usize::MAX, 1], 1256), [1000, 1]);
+        assert_eq!(fit([usize::MAX, 1], 1512), [1000, 1]);
     }
 }

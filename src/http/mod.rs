@@ -28,7 +28,7 @@ mod watched;
 
 use crate::base::failpoint;
 use crate::catalog::{Catalog, Lanes};
-use crate::model::{AckLevel, AcqId};
+use crate::model::AcqId;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::handler::HandlerWithoutStateExt;
@@ -88,7 +88,6 @@ pub struct HttpError {
 struct AppState {
     catalog: Arc<Catalog>,
     lanes: Lanes,
-    ack: AckLevel,
     public_url: Arc<str>,
     listing_max: usize,
     default_lease_s: Option<u32>,
@@ -133,16 +132,10 @@ impl HttpServer {
     ///
     /// # Errors
     /// The port can not be bound, the runtime not started.
-    pub fn start(
-        options: &HttpOptions,
-        catalog: &Arc<Catalog>,
-        lanes: &Lanes,
-        ack: AckLevel,
-    ) -> Result<Self, HttpError> {
+    pub fn start(options: &HttpOptions, catalog: &Arc<Catalog>, lanes: &Lanes) -> Result<Self, HttpError> {
         let state = AppState {
             catalog: Arc::clone(catalog),
             lanes: lanes.clone(),
-            ack,
             public_url: options.public_url.as_str().into(),
             listing_max: options.listing_max,
             default_lease_s: options.default_lease_s,
