@@ -47,7 +47,7 @@
 //!
 //! | hop | from -> to | bound | when it fails |
 //! |---|---|---|---|
-//! | [`ingest`] connection | readiness -> bytes in a [`base::pool::TileBuffer`] | connections; bytes a turn | peer gone: drop what is incomplete, count |
+//! | [`ingest`] connection | readiness -> bytes in a [`base::pool::TileBuffer`] | connections and unfinished bytes, of all and of one peer ([`base::admission`]); bytes a turn | peer gone or too slow: drop what is incomplete, count |
 //! | [`catalog::FrameBuffer`] | bytes -> [`catalog::ReceivedFrame`]; CRC-32 while the bytes are hot | length checked before a buffer is taken | too long: answer, shut down writing, drain a bounded amount, close |
 //! | [`catalog::verify`] | frame -> [`catalog::VerifiedTile`] | the tile's own bytes | refused with a status; the connection stays |
 //! | [`catalog::Lanes::route`] | tile -> the lane of its key | places in the queue | full: that connection is not read; TCP pushes back |

@@ -1,5 +1,6 @@
 //! The daemon as a whole: builds everything in order, stops it in reverse. A list of starts, nothing else.
 
+use crate::base::descriptors;
 use crate::base::stop::{Stop, StopReason};
 use crate::catalog::{Catalog, CatalogError, OpenedCatalog};
 use crate::config::Config;
@@ -57,6 +58,7 @@ impl Server {
     /// # Errors
     /// Directory or ports can not be used; nothing is left running.
     pub fn start(config: &Config, stop: &Stop) -> Result<Self, ServerError> {
+        let config = &fit_to_descriptors(config);
         let certificates = Certificates::load(config)?;
         let metrics = Arc::new(Metrics::new());
         metrics.add_process_metrics();
@@ -109,6 +111,7 @@ impl Server {
     /// # Errors
     /// A last sync failed.
     pub fn shut_down(self) -> Result<Option<StopReason>, ServerError> {
+        self.http.begin_stop();
         self.capture.stop();
         self.http.stop(self.stop_time / 4);
         for lane in self.lanes {
@@ -117,6 +120,24 @@ impl Server {
         self.catalog.close()?;
         Ok(self.stop.reason())
     }
+}
+
+/// Connections beyond the descriptors that there are would take those of the journal.
+fn fit_to_descriptors(config: &Config) -> Config {
+    let mut config = config.clone();
+    let Some(limit) = descriptors::raise() else { return config };
+    let wanted = [config.ingest.connections_max, config.http.connections.connections_max];
+    let [capture, http] = descriptors::fit(wanted, limit);
+    if [capture, http] != wanted {
+        tracing::warn!(
+            limit,
+            capture,
+            http,
+            "capture.connections_max and http.connections_max are lowered to what the limit on open files holds: raise LimitNOFILE, or lower them"
+        );
+    }
+    (config.ingest.connections_max, config.http.connections.connections_max) = (capture, http);
+    config
 }
 
 /// The operating system's, on one directory or on two.

@@ -3,8 +3,16 @@
 //! Must never import anything from a layer above it.
 
 #[cfg(feature = "daemon")]
+pub mod admission;
+#[cfg(feature = "daemon")]
 pub mod aligned;
 pub mod clock;
+#[cfg(feature = "daemon")]
+pub mod descriptors;
+#[cfg(feature = "daemon")]
+pub mod failpoint;
+#[cfg(feature = "daemon")]
+pub mod guard;
 pub mod limits;
 #[cfg(feature = "daemon")]
 pub mod pool;

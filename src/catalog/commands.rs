@@ -388,7 +388,14 @@ impl Catalog {
     /// True while storage works: what a health check asks.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
-        self.stop.reason() != Some(StopReason::StorageFailed) && !self.index.lag().store_failed
+        !matches!(self.stop.reason(), Some(StopReason::StorageFailed | StopReason::Panicked))
+            && !self.index.lag().store_failed
+    }
+
+    /// What stops the daemon.
+    #[must_use]
+    pub fn stop(&self) -> &Stop {
+        &self.stop
     }
 
     /// Brings the gauges up to date that nobody counts as they change.

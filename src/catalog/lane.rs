@@ -8,6 +8,8 @@
 
 use super::facts;
 use super::verify::VerifiedTile;
+use crate::base::failpoint;
+use crate::base::guard::stop_on_panic;
 use crate::base::limits::BATCH_RECORDS_MAX;
 use crate::base::stop::{Stop, StopReason};
 use crate::index::Index;
@@ -212,13 +214,7 @@ impl Lanes {
             };
             queues.push(LaneQueue { tiles, starved });
             let stop = stop.clone();
-            let run = move || {
-                // A lane that is gone acknowledges nothing more: the process must not stay half alive.
-                if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| lane.run())).is_err() {
-                    tracing::error!("a lane panicked: the daemon stops; a restart recovers all that was acknowledged");
-                    stop.raise(StopReason::StorageFailed);
-                }
-            };
+            let run = move || stop_on_panic("lane", &stop, || lane.run()).unwrap_or(());
             threads.push(std::thread::Builder::new().name(format!("lane-{number}")).spawn(run)?);
         }
         Ok((Self { queues: queues.into(), capacity: options.queue_tiles }, threads))
@@ -280,6 +276,7 @@ impl Lane {
         let mut batch = Vec::new();
         while self.next_batch(&mut batch) {
             self.tell_of_room();
+            failpoint::pass("lane");
             self.metrics.batch_tiles.observe(batch.len() as f64);
             self.commit(&mut batch);
             batch.clear();

@@ -1,7 +1,7 @@
 //! `serve` and `config`.
 
 use super::settings::ConfigArgs;
-use super::{BAD_INPUT, COULD_NOT_RUN, OrExit, Outcome, STORAGE_FAILED};
+use super::{BAD_INPUT, BROKE_INSIDE, COULD_NOT_RUN, OrExit, Outcome, STORAGE_FAILED};
 use crate::base::stop::{Stop, StopReason};
 use crate::catalog::CatalogError;
 use crate::config::{Origin, environment_variable, temca_tables};
@@ -43,6 +43,12 @@ pub(super) fn run(args: &ConfigArgs) -> Outcome {
         (Ok(Some(StopReason::StorageFailed)), _) | (_, StopReason::StorageFailed) => {
             tracing::error!("stopped because storage failed; a restart recovers everything that was acknowledged");
             Ok(ExitCode::from(STORAGE_FAILED))
+        }
+        (Ok(Some(StopReason::Panicked)), _) | (_, StopReason::Panicked) => {
+            tracing::error!(
+                "stopped because of a fault inside: please report it, with the lines above; a restart recovers everything that was acknowledged"
+            );
+            Ok(ExitCode::from(BROKE_INSIDE))
         }
         (Ok(_), StopReason::Requested) => {
             tracing::info!("stopped");

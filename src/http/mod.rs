@@ -12,8 +12,10 @@ mod described;
 mod files;
 mod health;
 mod leftover;
+mod listener;
 mod manifest;
 mod openapi;
+mod pace;
 mod parts;
 mod query;
 mod settings;
@@ -21,28 +23,31 @@ mod shapes;
 mod share;
 mod states;
 mod tiles;
-mod tls_listener;
 mod v1;
+mod watched;
 
+use crate::base::failpoint;
 use crate::catalog::{Catalog, Lanes};
 use crate::model::AcqId;
 use crate::tls::ServerTls;
+use axum::Router;
 use axum::extract::{Request, State};
 use axum::handler::HandlerWithoutStateExt;
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::{Router, ServiceExt};
+use listener::Door;
 use share::Share;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tls_listener::TlsListener;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, watch};
 use tower_http::normalize_path::NormalizePathLayer;
 use tower_layer::Layer;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+
+pub use listener::ConnectionLimits;
 
 /// How the HTTP port works.
 #[derive(Clone, Debug)]
@@ -65,6 +70,8 @@ pub struct HttpOptions {
     pub accept_unknown: bool,
     /// TEMCAs that the configuration file describes.
     pub fixed_temcas: BTreeSet<u32>,
+    /// How many connections, and how patient with them.
+    pub connections: ConnectionLimits,
 }
 
 /// The HTTP port can not be opened.
@@ -117,9 +124,8 @@ impl AppState {
 /// The running HTTP port.
 pub struct HttpServer {
     address: SocketAddr,
-    stop: oneshot::Sender<()>,
+    stop: watch::Sender<bool>,
     runtime: tokio::runtime::Runtime,
-    served: tokio::task::JoinHandle<()>,
 }
 
 impl HttpServer {
@@ -161,22 +167,11 @@ impl HttpServer {
             .build()?;
         let listener = runtime.block_on(tokio::net::TcpListener::bind(options.address))?;
         let address = listener.local_addr()?;
-        let (stop, stopped) = oneshot::channel::<()>();
+        let (stop, stopping) = watch::channel(false);
         let metrics = Arc::clone(state.catalog.metrics());
         let app = NormalizePathLayer::trim_trailing_slash().layer(router(state));
-        let service = ServiceExt::<Request>::into_make_service(app);
-        let stopped = async {
-            let _ = stopped.await;
-        };
-        let served = match tls {
-            None => runtime.spawn(report(axum::serve(listener, service).with_graceful_shutdown(stopped).into_future())),
-            Some(tls) => {
-                let _inside = runtime.enter();
-                let listener = TlsListener::start(listener, tls.clone(), metrics);
-                runtime.spawn(report(axum::serve(listener, service).with_graceful_shutdown(stopped).into_future()))
-            }
-        };
-        Ok(Self { address, stop, runtime, served })
+        runtime.spawn(Door::new(options.connections, tls.cloned(), &metrics, app, stopping).listen(listener));
+        Ok(Self { address, stop, runtime })
     }
 
     /// The bound address.
@@ -185,18 +180,16 @@ impl HttpServer {
         self.address
     }
 
-    /// Ends requests in progress, within `limit`, and closes the port.
-    pub fn stop(self, limit: std::time::Duration) {
-        let _ = self.stop.send(());
-        let served = self.served;
-        let _ = self.runtime.block_on(async { tokio::time::timeout(limit, served).await });
-        self.runtime.shutdown_timeout(limit);
+    /// Closes the port; what is being asked goes on.
+    pub fn begin_stop(&self) {
+        self.stop.send_replace(true);
     }
-}
 
-async fn report(served: impl Future<Output = std::io::Result<()>>) {
-    if let Err(error) = served.await {
-        tracing::error!(%error, "the HTTP port failed");
+    /// Closes the port and ends requests in progress, within `limit`.
+    pub fn stop(self, limit: std::time::Duration) {
+        self.begin_stop();
+        let _ = self.runtime.block_on(async { tokio::time::timeout(limit, self.stop.closed()).await });
+        self.runtime.shutdown_timeout(limit);
     }
 }
 
@@ -253,6 +246,7 @@ fn router(mut state: AppState) -> Router {
 
 /// Counts every answer by its status; errors are all of one shape.
 async fn count(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    failpoint::pass("http");
     let response = answer::in_json(next.run(request).await).await;
     state.catalog.metrics().http_request(response.status().as_u16());
     response

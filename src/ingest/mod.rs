@@ -8,6 +8,7 @@
 //!
 //! The only place that imports `mio`. Must never block on anything but readiness (invariant 5).
 
+mod acceptor;
 mod connection;
 mod hasher;
 mod inbox;
