@@ -85,6 +85,9 @@
 //!   lane's earlier segments, or a torn first record would look like corruption. Both were found by tests/crash.rs.
 //! - **A compacted segment gets a new number**, and a note while it replaces the old one: under the old number a stale
 //!   location would lead to another record instead of nowhere. Its copy is read back whole before the old one goes.
+//! - **A mirror is a file system of two sides** ([`journal::MirroredFilesystem`]): writer, keeper and recovery know one
+//!   directory. A side that fails is recorded as out of date on the other one before anything further is acknowledged;
+//!   an epoch in both decides at the next start which of them is to be believed.
 //! - **The index can hold lanes back** when its overlay is full: a tile that is acknowledged must be visible and
 //!   recognised when sent again, and memory is bounded. The overlay covers sled's slow moments (100 ms, observed).
 //! - **Boards stay in memory** ([`index::Board`]): 64 places share a block of bitmaps, so distribution, completeness and
