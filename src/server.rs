@@ -1,18 +1,23 @@
 //! The daemon as a whole: builds everything in order, stops it in reverse. A list of starts, nothing else.
 
 use crate::base::stop::{Stop, StopReason};
-use crate::catalog::{Catalog, CatalogError, OpenedCatalog};
+use crate::catalog::{Catalog, CatalogError, CatalogOptions, OpenedCatalog};
 use crate::config::Config;
 use crate::http::{HttpError, HttpServer};
 use crate::index::{OpenOutcome, OpenReport};
 use crate::ingest::{Capture, IngestError};
 use crate::journal::{DamageKind, RealFilesystem, RecoveryReport};
+use crate::service::{self, Ports};
 use crate::telemetry::Metrics;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+/// How long a start on inherited listeners waits for the data directory: somewhat longer than a stop takes by default, so
+/// that the process before may still be draining.
+const LOCK_WAIT_INHERITED: Duration = Duration::from_secs(30);
 
 /// Why the daemon did not start.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +31,9 @@ pub enum ServerError {
     /// The HTTP port.
     #[error(transparent)]
     Http(#[from] HttpError),
+    /// The watchdog's thread.
+    #[error("the watchdog's thread can not be started: {0}")]
+    Watchdog(std::io::Error),
 }
 
 /// A running daemon.
@@ -45,17 +53,27 @@ impl Server {
     /// # Errors
     /// Directory or ports can not be used; nothing is left running.
     pub fn start(config: &Config, stop: &Stop) -> Result<Self, ServerError> {
+        Self::start_on(Ports::default(), config, stop)
+    }
+
+    /// As [`Self::start`], on listeners that exist already, as far as there are any.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_on(ports: Ports, config: &Config, stop: &Stop) -> Result<Self, ServerError> {
         let metrics = Arc::new(Metrics::new());
         metrics.add_process_metrics();
         let filesystem = Arc::new(RealFilesystem);
+        let options = catalog_options(config, &ports);
         let OpenedCatalog { catalog, lanes, threads, recovery, index } =
-            Catalog::open(&config.data, filesystem, &config.catalog, &metrics, stop)?;
+            Catalog::open(&config.data, filesystem, &options, &metrics, stop)?;
         report(&recovery, &index, &metrics);
         for temca in &config.temcas {
             catalog.assert_temca(temca.clone())?;
         }
-        let http = HttpServer::start(&config.http, &catalog, &lanes, config.catalog.lanes.ack)?;
-        let capture = Capture::start(config.ingest, &catalog, &lanes)?;
+        let http = HttpServer::start(&config.http, ports.http, &catalog, &lanes, config.catalog.lanes.ack)?;
+        let capture = Capture::start(config.ingest, ports.capture, &catalog, &lanes)?;
+        service::start_watchdog(Arc::clone(&metrics.life), stop.clone()).map_err(ServerError::Watchdog)?;
         let data = std::fs::canonicalize(&config.data).unwrap_or_else(|_| config.data.clone());
         Ok(Self { catalog, capture, http, lanes: threads, stop: stop.clone(), stop_time: config.stop_time, data })
     }
@@ -91,6 +109,11 @@ impl Server {
         self.catalog.close()?;
         Ok(self.stop.reason())
     }
+}
+
+fn catalog_options(config: &Config, ports: &Ports) -> CatalogOptions {
+    let inherited = if ports.any() { LOCK_WAIT_INHERITED } else { Duration::ZERO };
+    CatalogOptions { lock_wait: config.lock_wait.unwrap_or(inherited), ..config.catalog }
 }
 
 fn report(recovery: &RecoveryReport, index: &OpenReport, metrics: &Metrics) {

@@ -156,7 +156,7 @@ impl Rig {
             temca: 0,
         };
         catalog.start_acquisition(started).expect("started");
-        let capture = Capture::start(config.ingest, &catalog, &lanes).expect("a port");
+        let capture = Capture::start(config.ingest, None, &catalog, &lanes).expect("a port");
         Self { catalog, capture, lanes: threads, stop, faults }
     }
 

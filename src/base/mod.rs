@@ -5,6 +5,8 @@
 #[cfg(feature = "daemon")]
 pub mod aligned;
 pub mod clock;
+#[cfg(feature = "daemon")]
+pub mod life;
 pub mod limits;
 #[cfg(feature = "daemon")]
 pub mod pool;

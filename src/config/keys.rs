@@ -36,6 +36,9 @@ pub struct Config {
     pub ingest: IngestOptions,
     /// The HTTP port.
     pub http: HttpOptions,
+    /// How long a start waits for a data directory that is in use; `None`: as long as a stop takes on inherited listeners,
+    /// else not at all.
+    pub lock_wait: Option<Duration>,
     /// Journal, index, lanes.
     pub catalog: CatalogOptions,
     /// The TEMCAs that the file describes, tables `[temca.N]`.
@@ -276,6 +279,16 @@ pub(super) const KEYS: &[Key] = &[
         put: |config, text| text.parse::<ByteSize>().map(|size| config.catalog.journal.reserve_bytes = size.0),
     },
     Key {
+        name: "storage.lock_wait",
+        unit: "time or auto",
+        default: "auto",
+        about: "how long a start waits for a data directory that is in use; auto: 30s on listeners from a service manager, else 0s",
+        put: |config, text| {
+            config.lock_wait = if text == "auto" { None } else { Some(read_time(text)?) };
+            Ok(())
+        },
+    },
+    Key {
         name: "memory.buffers",
         unit: "size",
         default: "1GiB",
@@ -382,6 +395,7 @@ impl Default for Config {
                 fixed_temcas: std::collections::BTreeSet::new(),
             },
             temcas: Vec::new(),
+            lock_wait: None,
             catalog: CatalogOptions {
                 journal: JournalOptions::default(),
                 index: IndexOptions::default(),
@@ -394,6 +408,7 @@ impl Default for Config {
                     conflict: ConflictPolicy::Replace,
                 },
                 memory_bytes: 0,
+                lock_wait: Duration::ZERO,
             },
             log_format: LogFormat::Text,
             log_level: "info".parse().expect("a known level"),

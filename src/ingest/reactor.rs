@@ -7,6 +7,7 @@
 use super::connection::{Connection, Step};
 use super::hasher::{HashJob, Hashers};
 use super::inbox::{Inbox, Message};
+use crate::base::life::Pulse;
 use crate::base::limits::READ_TURN;
 use crate::base::pool::{BufferWaiter, Reserved};
 use crate::catalog::{
@@ -106,6 +107,7 @@ struct Reactor {
     pressures: Pressures,
     counts: LocalCounts,
     stop_at: Option<Instant>,
+    pulse: Arc<Pulse>,
 }
 
 /// A place for a connection; the generation tells a later tenant from an earlier one.
@@ -123,16 +125,27 @@ struct KnownAcquisitions {
 }
 
 impl Capture {
-    /// Binds the port and starts reactors and hashers.
+    /// Starts reactors and hashers on `listener`, or on one that it binds.
     ///
     /// # Errors
     /// The port can not be bound, a thread not started.
-    pub fn start(options: IngestOptions, catalog: &Arc<Catalog>, lanes: &Lanes) -> Result<Self, IngestError> {
-        Self::try_start(options, catalog, lanes).map_err(|source| IngestError { address: options.address, source })
+    pub fn start(
+        options: IngestOptions,
+        listener: Option<std::net::TcpListener>,
+        catalog: &Arc<Catalog>,
+        lanes: &Lanes,
+    ) -> Result<Self, IngestError> {
+        let failed = |source| IngestError { address: options.address, source };
+        let listener = listener.map_or_else(|| TcpListener::bind(options.address), from_std);
+        Self::try_start(options, listener.map_err(failed)?, catalog, lanes).map_err(failed)
     }
 
-    fn try_start(options: IngestOptions, catalog: &Arc<Catalog>, lanes: &Lanes) -> io::Result<Self> {
-        let mut listener = TcpListener::bind(options.address)?;
+    fn try_start(
+        options: IngestOptions,
+        mut listener: TcpListener,
+        catalog: &Arc<Catalog>,
+        lanes: &Lanes,
+    ) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let metrics = catalog.metrics();
         let (hashers, hasher_threads) = Hashers::start(options.hashers, lanes, metrics)?;
@@ -165,6 +178,7 @@ impl Capture {
                 pressures: Pressures::default(),
                 counts: LocalCounts::default(),
                 stop_at: None,
+                pulse: metrics.life.pulse(&format!("reactor-{n}")),
             };
             reactors.push(std::thread::Builder::new().name(format!("reactor-{n}")).spawn(move || reactor.run())?);
         }
@@ -179,9 +193,9 @@ impl Capture {
 
     /// Stops accepting, lets begun frames end within the configured time, answers what is in flight, closes.
     pub fn stop(self) {
-        for inbox in &self.inboxes {
-            inbox.send(Message::Stop);
-        }
+        // The first reactor tells the others when it accepts no more: who is cut off and comes again must not meet the same
+        // process again.
+        self.inboxes[0].send(Message::Stop);
         for thread in self.reactors.into_iter().chain(self.hashers) {
             let _ = thread.join();
         }
@@ -203,6 +217,7 @@ impl Reactor {
             for event in &events {
                 self.on_event(event);
             }
+            self.pulse.moves();
             self.pressures = self.read_pressures();
             self.read_inbox();
             for _ in 0..self.turns.len() {
@@ -525,6 +540,8 @@ impl Reactor {
         self.stop_at = Some(Instant::now() + self.options.stop_time);
         if let Some(mut listener) = self.listener.take() {
             let _ = self.poll.registry().deregister(&mut listener);
+            drop(listener);
+            self.peers[1..].iter().for_each(|peer| peer.send(Message::Stop));
         }
         for n in 0..self.connections.len() {
             if let Some(connection) = self.connections[n].connection.as_mut() {
@@ -573,6 +590,12 @@ fn response(acq: AcqId, outcome: Outcome, pressure: Pressures) -> Response {
         Outcome::Refused(refusal) => (TileId::NONE, refusal.status(), Pressure::Red),
     };
     Response { acq: acq.0, tile, status, system, tile_queue, content_queue }
+}
+
+/// A listener that was opened elsewhere.
+fn from_std(listener: std::net::TcpListener) -> io::Result<TcpListener> {
+    listener.set_nonblocking(true)?;
+    Ok(TcpListener::from_std(listener))
 }
 
 fn is_out_of_descriptors(error: &io::Error) -> bool {

@@ -3,10 +3,12 @@
 //! Threads on the data path count into plain numbers and publish once per wake-up ([`LocalCounts`]); nothing here
 //! looks up a label per tile.
 
+use crate::base::life::Life;
 use crate::model::Refusal;
 use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
+use std::sync::Arc;
 
 /// How an accepted tile was accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +43,8 @@ pub enum CloseReason {
 /// The daemon's metrics.
 pub struct Metrics {
     registry: Registry,
+    /// Signs of life of the threads on the way of a tile and of the HTTP port.
+    pub life: Arc<Life>,
     stored: [IntCounter; 3],
     refused: [IntCounter; Refusal::ALL.len()],
     closed: [IntCounter; CloseReason::ALL.len()],
@@ -291,6 +295,7 @@ impl Metrics {
                 .counter("ended_missing_tiles_total", "Tiles that were missing when their acquisition was ended"),
             http_requests: make.counters("http_requests_total", "Requests to the HTTP port, by status", "status"),
             registry: make.registry,
+            life: Arc::default(),
         }
     }
 
