@@ -6,6 +6,7 @@
 # Needs Rust 1.95 unless a binary is given. Keeps the guest's kernel and the Python client in target/power-cut; disks live
 # in a directory of $TMPDIR and go away.
 set -euo pipefail
+export PYTHONDONTWRITEBYTECODE=1
 cd "$(dirname "$0")/../.."
 
 binary=target/release/tilecatcher
@@ -57,6 +58,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 # Without its line tables it fits a small machine.
 strip -o "$work/tilecatcher" "$binary"
+"$cache/venv/bin/python" tests/power-cut/test_nbd_disk.py --quiet
 # A cut takes half a minute, more when the machine is busy: without KVM every instruction is emulated.
 timeout --kill-after=10 $((900 + cuts * 300)) "$cache/venv/bin/python" tests/power-cut/rig.py \
     --kernel "$(ls "$cache"/kernel/boot/vmlinuz-*)" --modules "$cache/kernel/lib/modules" --busybox /bin/busybox \
