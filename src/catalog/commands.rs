@@ -107,7 +107,8 @@ pub struct OpenedCatalog {
 }
 
 impl Catalog {
-    /// Takes the directory's lock (waits for it as long as the options say, or until the stop), recovers the journal, opens the index, starts the lanes.
+    /// Takes the directory's lock (waits for it as long as the options say, or until the stop), recovers the journal, opens
+    /// the index, starts the lanes.
     ///
     /// # Errors
     /// The directory is in use or unusable.

@@ -431,6 +431,14 @@ impl Lane {
         if tile.checksum.kind().identifies_content() && tile.checksum.kind() == stored.checksum.kind() {
             return tile.checksum == stored.checksum;
         }
+        self.pulse.waits();
+        let same = self.is_what_is_stored(tile, stored);
+        self.pulse.moves();
+        same
+    }
+
+    /// Reads the stored image and compares.
+    fn is_what_is_stored(&mut self, tile: &VerifiedTile, stored: &TileEntry) -> bool {
         self.compare.resize(COMPARE_STEP, 0);
         let mut offset = 0;
         for part in tile.image().chunks(COMPARE_STEP) {

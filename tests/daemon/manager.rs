@@ -54,7 +54,7 @@ impl Manager {
     /// Starts a daemon under strace, which writes every call to `trace` and stays beside the daemon (`-D`).
     pub fn start_traced(&self, data: &Path, trace: &Path) -> Service {
         let trace = trace.to_str().expect("text");
-        self.start_by(&["strace", "-D", "-f", "-qq", "-s", "0", "-o", trace, "--"], data, &[], None)
+        self.start_by(&["strace", "-D", "-f", "-q", "-s", "0", "-o", trace, "--"], data, &[], None)
     }
 
     fn start_by(&self, wrapper: &[&str], data: &Path, settings: &[&str], watchdog: Option<Duration>) -> Service {

@@ -77,7 +77,7 @@ impl Trace {
     /// Traces `traced`; strace stays beside it (`-D`), so that signals and exit codes are the daemon's own.
     fn of(traced: &Command, path: PathBuf) -> (Self, Command) {
         let mut strace = Command::new("strace");
-        strace.args(["-D", "-f", "-qq", "-s", "0", "-o"]).arg(&path).arg("--");
+        strace.args(["-D", "-f", "-q", "-s", "0", "-o"]).arg(&path).arg("--");
         strace.arg(traced.get_program()).args(traced.get_args());
         for (name, _) in traced.get_envs().filter(|(_, value)| value.is_none()) {
             strace.env_remove(name);
