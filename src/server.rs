@@ -5,10 +5,11 @@ use crate::catalog::{Catalog, CatalogError, CatalogOptions, OpenedCatalog};
 use crate::config::Config;
 use crate::http::{HttpError, HttpServer};
 use crate::index::{OpenOutcome, OpenReport};
-use crate::ingest::{Capture, IngestError};
-use crate::journal::{DamageKind, RealFilesystem, RecoveryReport};
+use crate::ingest::{Capture, CaptureListeners, IngestError};
+use crate::journal::{DamageKind, Filesystem, MirroredFilesystem, RealFilesystem, RecoveryReport};
 use crate::service::{self, Ports};
 use crate::telemetry::Metrics;
+use crate::tls::{ServerTls, TlsError};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,6 +35,9 @@ pub enum ServerError {
     /// The watchdog's thread.
     #[error("the watchdog's thread can not be started: {0}")]
     Watchdog(std::io::Error),
+    /// Certificates and keys.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 /// A running daemon.
@@ -45,6 +49,14 @@ pub struct Server {
     stop: Stop,
     stop_time: Duration,
     data: PathBuf,
+    certificates: Certificates,
+}
+
+/// What the ports are encrypted with.
+#[derive(Clone, Default)]
+pub struct Certificates {
+    capture: Option<ServerTls>,
+    http: Option<ServerTls>,
 }
 
 impl Server {
@@ -61,9 +73,10 @@ impl Server {
     /// # Errors
     /// As [`Self::start`].
     pub fn start_on(ports: Ports, config: &Config, stop: &Stop) -> Result<Self, ServerError> {
+        let certificates = Certificates::load(config, &ports)?;
         let metrics = Arc::new(Metrics::new());
         metrics.add_process_metrics();
-        let filesystem = Arc::new(RealFilesystem);
+        let filesystem = filesystem(config);
         let options = catalog_options(config, &ports);
         let OpenedCatalog { catalog, lanes, threads, recovery, index } =
             Catalog::open(&config.data, filesystem, &options, &metrics, stop)?;
@@ -71,17 +84,31 @@ impl Server {
         for temca in &config.temcas {
             catalog.assert_temca(temca.clone())?;
         }
-        let http = HttpServer::start(&config.http, ports.http, &catalog, &lanes, config.catalog.lanes.ack)?;
-        let capture = Capture::start(config.ingest, ports.capture, &catalog, &lanes)?;
+        let http = HttpServer::start(&config.http, ports.http, certificates.http.as_ref(), &catalog, &lanes)?;
+        let listeners = CaptureListeners { plain: ports.capture, tls: ports.capture_tls };
+        let capture = Capture::start(config.ingest, listeners, certificates.capture.as_ref(), &catalog, &lanes)?;
         service::start_watchdog(Arc::clone(&metrics.life), stop.clone()).map_err(ServerError::Watchdog)?;
         let data = std::fs::canonicalize(&config.data).unwrap_or_else(|_| config.data.clone());
-        Ok(Self { catalog, capture, http, lanes: threads, stop: stop.clone(), stop_time: config.stop_time, data })
+        let (stop, stop_time) = (stop.clone(), config.stop_time);
+        Ok(Self { catalog, capture, http, lanes: threads, stop, stop_time, data, certificates })
     }
 
-    /// Where senders connect.
+    /// Where senders connect; `None`: that port is off.
     #[must_use]
-    pub fn capture_address(&self) -> SocketAddr {
+    pub fn capture_address(&self) -> Option<SocketAddr> {
         self.capture.address()
+    }
+
+    /// Where senders connect with TLS; `None`: that port is off.
+    #[must_use]
+    pub fn capture_tls_address(&self) -> Option<SocketAddr> {
+        self.capture.tls_address()
+    }
+
+    /// What the ports are encrypted with, to be read again.
+    #[must_use]
+    pub fn certificates(&self) -> Certificates {
+        self.certificates.clone()
     }
 
     /// Where the HTTP port is.
@@ -114,6 +141,43 @@ impl Server {
 fn catalog_options(config: &Config, ports: &Ports) -> CatalogOptions {
     let inherited = if ports.any() { LOCK_WAIT_INHERITED } else { Duration::ZERO };
     CatalogOptions { lock_wait: config.lock_wait.unwrap_or(inherited), ..config.catalog }
+}
+
+/// The operating system's, on one directory or on two.
+fn filesystem(config: &Config) -> Arc<dyn Filesystem> {
+    if config.mirror.dir.as_os_str().is_empty() {
+        return Arc::new(RealFilesystem);
+    }
+    let side = || Arc::new(RealFilesystem);
+    Arc::new(MirroredFilesystem::new(side(), side(), &config.data, config.mirror.clone()))
+}
+
+impl Certificates {
+    /// An encrypted listener that was handed over needs a certificate, whatever its own address would be.
+    fn load(config: &Config, ports: &Ports) -> Result<Self, TlsError> {
+        let load = |is_on: bool, files| is_on.then(|| ServerTls::load(files)).transpose();
+        Ok(Self {
+            capture: load(config.ingest.tls_address.is_some() || ports.capture_tls.is_some(), &config.capture_tls)?,
+            http: load(!config.http_tls.certificate.as_os_str().is_empty(), &config.http_tls)?,
+        })
+    }
+
+    /// True where no port is encrypted.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.capture.is_none() && self.http.is_none()
+    }
+
+    /// Reads all files again, for connections to come. A port whose files are wrong goes on with what it had.
+    pub fn reload(&self) {
+        for (port, tls) in [("capture", &self.capture), ("http", &self.http)] {
+            match tls.as_ref().map(ServerTls::reload) {
+                Some(Ok(())) => tracing::info!(port, "certificates are read again, for new connections"),
+                Some(Err(error)) => tracing::error!(port, %error, "certificates are left as they were"),
+                None => {}
+            }
+        }
+    }
 }
 
 fn report(recovery: &RecoveryReport, index: &OpenReport, metrics: &Metrics) {

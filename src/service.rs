@@ -17,8 +17,10 @@ use std::time::Duration;
 const CAPTURE: &str = "capture";
 /// The name of the HTTP listener.
 const HTTP: &str = "http";
+/// The name of the capture listener for encrypted connections.
+const CAPTURE_TLS: &str = "capture-tls";
 /// Without names: the order of listeners.
-const ORDER: [&str; 2] = [CAPTURE, HTTP];
+const ORDER: [&str; 3] = [CAPTURE, HTTP, CAPTURE_TLS];
 
 /// Listeners that somebody else opened; what is `None` the daemon opens itself.
 #[derive(Debug, Default)]
@@ -27,6 +29,8 @@ pub struct Ports {
     pub capture: Option<TcpListener>,
     /// For HTTP.
     pub http: Option<TcpListener>,
+    /// For senders that encrypt.
+    pub capture_tls: Option<TcpListener>,
 }
 
 /// Listeners were handed over that the daemon can not use.
@@ -42,7 +46,7 @@ pub enum PortsError {
     },
     /// Nobody knows what it is for.
     #[error(
-        "inherited listener {0}: unknown; FileDescriptorName= is capture or http, without names they come in this order"
+        "inherited listener {0}: unknown; FileDescriptorName= is capture, http or capture-tls, without names they come in this order"
     )]
     Unknown(String),
     /// Two for one purpose.
@@ -63,7 +67,11 @@ impl Ports {
         for (n, purpose) in purposes(&names, inherited.len())?.into_iter().enumerate() {
             let not_tcp = |source| PortsError::NotTcp { name: purpose.to_owned(), source };
             let listener = inherited.take_tcp_listener(n).map_err(not_tcp)?;
-            let place = if purpose == CAPTURE { &mut ports.capture } else { &mut ports.http };
+            let place = match purpose {
+                CAPTURE => &mut ports.capture,
+                HTTP => &mut ports.http,
+                _ => &mut ports.capture_tls,
+            };
             if place.is_some() {
                 return Err(PortsError::Twice(purpose));
             }
@@ -75,7 +83,7 @@ impl Ports {
     /// True when there is a listener that outlives this process.
     #[must_use]
     pub fn any(&self) -> bool {
-        self.capture.is_some() || self.http.is_some()
+        self.capture.is_some() || self.http.is_some() || self.capture_tls.is_some()
     }
 }
 
@@ -142,6 +150,7 @@ mod tests {
     fn listeners_are_told_by_name_in_any_order() {
         assert_eq!(purposes("http:capture", 2).expect("good"), [HTTP, CAPTURE]);
         assert_eq!(purposes("http", 1).expect("good"), [HTTP]);
+        assert_eq!(purposes("capture-tls:http", 2).expect("good"), [CAPTURE_TLS, HTTP]);
         assert_eq!(purposes("", 0).expect("good"), [""; 0]);
     }
 
@@ -158,6 +167,6 @@ mod tests {
         let error = |names, count| purposes(names, count).expect_err("no purpose").to_string();
         assert!(error("capture:metrics", 2).contains("\"metrics\""));
         assert!(error("capture", 2).contains("\"\""));
-        assert!(error("", 3).contains("number 3"));
+        assert!(error("", 4).contains("number 4"));
     }
 }

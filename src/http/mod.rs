@@ -21,11 +21,13 @@ mod shapes;
 mod share;
 mod states;
 mod tiles;
+mod tls_listener;
 mod v1;
 
 use crate::base::life::Pulse;
 use crate::catalog::{Catalog, Lanes};
-use crate::model::{AckLevel, AcqId};
+use crate::model::AcqId;
+use crate::tls::ServerTls;
 use axum::extract::{Request, State};
 use axum::handler::HandlerWithoutStateExt;
 use axum::middleware::{self, Next};
@@ -35,6 +37,7 @@ use share::Share;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use tls_listener::TlsListener;
 use tokio::sync::{Semaphore, oneshot};
 use tower_http::normalize_path::NormalizePathLayer;
 use tower_layer::Layer;
@@ -80,7 +83,6 @@ pub struct HttpError {
 struct AppState {
     catalog: Arc<Catalog>,
     lanes: Lanes,
-    ack: AckLevel,
     public_url: Arc<str>,
     listing_max: usize,
     default_lease_s: Option<u32>,
@@ -129,14 +131,13 @@ impl HttpServer {
     pub fn start(
         options: &HttpOptions,
         listener: Option<std::net::TcpListener>,
+        tls: Option<&ServerTls>,
         catalog: &Arc<Catalog>,
         lanes: &Lanes,
-        ack: AckLevel,
     ) -> Result<Self, HttpError> {
         let state = AppState {
             catalog: Arc::clone(catalog),
             lanes: lanes.clone(),
-            ack,
             public_url: options.public_url.as_str().into(),
             listing_max: options.listing_max,
             default_lease_s: options.default_lease_s,
@@ -150,12 +151,13 @@ impl HttpServer {
             long_listings: Arc::new(Semaphore::new(1)),
             api: bytes::Bytes::new(),
         };
-        Self::try_start(options, listener, state).map_err(|source| HttpError { address: options.address, source })
+        Self::try_start(options, listener, tls, state).map_err(|source| HttpError { address: options.address, source })
     }
 
     fn try_start(
         options: &HttpOptions,
         listener: Option<std::net::TcpListener>,
+        tls: Option<&ServerTls>,
         state: AppState,
     ) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -168,16 +170,20 @@ impl HttpServer {
         runtime.spawn(give_signs(state.catalog.metrics().life.pulse("http")));
         let address = listener.local_addr()?;
         let (stop, stopped) = oneshot::channel::<()>();
+        let metrics = Arc::clone(state.catalog.metrics());
         let app = NormalizePathLayer::trim_trailing_slash().layer(router(state));
-        let served = runtime.spawn(async move {
-            let service = ServiceExt::<Request>::into_make_service(app);
-            let server = axum::serve(listener, service).with_graceful_shutdown(async {
-                let _ = stopped.await;
-            });
-            if let Err(error) = server.await {
-                tracing::error!(%error, "the HTTP port failed");
+        let service = ServiceExt::<Request>::into_make_service(app);
+        let stopped = async {
+            let _ = stopped.await;
+        };
+        let served = match tls {
+            None => runtime.spawn(report(axum::serve(listener, service).with_graceful_shutdown(stopped).into_future())),
+            Some(tls) => {
+                let _inside = runtime.enter();
+                let listener = TlsListener::start(listener, tls.clone(), metrics);
+                runtime.spawn(report(axum::serve(listener, service).with_graceful_shutdown(stopped).into_future()))
             }
-        });
+        };
         Ok(Self { address, stop, runtime, served })
     }
 
@@ -215,6 +221,12 @@ async fn give_signs(pulse: Arc<Pulse>) {
     loop {
         every.tick().await;
         pulse.moves();
+    }
+}
+
+async fn report(served: impl Future<Output = std::io::Result<()>>) {
+    if let Err(error) = served.await {
+        tracing::error!(%error, "the HTTP port failed");
     }
 }
 

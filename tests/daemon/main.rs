@@ -2,9 +2,12 @@
 
 #![allow(missing_docs)]
 
+mod backup;
 mod bad_http;
 mod bad_input;
 mod capture;
+#[cfg(feature = "tls")]
+mod certificates;
 
 mod compaction;
 mod completeness;
@@ -21,6 +24,7 @@ mod legacy_files;
 mod legacy_listings;
 mod legacy_rois;
 mod manager;
+mod mirror;
 mod offline;
 mod readers;
 mod replay;
@@ -28,6 +32,8 @@ mod same_answers;
 mod send;
 mod stop;
 mod support;
+#[cfg(feature = "tls")]
+mod tls;
 mod unit;
 mod watch;
 mod web;

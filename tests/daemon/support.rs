@@ -35,6 +35,7 @@ pub struct Daemon {
     process: Child,
     stderr: tempfile::NamedTempFile,
     pub capture: SocketAddr,
+    pub capture_tls: Option<SocketAddr>,
     pub http: HttpClient,
     pub http_address: SocketAddr,
 }
@@ -87,7 +88,9 @@ impl Daemon {
         };
         let http_address: SocketAddr = field("http").parse().expect("an address");
         Self {
-            capture: field("capture").parse().expect("an address"),
+            // Port 0: the plain port is off.
+            capture: field("capture").parse().unwrap_or_else(|_| SocketAddr::from(([127, 0, 0, 1], 0))),
+            capture_tls: ready.contains(" capture_tls=").then(|| field("capture_tls").parse().expect("an address")),
             http: HttpClient::new(&format!("http://{http_address}"), PATIENCE),
             http_address,
             process,
