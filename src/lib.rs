@@ -25,6 +25,7 @@
 //!  cli                           arguments, output, exit codes (clap, anyhow)
 //!  doctor                        what a machine will hold: measures, a daemon at its limit, arithmetic
 //!  server, config, simulate      start and stop in order; keys; input for everyone
+//!  service                       listeners of a service manager, readiness, watchdog (listenfd, sd-notify)
 //!  audit, compact, export, verify_manifest   tools on a data directory, without a daemon or beside one
 //!  send, watch | replay          a folder to a daemon, whole or while it is written (notify) | a load test
 //!  ingest | http | client        data plane (mio) | side port (axum) | the protocol's other end (ureq)
@@ -132,6 +133,8 @@ pub mod replay;
 pub mod send;
 #[cfg(feature = "daemon")]
 pub mod server;
+#[cfg(feature = "daemon")]
+pub mod service;
 pub mod simulate;
 #[cfg(feature = "daemon")]
 pub mod telemetry;

@@ -2,12 +2,13 @@
 
 use crate::base::descriptors;
 use crate::base::stop::{Stop, StopReason};
-use crate::catalog::{Catalog, CatalogError, OpenedCatalog};
+use crate::catalog::{Catalog, CatalogError, CatalogOptions, OpenedCatalog};
 use crate::config::Config;
 use crate::http::{HttpError, HttpServer};
 use crate::index::{OpenOutcome, OpenReport};
-use crate::ingest::{Capture, IngestError};
+use crate::ingest::{Capture, CaptureListeners, IngestError};
 use crate::journal::{DamageKind, Filesystem, MirroredFilesystem, RealFilesystem, RecoveryReport};
+use crate::service::{self, Ports};
 use crate::telemetry::Metrics;
 use crate::tls::{ServerTls, TlsError};
 use std::net::SocketAddr;
@@ -15,6 +16,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+/// How long a start on inherited listeners waits for the data directory: somewhat longer than a stop takes by default, so
+/// that the process before may still be draining.
+const LOCK_WAIT_INHERITED: Duration = Duration::from_secs(30);
 
 /// Why the daemon did not start.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +33,9 @@ pub enum ServerError {
     /// The HTTP port.
     #[error(transparent)]
     Http(#[from] HttpError),
+    /// The watchdog's thread.
+    #[error("the watchdog's thread can not be started: {0}")]
+    Watchdog(std::io::Error),
     /// Certificates and keys.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -58,19 +66,30 @@ impl Server {
     /// # Errors
     /// Directory or ports can not be used; nothing is left running.
     pub fn start(config: &Config, stop: &Stop) -> Result<Self, ServerError> {
+        Self::start_on(Ports::default(), config, stop)
+    }
+
+    /// As [`Self::start`], on listeners that exist already, as far as there are any.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_on(ports: Ports, config: &Config, stop: &Stop) -> Result<Self, ServerError> {
         let config = &fit_to_descriptors(config);
-        let certificates = Certificates::load(config)?;
+        let certificates = Certificates::load(config, &ports)?;
         let metrics = Arc::new(Metrics::new());
         metrics.add_process_metrics();
         let filesystem = filesystem(config);
+        let options = catalog_options(config, &ports);
         let OpenedCatalog { catalog, lanes, threads, recovery, index } =
-            Catalog::open(&config.data, filesystem, &config.catalog, &metrics, stop)?;
+            Catalog::open(&config.data, filesystem, &options, &metrics, stop)?;
         report(&recovery, &index, &metrics);
         for temca in &config.temcas {
             catalog.assert_temca(temca.clone())?;
         }
-        let http = HttpServer::start(&config.http, certificates.http.as_ref(), &catalog, &lanes)?;
-        let capture = Capture::start(config.ingest, certificates.capture.as_ref(), &catalog, &lanes)?;
+        let http = HttpServer::start(&config.http, ports.http, certificates.http.as_ref(), &catalog, &lanes)?;
+        let listeners = CaptureListeners { plain: ports.capture, tls: ports.capture_tls };
+        let capture = Capture::start(config.ingest, listeners, certificates.capture.as_ref(), &catalog, &lanes)?;
+        service::start_watchdog(Arc::clone(&metrics.life), stop.clone()).map_err(ServerError::Watchdog)?;
         let data = std::fs::canonicalize(&config.data).unwrap_or_else(|_| config.data.clone());
         let (stop, stop_time) = (stop.clone(), config.stop_time);
         Ok(Self { catalog, capture, http, lanes: threads, stop, stop_time, data, certificates })
@@ -140,6 +159,11 @@ fn fit_to_descriptors(config: &Config) -> Config {
     config
 }
 
+fn catalog_options(config: &Config, ports: &Ports) -> CatalogOptions {
+    let inherited = if ports.any() { LOCK_WAIT_INHERITED } else { Duration::ZERO };
+    CatalogOptions { lock_wait: config.lock_wait.unwrap_or(inherited), ..config.catalog }
+}
+
 /// The operating system's, on one directory or on two.
 fn filesystem(config: &Config) -> Arc<dyn Filesystem> {
     if config.mirror.dir.as_os_str().is_empty() {
@@ -150,10 +174,11 @@ fn filesystem(config: &Config) -> Arc<dyn Filesystem> {
 }
 
 impl Certificates {
-    fn load(config: &Config) -> Result<Self, TlsError> {
+    /// An encrypted listener that was handed over needs a certificate, whatever its own address would be.
+    fn load(config: &Config, ports: &Ports) -> Result<Self, TlsError> {
         let load = |is_on: bool, files| is_on.then(|| ServerTls::load(files)).transpose();
         Ok(Self {
-            capture: load(config.ingest.tls_address.is_some(), &config.capture_tls)?,
+            capture: load(config.ingest.tls_address.is_some() || ports.capture_tls.is_some(), &config.capture_tls)?,
             http: load(!config.http_tls.certificate.as_os_str().is_empty(), &config.http_tls)?,
         })
     }

@@ -13,6 +13,8 @@ pub mod descriptors;
 pub mod failpoint;
 #[cfg(feature = "daemon")]
 pub mod guard;
+#[cfg(feature = "daemon")]
+pub mod life;
 pub mod limits;
 #[cfg(feature = "daemon")]
 pub mod pool;

@@ -17,6 +17,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Time between two looks at a directory that is in use.
+const LOCK_POLL: Duration = Duration::from_millis(20);
 
 /// How a catalog is opened.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +33,8 @@ pub struct CatalogOptions {
     pub lanes: LaneOptions,
     /// Memory for tile buffers, bytes.
     pub memory_bytes: usize,
+    /// How long to wait for a directory that is in use.
+    pub lock_wait: Duration,
 }
 
 /// Why a command was not carried out.
@@ -102,7 +108,8 @@ pub struct OpenedCatalog {
 }
 
 impl Catalog {
-    /// Takes the directory's lock, recovers the journal, opens the index, starts the lanes.
+    /// Takes the directory's lock (waits for it as long as the options say, or until the stop), recovers the journal, opens
+    /// the index, starts the lanes.
     ///
     /// # Errors
     /// The directory is in use or unusable.
@@ -113,7 +120,8 @@ impl Catalog {
         metrics: &Arc<Metrics>,
         stop: &Stop,
     ) -> Result<OpenedCatalog, CatalogError> {
-        let (lock, journal, recovery) = open_journal(dir, filesystem, options.journal)?;
+        let lock = await_directory(dir, &*filesystem, options.lock_wait, stop)?;
+        let (journal, recovery) = Journal::open(dir, filesystem, options.journal)?;
         let journal = Arc::new(journal);
         let safe = {
             let journal = Arc::clone(&journal);
@@ -500,6 +508,27 @@ pub(crate) fn open_journal(
     let lock = lock_directory(dir, &*filesystem)?;
     let (journal, recovery) = Journal::open(dir, filesystem, options)?;
     Ok((lock, journal, recovery))
+}
+
+/// Locks a data directory, within `limit` if somebody else holds it.
+fn await_directory(
+    dir: &Path,
+    filesystem: &dyn Filesystem,
+    limit: Duration,
+    stop: &Stop,
+) -> Result<DirectoryLock, CatalogError> {
+    let until = Instant::now() + limit;
+    let mut told = false;
+    loop {
+        match lock_directory(dir, filesystem) {
+            Err(CatalogError::Locked { .. }) if Instant::now() < until && stop.wait_for(LOCK_POLL).is_none() => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::info!(dir = %dir.display(), "waiting for the data directory: another tilecatcher uses it");
+                }
+            }
+            other => return other,
+        }
+    }
 }
 
 pub(crate) fn lock_directory(dir: &Path, filesystem: &dyn Filesystem) -> Result<DirectoryLock, CatalogError> {

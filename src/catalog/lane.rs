@@ -10,6 +10,7 @@ use super::facts;
 use super::verify::VerifiedTile;
 use crate::base::failpoint;
 use crate::base::guard::stop_on_panic;
+use crate::base::life::Pulse;
 use crate::base::limits::BATCH_RECORDS_MAX;
 use crate::base::stop::{Stop, StopReason};
 use crate::index::Index;
@@ -163,6 +164,7 @@ struct Lane {
     metrics: Arc<Metrics>,
     counts: LocalCounts,
     stop: Stop,
+    pulse: Arc<Pulse>,
     unsynced_bytes: u64,
     failed: bool,
     compare: Vec<u8>,
@@ -208,6 +210,7 @@ impl Lanes {
                 metrics: Arc::clone(metrics),
                 counts: LocalCounts::default(),
                 stop: stop.clone(),
+                pulse: metrics.life.pulse(&format!("lane-{number}")),
                 unsynced_bytes: 0,
                 failed: false,
                 compare: Vec::new(),
@@ -275,6 +278,7 @@ impl Lane {
     fn run(mut self) {
         let mut batch = Vec::new();
         while self.next_batch(&mut batch) {
+            self.pulse.moves();
             self.tell_of_room();
             failpoint::pass("lane");
             self.metrics.batch_tiles.observe(batch.len() as f64);
@@ -282,6 +286,7 @@ impl Lane {
             batch.clear();
             self.counts.publish(&self.metrics);
         }
+        self.pulse.waits();
         if !self.failed
             && let Err(error) = self.writer.close()
         {
@@ -313,6 +318,7 @@ impl Lane {
         if self.unsynced_bytes > 0 {
             self.sync_late();
         }
+        self.pulse.waits();
         while self.options.prewrite_bytes > 0 && !self.failed {
             match self.queue.recv_timeout(IDLE_AFTER) {
                 Ok(tile) => return Some(tile),
@@ -343,7 +349,10 @@ impl Lane {
         if self.mirror_refuses() {
             return self.refuse_all(batch, Refusal::MirrorLost);
         }
-        if !self.index.wait_for_room(batch.len(), INDEX_PATIENCE) {
+        self.pulse.waits();
+        let has_room = self.index.wait_for_room(batch.len(), INDEX_PATIENCE);
+        self.pulse.moves();
+        if !has_room {
             return self.refuse_all(batch, Refusal::Overloaded);
         }
         let mut decisions = self.decide_all(batch);
@@ -430,6 +439,14 @@ impl Lane {
         if tile.checksum.kind().identifies_content() && tile.checksum.kind() == stored.checksum.kind() {
             return tile.checksum == stored.checksum;
         }
+        self.pulse.waits();
+        let same = self.is_what_is_stored(tile, stored);
+        self.pulse.moves();
+        same
+    }
+
+    /// Reads the stored image and compares.
+    fn is_what_is_stored(&mut self, tile: &VerifiedTile, stored: &TileEntry) -> bool {
         self.compare.resize(COMPARE_STEP, 0);
         let mut offset = 0;
         for part in tile.image().chunks(COMPARE_STEP) {
@@ -478,7 +495,9 @@ impl Lane {
     fn write(&mut self, drafts: &mut [RecordDraft<'_>]) -> Result<(), JournalError> {
         let bytes: u64 = drafts.iter().map(|draft| u64::from(draft.payload_len)).sum();
         let began = Instant::now();
+        self.pulse.waits();
         let written = self.writer.append(drafts);
+        self.pulse.moves();
         self.metrics.write_seconds.observe(began.elapsed().as_secs_f64());
         self.metrics.batch_bytes.observe(bytes as f64);
         let placed = drafts.iter().filter(|draft| draft.placed.is_some());
@@ -492,7 +511,9 @@ impl Lane {
 
     fn sync(&mut self) -> Result<(), JournalError> {
         let began = Instant::now();
+        self.pulse.waits();
         let synced = self.writer.sync();
+        self.pulse.moves();
         self.metrics.sync_seconds.observe(began.elapsed().as_secs_f64());
         self.unsynced_bytes = 0;
         synced

@@ -41,6 +41,9 @@ pub struct Config {
     pub http: HttpOptions,
     /// What it is encrypted with; not at all when no file is named.
     pub http_tls: ServerFiles,
+    /// How long a start waits for a data directory that is in use; `None`: as long as a stop takes on inherited listeners,
+    /// else not at all.
+    pub lock_wait: Option<Duration>,
     /// Journal, index, lanes.
     pub catalog: CatalogOptions,
     /// The second directory; without one its `dir` is empty.
@@ -412,6 +415,16 @@ pub(super) const KEYS: &[Key] = &[
         put: |config, text| text.parse::<ByteSize>().map(|size| config.catalog.journal.reserve_bytes = size.0),
     },
     Key {
+        name: "storage.lock_wait",
+        unit: "time or auto",
+        default: "auto",
+        about: "how long a start waits for a data directory that is in use; auto: 30s on listeners from a service manager, else 0s",
+        put: |config, text| {
+            config.lock_wait = if text == "auto" { None } else { Some(read_time(text)?) };
+            Ok(())
+        },
+    },
+    Key {
         name: "mirror.data",
         unit: "path",
         default: "",
@@ -603,6 +616,7 @@ impl Default for Config {
                 },
             },
             temcas: Vec::new(),
+            lock_wait: None,
             mirror: MirrorOptions {
                 dir: PathBuf::new(),
                 when_lost: WhenLost::GoOn,
@@ -622,6 +636,7 @@ impl Default for Config {
                     conflict: ConflictPolicy::Replace,
                 },
                 memory_bytes: 0,
+                lock_wait: Duration::ZERO,
             },
             log_format: LogFormat::Text,
             log_level: "info".parse().expect("a known level"),

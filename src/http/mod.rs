@@ -27,6 +27,7 @@ mod v1;
 mod watched;
 
 use crate::base::failpoint;
+use crate::base::life::Pulse;
 use crate::catalog::{Catalog, Lanes};
 use crate::model::AcqId;
 use crate::tls::ServerTls;
@@ -129,12 +130,13 @@ pub struct HttpServer {
 }
 
 impl HttpServer {
-    /// Binds the port and starts serving.
+    /// Starts serving on `listener`, or on one that it binds.
     ///
     /// # Errors
     /// The port can not be bound, the runtime not started.
     pub fn start(
         options: &HttpOptions,
+        listener: Option<std::net::TcpListener>,
         tls: Option<&ServerTls>,
         catalog: &Arc<Catalog>,
         lanes: &Lanes,
@@ -155,17 +157,23 @@ impl HttpServer {
             long_listings: Arc::new(Semaphore::new(1)),
             api: bytes::Bytes::new(),
         };
-        Self::try_start(options, tls, state).map_err(|source| HttpError { address: options.address, source })
+        Self::try_start(options, listener, tls, state).map_err(|source| HttpError { address: options.address, source })
     }
 
-    fn try_start(options: &HttpOptions, tls: Option<&ServerTls>, state: AppState) -> std::io::Result<Self> {
+    fn try_start(
+        options: &HttpOptions,
+        listener: Option<std::net::TcpListener>,
+        tls: Option<&ServerTls>,
+        state: AppState,
+    ) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(options.threads)
             .max_blocking_threads(16)
             .thread_name("http")
             .enable_all()
             .build()?;
-        let listener = runtime.block_on(tokio::net::TcpListener::bind(options.address))?;
+        let listener = runtime.block_on(open(options.address, listener))?;
+        runtime.spawn(give_signs(state.catalog.metrics().life.pulse("http")));
         let address = listener.local_addr()?;
         let (stop, stopping) = watch::channel(false);
         let metrics = Arc::clone(state.catalog.metrics());
@@ -190,6 +198,28 @@ impl HttpServer {
         self.begin_stop();
         let _ = self.runtime.block_on(async { tokio::time::timeout(limit, self.stop.closed()).await });
         self.runtime.shutdown_timeout(limit);
+    }
+}
+
+async fn open(
+    address: SocketAddr,
+    inherited: Option<std::net::TcpListener>,
+) -> std::io::Result<tokio::net::TcpListener> {
+    match inherited {
+        None => tokio::net::TcpListener::bind(address).await,
+        Some(listener) => {
+            listener.set_nonblocking(true)?;
+            tokio::net::TcpListener::from_std(listener)
+        }
+    }
+}
+
+/// Shows that the runtime still gives its tasks their turns.
+async fn give_signs(pulse: Arc<Pulse>) {
+    let mut every = tokio::time::interval(std::time::Duration::from_secs(1));
+    loop {
+        every.tick().await;
+        pulse.moves();
     }
 }
 

@@ -15,4 +15,4 @@ mod inbox;
 mod reactor;
 mod transport;
 
-pub use reactor::{Capture, IngestError, IngestOptions};
+pub use reactor::{Capture, CaptureListeners, IngestError, IngestOptions};

@@ -12,6 +12,7 @@ use super::transport::{Encryption, Transport};
 use crate::base::admission::{Admission, Admitted, Limits};
 use crate::base::failpoint;
 use crate::base::guard::stop_on_panic;
+use crate::base::life::Pulse;
 use crate::base::limits::READ_TURN;
 use crate::base::pool::{BufferWaiter, Reserved};
 use crate::catalog::{
@@ -81,6 +82,15 @@ pub struct IngestOptions {
     pub stop_time: Duration,
 }
 
+/// Listeners for the capture port that exist already; what is `None` is opened as the options say.
+#[derive(Debug, Default)]
+pub struct CaptureListeners {
+    /// For plain connections.
+    pub plain: Option<std::net::TcpListener>,
+    /// For encrypted ones.
+    pub tls: Option<std::net::TcpListener>,
+}
+
 /// The capture port can not be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("capture port {address}: {source}; choose another with --capture, or stop what uses it")]
@@ -127,11 +137,20 @@ struct Reactor {
     pressures: Pressures,
     counts: LocalCounts,
     stop_at: Option<Instant>,
+    pulse: Arc<Pulse>,
 }
 
-fn bind(address: Option<SocketAddr>) -> Result<Option<TcpListener>, IngestError> {
-    let bind = |address| TcpListener::bind(address).map_err(|source| IngestError { address, source });
-    address.map(bind).transpose()
+/// The listener that exists already, or one at the address.
+fn open(
+    existing: Option<std::net::TcpListener>,
+    address: Option<SocketAddr>,
+) -> Result<Option<TcpListener>, IngestError> {
+    let failed = |source| IngestError { address: address.unwrap_or(NOWHERE), source };
+    let listener = match (existing, address) {
+        (Some(listener), _) => Some(from_std(listener)),
+        (None, address) => address.map(TcpListener::bind),
+    };
+    listener.transpose().map_err(failed)
 }
 
 /// A place for a connection; the generation tells a later tenant from an earlier one.
@@ -149,18 +168,19 @@ struct KnownAcquisitions {
 }
 
 impl Capture {
-    /// Binds the port and starts reactors and hashers.
+    /// Starts reactors and hashers, on the listeners or on some that it opens.
     ///
     /// # Errors
     /// The port can not be bound, a thread not started.
     pub fn start(
         options: IngestOptions,
+        listeners: CaptureListeners,
         tls: Option<&ServerTls>,
         catalog: &Arc<Catalog>,
         lanes: &Lanes,
     ) -> Result<Self, IngestError> {
-        let listener = bind(options.address)?;
-        let tls_listener = bind(options.tls_address.filter(|_| tls.is_some()))?;
+        let listener = open(listeners.plain, options.address)?;
+        let tls_listener = open(listeners.tls, options.tls_address.filter(|_| tls.is_some()))?;
         let named = options.address.or(options.tls_address).unwrap_or(NOWHERE);
         let encryption = tls.map(|tls| Encryption::new(tls.clone(), catalog.metrics()));
         Self::try_start(options, (listener, tls_listener.zip(encryption)), catalog, lanes)
@@ -217,6 +237,7 @@ impl Capture {
                 pressures: Pressures::default(),
                 counts: LocalCounts::default(),
                 stop_at: None,
+                pulse: metrics.life.pulse(&format!("reactor-{n}")),
             };
             let stop = catalog.stop().clone();
             let run = move || stop_on_panic("reactor", &stop, || reactor.run()).unwrap_or(());
@@ -239,9 +260,9 @@ impl Capture {
 
     /// Stops accepting, lets begun frames end within the configured time, answers what is in flight, closes.
     pub fn stop(self) {
-        for inbox in &self.inboxes {
-            inbox.send(Message::Stop);
-        }
+        // The first reactor tells the others when it accepts no more: who is cut off and comes again must not meet the same
+        // process again.
+        self.inboxes[0].send(Message::Stop);
         for thread in self.reactors.into_iter().chain(self.hashers) {
             let _ = thread.join();
         }
@@ -263,6 +284,7 @@ impl Reactor {
             for event in &events {
                 self.on_event(event);
             }
+            self.pulse.moves();
             self.pressures = self.read_pressures();
             self.read_inbox();
             for _ in 0..self.turns.len() {
@@ -623,6 +645,10 @@ impl Reactor {
         for (_, acceptor) in &mut self.acceptors {
             acceptor.close(self.poll.registry());
         }
+        // Only the first reactor has listeners; now they are closed.
+        if Arc::ptr_eq(&self.inbox, &self.peers[0]) {
+            self.peers[1..].iter().for_each(|peer| peer.send(Message::Stop));
+        }
         for n in 0..self.connections.len() {
             if let Some(connection) = self.connections[n].connection.as_mut() {
                 connection.stop();
@@ -681,6 +707,12 @@ fn response(acq: AcqId, outcome: Outcome, pressure: Pressures) -> Response {
 
 fn waiter(inbox: &Arc<Inbox>) -> Arc<dyn BufferWaiter> {
     Arc::clone(inbox) as Arc<dyn BufferWaiter>
+}
+
+/// A listener that was opened elsewhere.
+fn from_std(listener: std::net::TcpListener) -> io::Result<TcpListener> {
+    listener.set_nonblocking(true)?;
+    Ok(TcpListener::from_std(listener))
 }
 
 impl KnownAcquisitions {

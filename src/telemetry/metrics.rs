@@ -5,11 +5,13 @@
 
 use super::HttpCloseReason;
 use super::tls::{TlsClient, TlsClients, TlsRefusal};
+use crate::base::life::Life;
 use crate::model::Refusal;
 use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
+use std::sync::Arc;
 
 /// How an accepted tile was accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +50,8 @@ pub enum CloseReason {
 /// The daemon's metrics.
 pub struct Metrics {
     registry: Registry,
+    /// Signs of life of the threads on the way of a tile and of the HTTP port.
+    pub life: Arc<Life>,
     stored: [IntCounter; 3],
     refused: [IntCounter; Refusal::ALL.len()],
     closed: [IntCounter; CloseReason::ALL.len()],
@@ -347,6 +351,7 @@ impl Metrics {
             http_connections_total: make.counter("http_connections_total", "Connections accepted on the HTTP port"),
             http_closed: HttpCloseReason::ALL.map(|why| http_closed.with_label_values(&[why.name()])),
             registry: make.registry,
+            life: Arc::default(),
         }
     }
 
