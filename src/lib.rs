@@ -115,6 +115,9 @@ pub mod doctor;
 #[cfg(feature = "daemon")]
 pub mod export;
 pub mod formats;
+#[cfg(all(feature = "daemon", any(test, fuzzing)))]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(feature = "daemon")]
 pub mod http;
 #[cfg(feature = "daemon")]
@@ -131,6 +134,8 @@ pub mod server;
 pub mod simulate;
 #[cfg(feature = "daemon")]
 pub mod telemetry;
+#[cfg(test)]
+mod unsafe_files;
 #[cfg(feature = "daemon")]
 pub mod verify_manifest;
 pub mod watch;

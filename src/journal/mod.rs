@@ -10,6 +10,8 @@
 mod compaction;
 mod filesystem;
 mod format;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod keeper;
 mod read_only;
 mod reader;
