@@ -120,6 +120,9 @@ pub mod doctor;
 #[cfg(feature = "daemon")]
 pub mod export;
 pub mod formats;
+#[cfg(all(feature = "daemon", any(test, fuzzing)))]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(feature = "daemon")]
 pub mod http;
 #[cfg(feature = "daemon")]
@@ -139,6 +142,8 @@ pub mod simulate;
 #[cfg(feature = "daemon")]
 pub mod telemetry;
 pub mod tls;
+#[cfg(test)]
+mod unsafe_files;
 #[cfg(feature = "daemon")]
 pub mod verify_manifest;
 pub mod watch;

@@ -12,6 +12,8 @@ mod control;
 mod crc;
 mod facts;
 mod frame;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod lane;
 mod manifest;
 mod states;

@@ -10,6 +10,8 @@ mod completeness;
 mod content;
 mod described;
 mod files;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod health;
 mod leftover;
 mod listener;

@@ -10,6 +10,8 @@ mod board;
 mod board_rows;
 mod distribution;
 mod fold;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod open;
 #[cfg(test)]
 mod order;

@@ -185,7 +185,7 @@ pub fn read_checkpoint(store: &dyn ViewStore) -> Result<Checkpoint, StoreError> 
 }
 
 /// Reads every row, checks its CRC, and compares the sums over all rows with the checkpoint.
-fn check_rows(store: &dyn ViewStore) -> Result<FoldState, StoreError> {
+pub(super) fn check_rows(store: &dyn ViewStore) -> Result<FoldState, StoreError> {
     let mut state = FoldState { checkpoint: read_checkpoint(store)?, ..FoldState::default() };
     if state.checkpoint.layout != LAYOUT {
         return Err(StoreError::Store("its rows have the layout of another version".to_owned()));

@@ -11,6 +11,8 @@ mod backup;
 mod compaction;
 mod filesystem;
 mod format;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod keeper;
 mod mirror;
 mod read_only;

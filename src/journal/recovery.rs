@@ -8,6 +8,7 @@ use super::JournalError;
 use super::filesystem::{Filesystem, SegmentFile};
 use super::format::{
     BadSegmentHeader, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, StoreId, Trailer, parse_segment_file_name,
+    segment_file_name,
 };
 use super::keeper;
 use super::reader::{self, Scan};
@@ -94,6 +95,12 @@ pub(super) fn identify(file: &dyn SegmentFile, path: &Path, store: Option<StoreI
         Ok(header) => {
             if store.is_some_and(|store| store != header.store) {
                 return Err(unusable("belongs to another data directory: move it away".to_owned()));
+            }
+            // Under a number that is not its own, another segment could be given that number.
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if parse_segment_file_name(&name).is_some_and(|named| named != (header.number, header.lane)) {
+                let own = segment_file_name(header.number, header.lane);
+                return Err(unusable(format!("is a copy of {own}, or was renamed: rename it back, or move it away")));
             }
             sealed_or_not(file, path, header)
         }

@@ -248,6 +248,7 @@ impl Journal {
     /// # Errors
     /// As [`Self::read`], and a CRC that does not hold.
     pub fn read_control(&self, location: Location) -> Result<Vec<u8>, ReadError> {
+        self.check_end(location)?;
         let mut bytes = vec![0; location.payload_len as usize];
         let whole = ByteRange { offset: 0, len: location.payload_len };
         let header = self.read(location, whole, &mut bytes)?;
@@ -272,6 +273,18 @@ impl Journal {
         let segments = self.shared.segments.read().unwrap_or_else(PoisonError::into_inner);
         let info = segments.get(&segment).ok_or(ReadError::Missing(segment))?;
         Ok((info.path.clone(), info.header.marker()))
+    }
+
+    /// Memory for a payload is taken only when the file is long enough to hold it.
+    fn check_end(&self, location: Location) -> Result<(), ReadError> {
+        let Location { segment, offset, payload_len } = location;
+        let (file, _) = self.file_of(segment)?;
+        let len = file.length().map_err(|source| ReadError::Io { segment, offset, source })?;
+        let begin = offset.saturating_add(RECORD_HEADER_BYTES as u64);
+        if begin.saturating_add(u64::from(payload_len)) > len {
+            return Err(ReadError::Damaged { segment, offset, what: "the segment ends inside the record" });
+        }
+        Ok(())
     }
 
     /// Figures for metrics.
