@@ -8,7 +8,6 @@ use super::format::{SEGMENT_HEADER_BYTES, SegmentHeader, TRAILER_BYTES, Trailer,
 use super::store::Shared;
 use super::writer::OpenSegment;
 use crate::base::aligned::AlignedBytes;
-use crate::base::clock;
 use crate::base::limits::{BLOCK, round_up_to_block};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use std::io::IoSlice;
@@ -146,10 +145,10 @@ pub(super) fn create_segment(
     let number = shared.take_segment_number();
     let header = SegmentHeader {
         store: shared.store,
-        uuid: *uuid::Uuid::new_v4().as_bytes(),
+        uuid: shared.filesystem.new_identity(),
         number,
         lane,
-        created_ns: clock::unix_ns(),
+        created_ns: shared.filesystem.now_ns(),
     };
     let path = shared.segments_dir.join(segment_file_name(number, lane));
     let file = match shared.filesystem.create(&path, bytes) {

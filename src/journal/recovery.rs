@@ -15,6 +15,7 @@ use super::store::Shared;
 use super::writer::OpenSegment;
 use crate::base::aligned::AlignedBytes;
 use crate::base::limits::BLOCK;
+use crate::base::planted::{Bug, planted};
 use crate::model::Sequence;
 use serde::Serialize;
 use std::collections::{BTreeSet, HashMap};
@@ -239,9 +240,17 @@ fn recover_unsealed(
     lanes: &LaneEnds,
     damage: &mut Vec<Damage>,
 ) -> Result<Trailer, JournalError> {
-    file.sync().map_err(JournalError::failed(path, "sync"))?;
+    if !planted(Bug::DuplicateFromPageCache) {
+        file.sync().map_err(JournalError::failed(path, "sync"))?;
+        file.drop_cache().map_err(JournalError::failed(path, "drop the page cache of"))?;
+    }
     let len = file.length().map_err(JournalError::failed(path, "read"))?;
-    let (_, verdict) = scan_and_judge(&*file, path, &header, len, lanes)?;
+    let (_, mut verdict) = scan_and_judge(&*file, path, &header, len, lanes)?;
+    if planted(Bug::TruncatedOnRot)
+        && let Some((first, ..)) = verdict.damage.first().copied()
+    {
+        verdict.records.retain(|record| record.offset < first);
+    }
     for (offset, len, kind) in verdict.damage {
         if kind == DamageKind::Torn {
             quarantine(shared, path, &*file, offset, len)?;
@@ -255,6 +264,11 @@ fn recover_unsealed(
     }
     // Corruption in the middle stays where it is; what follows the last good record is torn and in quarantine.
     let trailer = segment.trailer;
+    if planted(Bug::DuplicateFromPageCache) {
+        let trailer = Trailer { table_offset: len, ..trailer };
+        shared.register_found(&segment.header, path, trailer, len);
+        return Ok(trailer);
+    }
     shared.register_open(&segment.header, path, &file, len);
     keeper::seal(shared, segment)?;
     Ok(trailer)

@@ -6,12 +6,14 @@ use super::format::{
     encode_store_block,
 };
 use super::keeper::Keeper;
+use super::newer;
 use super::reader::{self, ReadError, StoredRecord};
 use super::recovery::{self, Found, RecoveryReport};
 use super::swap::Swaps;
 use super::{JournalError, LaneWriter};
 use crate::base::aligned::AlignedBytes;
 use crate::base::limits::BLOCK;
+use crate::base::planted::{Bug, planted};
 use crate::model::{ByteRange, Location, Sequence, Tally};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
@@ -97,6 +99,7 @@ impl Journal {
         for dir in [&segments_dir, &quarantine_dir] {
             filesystem.create_dir_all(dir).map_err(JournalError::failed(dir, "create"))?;
         }
+        newer::refuse(&*filesystem, data_dir, &segments_dir)?;
         let store = open_store(&*filesystem, data_dir, &segments_dir)?;
         let settled = Swaps::new(&*filesystem, data_dir).settle(store)?;
         let shared = Arc::new(Shared {
@@ -353,6 +356,9 @@ impl Shared {
     }
 
     pub(super) fn sync_segments_dir(&self) -> Result<(), JournalError> {
+        if planted(Bug::NoDirectorySync) {
+            return Ok(());
+        }
         self.filesystem.sync_dir(&self.segments_dir).map_err(JournalError::failed(&self.segments_dir, "sync"))
     }
 
@@ -415,7 +421,7 @@ fn open_store(filesystem: &dyn Filesystem, data_dir: &Path, segments_dir: &Path)
     }
     let store = match store_of_segments(filesystem, segments_dir)? {
         Some(store) => store,
-        None => StoreId(*uuid::Uuid::new_v4().as_bytes()),
+        None => StoreId(filesystem.new_identity()),
     };
     let file = filesystem.create(&path, BLOCK as u64).map_err(failed("create"))?;
     let mut block = AlignedBytes::zeroed(BLOCK);
