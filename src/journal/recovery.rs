@@ -160,6 +160,7 @@ const BLANK: SegmentHeader =
 pub(super) fn recover(shared: &Shared) -> Result<RecoveryReport, JournalError> {
     let mut report = RecoveryReport::default();
     let mut lanes = LaneEnds::default();
+    let mut newest: HashMap<u16, (Sequence, Box<dyn SegmentFile>)> = HashMap::new();
     for (number, path) in list_segments(&*shared.filesystem, &shared.segments_dir)? {
         shared.reserve_segment_number(number);
         let file = shared.filesystem.open_write(&path).map_err(JournalError::failed(&path, "open"))?;
@@ -175,6 +176,9 @@ pub(super) fn recover(shared: &Shared) -> Result<RecoveryReport, JournalError> {
                 report.records += trailer.records;
                 lanes.note(header.lane, trailer.last);
                 shared.register_found(&header, &path, trailer, len);
+                if newest.get(&header.lane).is_none_or(|(last, _)| *last < trailer.last) {
+                    newest.insert(header.lane, (trailer.last, file));
+                }
             }
             Found::Unsealed(header) | Found::HeaderLost(header) => {
                 report.recovered_segments += 1;
@@ -190,6 +194,11 @@ pub(super) fn recover(shared: &Shared) -> Result<RecoveryReport, JournalError> {
                 report.damage.push(Damage { path, offset: 0, len, kind: DamageKind::Corrupt });
             }
         }
+    }
+    // A killed process may have been between a seal and its sync: with the newest segment of a lane, as all others were
+    // sealed before it.
+    for (_, file) in newest.values() {
+        file.sync().map_err(JournalError::failed(&shared.segments_dir, "sync a segment in"))?;
     }
     shared.sync_segments_dir()?;
     Ok(report)

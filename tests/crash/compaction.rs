@@ -2,7 +2,7 @@
 
 use crate::dice::{Dice, cuts_wanted};
 use crate::disk::CrashFs;
-use crate::journal::{Knowledge, Recovered, Unsynced, data, journal_options, live, recovered, stamp};
+use crate::journal::{Knowledge, Recovered, data, journal_options, live, recovered, stamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

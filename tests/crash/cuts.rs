@@ -1,68 +1,21 @@
 //! Whole stores under power cuts and kills: thousands of short histories, each cut at some of its calls; and one small
 //! history cut behind every call, with every subset of what was not synced.
 
-use crate::check::{Seen, check, count, rows_after_crash};
+use crate::campaign::one_history;
+use crate::check::{Seen, check};
 use crate::dice::{Dice, cuts_wanted};
 use crate::disk::CrashFs;
-use crate::history::{Life, Oracle, User, compaction, found_on, key, started, traffic};
-use crate::store::{Store, copy_of, journal_options};
+use crate::history::{Life, Oracle, User, found_on, key, started};
+use crate::store::{Store, copy_of};
 use crate::threads::over_seeds;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tilecatcher::index::MemoryStore;
-use tilecatcher::journal::Journal;
 use tilecatcher::model::AcqId;
 
-/// Lives of a history, and cuts of each life.
-const LIVES: usize = 3;
-const CUTS: usize = 4;
 /// Up to so many pending changes every subset of them is tried.
 const SUBSETS_OF: usize = 8;
-
-/// What is left of a disk: after a cut, or a kill, and at times another cut while the next start is under way.
-fn crashed(dir: &Path, life: &Life, calls: usize, dice: &mut Dice, seen: &Seen) -> CrashFs {
-    let mut disk = life.before.clone();
-    life.advance(&mut disk, 0, calls);
-    let mut image = if dice.once_in(4) {
-        count(&seen.kills, 1);
-        disk.after_kill()
-    } else {
-        disk.after_cut(dice)
-    };
-    if dice.once_in(4) {
-        count(&seen.cut_recoveries, 1);
-        image.burn_after(dice.below(40));
-        drop(Journal::open(dir, Arc::new(image.clone()), journal_options()));
-        image = image.after_cut(dice);
-    }
-    image
-}
-
-pub fn one_history(seed: u64, seen: &Seen) {
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    let mut dice = Dice::new(seed);
-    let (mut fs, mut oracle, mut rows) = (CrashFs::default(), Oracle::default(), MemoryStore::default());
-    for number in 0..LIVES {
-        let before = oracle.clone();
-        let life = if number > 0 && dice.once_in(4) {
-            compaction(dir.path(), &fs, &rows, &mut dice)
-        } else {
-            let steps = 1 + dice.below(12);
-            traffic(dir.path(), &fs, &mut oracle, &rows, steps, &mut dice)
-        };
-        for cut in 1..=CUTS {
-            let calls = dice.index(life.ops.len() + 1);
-            let image = crashed(dir.path(), &life, calls, &mut dice, seen);
-            let found_rows = rows_after_crash(&life, &mut dice);
-            let found = check(dir.path(), &image, &life, calls, copy_of(&found_rows), &mut dice, seen);
-            if cut == CUTS {
-                oracle = Oracle::of(&found, &before);
-                (fs, rows) = (image.copy(), found_rows);
-            }
-        }
-    }
-}
 
 #[test]
 fn whole_stores_keep_what_they_acknowledged_wherever_they_are_cut() {

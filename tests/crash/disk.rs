@@ -102,6 +102,8 @@ pub struct Disk {
     /// When set: writes come back short or interrupted at times.
     hiccups: Option<Dice>,
     slow_sync: bool,
+    /// Identities given so far.
+    identities: u64,
 }
 
 #[derive(Clone, Default)]
@@ -235,6 +237,11 @@ impl Disk {
         self.with(entries, |content| content.after_cut(dice))
     }
 
+    /// Ends an injected error that lasts.
+    pub fn heal(&mut self) {
+        self.fault = None;
+    }
+
     /// Changes that a cut may leave undone: writes and names.
     pub fn pending(&self) -> usize {
         self.pending.len() + self.contents.iter().map(|content| content.pending.len()).sum::<usize>()
@@ -252,7 +259,7 @@ impl Disk {
             bytes
         };
         let contents: Vec<Vec<u8>> = self.contents.iter().map(bytes).collect();
-        let mut next = Self::default();
+        let mut next = Self { identities: self.identities, ..Self::default() };
         for (path, content) in entries {
             next.put(path, contents[content].clone());
         }
@@ -260,7 +267,7 @@ impl Disk {
     }
 
     fn with(&self, entries: BTreeMap<PathBuf, usize>, mut bytes_of: impl FnMut(&Content) -> Vec<u8>) -> CrashFs {
-        let mut next = Self::default();
+        let mut next = Self { identities: self.identities, ..Self::default() };
         for (path, content) in entries {
             next.put(path, bytes_of(&self.contents[content]));
         }
@@ -472,6 +479,18 @@ impl Filesystem for CrashFs {
 
     fn free_bytes(&self, _: &Path) -> io::Result<u64> {
         self.powered(Call::FreeBytes).map(|_| 1 << 40)
+    }
+
+    fn new_identity(&self) -> [u8; 16] {
+        let mut disk = self.lock();
+        disk.identities += 1;
+        let mut identity = *b"test identity 00";
+        identity[8..].copy_from_slice(&disk.identities.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
+        identity
+    }
+
+    fn now_ns(&self) -> i64 {
+        1_700_000_000_000_000_000
     }
 }
 

@@ -19,6 +19,7 @@
 #![allow(missing_docs)]
 #![cfg_attr(feature = "planted-bugs", allow(dead_code, unused_imports))]
 
+mod campaign;
 mod check;
 mod dice;
 mod disk;
