@@ -40,7 +40,7 @@ pub fn one_history(seed: u64, seen: &Seen) {
     let (mut fs, mut oracle, mut rows) = (CrashFs::default(), Oracle::default(), MemoryStore::default());
     for number in 0..LIVES {
         let before = oracle.clone();
-        let life = if number > 0 && dice.once_in(4) {
+        let life = if number > 0 && dice.once_in(3) {
             compaction(dir.path(), &fs, &rows, &mut dice)
         } else {
             let steps = 1 + dice.below(12);

@@ -19,9 +19,7 @@ use tilecatcher::config::Settings;
 use tilecatcher::journal::{
     Journal, JournalOptions, LaneWriter, RECORD_HEADER_BYTES, RealFilesystem, RecordDraft, RecordKind, TileStamp,
 };
-use tilecatcher::model::{
-    AcqId, ByteRange, Checksum, FrameNumber, Location, TileEntry, TileId, TileKey, TileVersion,
-};
+use tilecatcher::model::{AcqId, ByteRange, Checksum, FrameNumber, Location, TileEntry, TileId, TileKey, TileVersion};
 use tilecatcher::telemetry::Metrics;
 use tilecatcher::wire::{FrameHead, FrameTail, PREFIX_BYTES, RequestFields};
 
@@ -37,7 +35,8 @@ fn kept() -> PathBuf {
 }
 
 fn tile(id: u64, col: u32, version: u32, len: usize, checksum: fn(&[u8]) -> Checksum) -> (TileStamp, Vec<u8>) {
-    let image: Vec<u8> = (0..len).map(|n| u8::try_from((n * 7 + id as usize * 31 + version as usize) % 251).expect("a byte")).collect();
+    let image: Vec<u8> =
+        (0..len).map(|n| u8::try_from((n * 7 + id as usize * 31 + version as usize) % 251).expect("a byte")).collect();
     let frame = if col == 2 { FrameNumber(3) } else { FrameNumber::STABLE };
     let key = TileKey { acq: AcqId(150_304_104_649), col, row: 1, frame };
     let checksum = checksum(&image);
@@ -92,7 +91,9 @@ fn made(kind: &str) -> Files {
     append(&mut lane, tile(3, 2, 1, 2000, |image| Checksum::Sha256(Sha256::digest(image).into())));
     lane.sync().expect("synced");
     if kind == "sealed" {
-        control.append_small(&[(RecordKind::ACQUISITION_ENDED, AT_NS + 2, br#"{"acq":150304104649}"#)]).expect("written");
+        control
+            .append_small(&[(RecordKind::ACQUISITION_ENDED, AT_NS + 2, br#"{"acq":150304104649}"#)])
+            .expect("written");
         lane.close().expect("closed");
         control.close().expect("closed");
         journal.close();
@@ -100,7 +101,9 @@ fn made(kind: &str) -> Files {
     }
     let torn = (kind == "torn").then(|| append(&mut lane, tile(4, 3, 1, 9000, |_| Checksum::None)));
     // The keeper makes the next segment meanwhile.
-    while fs.files(dir.join("journal")).len() < 3 || fs.everything().values().any(|bytes| bytes.iter().all(|byte| *byte == 0)) {
+    while fs.files(dir.join("journal")).len() < 3
+        || fs.everything().values().any(|bytes| bytes.iter().all(|byte| *byte == 0))
+    {
         std::thread::yield_now();
     }
     let mut files = files_of(dir, &fs);
@@ -148,12 +151,21 @@ fn hex(bytes: &[u8]) -> String {
 
 fn with_catalog<T>(data: &Path, look: impl FnOnce(&Catalog, Value) -> T) -> T {
     let set = |key: &str, value: &str| ("--set".to_owned(), key.to_owned(), value.to_owned());
-    let small = [set("memory.buffers", "16MiB"), set("storage.reserve", "0"), set("index.cache", "16MiB"), set("capture.frame_max", "4MiB")];
+    let small = [
+        set("memory.buffers", "16MiB"),
+        set("storage.reserve", "0"),
+        set("index.cache", "16MiB"),
+        set("capture.frame_max", "4MiB"),
+    ];
     let config = Settings::load(None, [], &small).expect("good settings").config;
     let (metrics, stop) = (Arc::new(Metrics::new()), Stop::default());
     let opened = Catalog::open(data, Arc::new(RealFilesystem), &config.catalog, &metrics, &stop).expect("opens");
     let OpenedCatalog { catalog, lanes, threads, recovery, .. } = opened;
-    let damage: Vec<Value> = recovery.damage.iter().map(|damage| json!({"offset": damage.offset, "len": damage.len, "kind": damage.kind})).collect();
+    let damage: Vec<Value> = recovery
+        .damage
+        .iter()
+        .map(|damage| json!({"offset": damage.offset, "len": damage.len, "kind": damage.kind}))
+        .collect();
     let looked = look(&catalog, Value::from(damage));
     drop(lanes);
     threads.into_iter().for_each(|lane| lane.join().expect("a lane"));
@@ -184,7 +196,9 @@ fn description(data: &Path) -> Value {
         json!({"tiles": tiles, "control": control, "damage": damage})
     });
     let quarantine = read_files(&data.join("quarantine")).into_iter();
-    described["quarantine"] = quarantine.map(|(path, bytes)| json!({"name": path, "len": bytes.len(), "sha256": hex(&Sha256::digest(&bytes))})).collect();
+    described["quarantine"] = quarantine
+        .map(|(path, bytes)| json!({"name": path, "len": bytes.len(), "sha256": hex(&Sha256::digest(&bytes))}))
+        .collect();
     described
 }
 
@@ -295,7 +309,18 @@ fn refused(files: &Files, line: &str) {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TILECATCHER_")) {
         command.env_remove(name);
     }
-    command.args(["serve", "--capture", "127.0.0.1:0", "--http", "127.0.0.1:0", "--set", "memory.buffers=64MiB", "--data"]);
+    command.args([
+        "serve",
+        "--capture",
+        "127.0.0.1:0",
+        "--http",
+        "127.0.0.1:0",
+        "--set",
+        "memory.buffers=64MiB",
+        "--set",
+        "capture.frame_max=8MiB",
+        "--data",
+    ]);
     command.arg(dir.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut daemon = command.spawn().expect("starts");
     let mut ready = String::new();

@@ -179,7 +179,7 @@ impl User<'_> {
     pub fn act(&mut self, dice: &mut Dice) -> Result<(), CatalogError> {
         let acq = AcqId(1 + dice.below(3));
         let catalog = &self.store.catalog;
-        match dice.below(20) {
+        match dice.below(22) {
             0..12 => {
                 let tiles: Vec<_> = (0..=dice.below(4)).map(|_| self.oracle.throw(dice)).collect();
                 self.send(&tiles);

@@ -43,7 +43,10 @@ impl Hunt {
         (0..tries.min(self.tries())).find_map(|n| {
             let panic = catch_unwind(AssertUnwindSafe(|| self.go(n))).err()?;
             let text = panic.downcast_ref::<String>().cloned();
-            Some((n + 1, text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()))
+            Some((
+                n + 1,
+                text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default(),
+            ))
         })
     }
 }
@@ -51,7 +54,8 @@ impl Hunt {
 #[test]
 fn planted_bugs_are_all_found() {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let sync_errors = all_faults(&calls_made(dir.path())).into_iter().filter(|fault| fault.call == Call::Sync && !fault.lasts);
+    let sync_errors =
+        all_faults(&calls_made(dir.path())).into_iter().filter(|fault| fault.call == Call::Sync && !fault.lasts);
     let rotting = Box::new(Rotting::new());
     let flips = rotting.flips(100, &mut Dice::new(3)).into_iter().step_by(7).collect();
     let hunts = [Hunt::Histories, Hunt::SyncErrors(sync_errors.collect()), Hunt::Flips(rotting, flips)];
@@ -77,7 +81,9 @@ fn planted_bugs_are_all_found() {
     set_hook(hook);
     for (bug, found) in &found {
         match found {
-            Some((tries, text)) => eprintln!("{bug:?}: found at try {tries}: {}", text.chars().take(140).collect::<String>()),
+            Some((tries, text)) => {
+                eprintln!("{bug:?}: found at try {tries}: {}", text.chars().take(140).collect::<String>())
+            }
             None => eprintln!("{bug:?}: NOT FOUND"),
         }
     }
