@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::http::{HttpError, HttpServer};
 use crate::index::{OpenOutcome, OpenReport};
 use crate::ingest::{Capture, IngestError};
-use crate::journal::{DamageKind, RealFilesystem, RecoveryReport};
+use crate::journal::{DamageKind, Filesystem, MirroredFilesystem, RealFilesystem, RecoveryReport};
 use crate::telemetry::Metrics;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -47,14 +47,14 @@ impl Server {
     pub fn start(config: &Config, stop: &Stop) -> Result<Self, ServerError> {
         let metrics = Arc::new(Metrics::new());
         metrics.add_process_metrics();
-        let filesystem = Arc::new(RealFilesystem);
+        let filesystem = filesystem(config);
         let OpenedCatalog { catalog, lanes, threads, recovery, index } =
             Catalog::open(&config.data, filesystem, &config.catalog, &metrics, stop)?;
         report(&recovery, &index, &metrics);
         for temca in &config.temcas {
             catalog.assert_temca(temca.clone())?;
         }
-        let http = HttpServer::start(&config.http, &catalog, &lanes, config.catalog.lanes.ack)?;
+        let http = HttpServer::start(&config.http, &catalog, &lanes)?;
         let capture = Capture::start(config.ingest, &catalog, &lanes)?;
         let data = std::fs::canonicalize(&config.data).unwrap_or_else(|_| config.data.clone());
         Ok(Self { catalog, capture, http, lanes: threads, stop: stop.clone(), stop_time: config.stop_time, data })
@@ -91,6 +91,15 @@ impl Server {
         self.catalog.close()?;
         Ok(self.stop.reason())
     }
+}
+
+/// The operating system's, on one directory or on two.
+fn filesystem(config: &Config) -> Arc<dyn Filesystem> {
+    if config.mirror.dir.as_os_str().is_empty() {
+        return Arc::new(RealFilesystem);
+    }
+    let side = || Arc::new(RealFilesystem);
+    Arc::new(MirroredFilesystem::new(side(), side(), &config.data, config.mirror.clone()))
 }
 
 fn report(recovery: &RecoveryReport, index: &OpenReport, metrics: &Metrics) {

@@ -3,7 +3,7 @@
 use super::Catalog;
 use crate::base::pool::TileBuffer;
 use crate::formats::Directory;
-use crate::journal::ReadError;
+use crate::journal::{ReadError, RecordHeader};
 use crate::model::{ByteRange, Checksum, ChecksumKind, TileEntry};
 use sha1::Digest;
 
@@ -39,8 +39,8 @@ impl Catalog {
     pub fn read_image(&self, entry: &TileEntry, part: ByteRange) -> Result<TileContent, ContentError> {
         let mut buffer = self.pool().try_reserve(part.len as usize).ok_or(ContentError::Busy)?;
         let in_payload = ByteRange { offset: entry.image.offset + part.offset, len: part.len };
-        let read = self.journal().read(entry.location, in_payload, &mut buffer).and_then(|header| {
-            let bytes = &buffer[..part.len as usize];
+        let check = |header: RecordHeader, bytes: &[u8]| {
+            let bytes = &bytes[..part.len as usize];
             let same = header.sequence == entry.sequence;
             let whole = part == ByteRange { offset: 0, len: entry.image.len };
             if same && (!whole || crc32fast::hash(bytes) == entry.image_crc) {
@@ -48,6 +48,12 @@ impl Catalog {
             }
             let what = if same { "the image does not match its CRC-32" } else { "another record lies here" };
             Err(ReadError::Damaged { segment: entry.location.segment, offset: entry.location.offset, what })
+        };
+        let journal = self.journal();
+        let read = journal.read(entry.location, in_payload, &mut buffer).and_then(|header| check(header, &buffer));
+        let read = read.or_else(|error| match journal.read_mended(entry.location, in_payload, &mut buffer) {
+            Ok(header) => check(header, &buffer),
+            Err(_) => Err(error),
         });
         if let Err(error) = read {
             self.metrics().read_damaged.inc();

@@ -344,6 +344,9 @@ impl Lane {
         if self.failed {
             return self.refuse_all(batch, Refusal::StorageFailed);
         }
+        if self.mirror_refuses() {
+            return self.refuse_all(batch, Refusal::MirrorLost);
+        }
         if !self.index.wait_for_room(batch.len(), INDEX_PATIENCE) {
             return self.refuse_all(batch, Refusal::Overloaded);
         }
@@ -353,9 +356,17 @@ impl Lane {
             self.answer(batch, &decisions);
         }
         self.store(batch, &mut decisions);
+        // Lost with this batch: what was stored has one copy. Sent again when the mirror is back, it is a duplicate.
+        if self.mirror_refuses() {
+            decisions.fill(Decision::Refuse(Refusal::MirrorLost));
+        }
         if !early {
             self.answer(batch, &decisions);
         }
+    }
+
+    fn mirror_refuses(&self) -> bool {
+        self.journal.mirror().is_some_and(|mirror| mirror.refuses())
     }
 
     /// Decides about each tile of the batch, in order.
@@ -456,7 +467,7 @@ impl Lane {
         }
         let written = self.write(&mut drafts);
         let facts: Vec<Fact> = drafts.iter().filter_map(fact_of_draft).collect();
-        let durable = if self.options.ack == AckLevel::Durable && !facts.is_empty() { self.sync() } else { Ok(()) };
+        let durable = if self.options.ack >= AckLevel::Durable && !facts.is_empty() { self.sync() } else { Ok(()) };
         let failure = written.err().map(|error| self.refusal_for(&error));
         if let Err(error) = durable {
             let refusal = self.refusal_for(&error);
@@ -480,7 +491,7 @@ impl Lane {
         let placed = drafts.iter().filter(|draft| draft.placed.is_some());
         self.counts.stored_bytes += placed.map(|draft| u64::from(draft.payload_len)).sum::<u64>();
         self.unsynced_bytes += bytes;
-        if self.options.ack != AckLevel::Durable && self.unsynced_bytes > UNSYNCED_BYTES_MAX {
+        if self.options.ack < AckLevel::Durable && self.unsynced_bytes > UNSYNCED_BYTES_MAX {
             self.sync_late();
         }
         written

@@ -5,7 +5,7 @@ use crate::catalog::{CatalogOptions, ConflictPolicy, LaneOptions};
 use crate::http::HttpOptions;
 use crate::index::IndexOptions;
 use crate::ingest::IngestOptions;
-use crate::journal::JournalOptions;
+use crate::journal::{JournalOptions, MirrorOptions, WhenLost};
 use crate::model::{AckLevel, Temca};
 use crate::telemetry::{LogFormat, LogLevel};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs};
@@ -38,6 +38,8 @@ pub struct Config {
     pub http: HttpOptions,
     /// Journal, index, lanes.
     pub catalog: CatalogOptions,
+    /// The second directory; without one its `dir` is empty.
+    pub mirror: MirrorOptions,
     /// The TEMCAs that the file describes, tables `[temca.N]`.
     pub temcas: Vec<Temca>,
     /// How log lines look.
@@ -212,7 +214,7 @@ pub(super) const KEYS: &[Key] = &[
         name: "storage.ack",
         unit: "level",
         default: "durable",
-        about: "when a tile is acknowledged: durable (synced), written (survives the process), received (in memory)",
+        about: "when a tile is acknowledged: replicated (synced here and in mirror.data), durable (synced), written (survives the process), received (in memory)",
         put: |config, text| text.parse().map(|ack| config.catalog.lanes.ack = ack),
     },
     Key {
@@ -274,6 +276,37 @@ pub(super) const KEYS: &[Key] = &[
         default: "256MiB",
         about: "free disk space that tiles leave alone; below it they are refused with status 3",
         put: |config, text| text.parse::<ByteSize>().map(|size| config.catalog.journal.reserve_bytes = size.0),
+    },
+    Key {
+        name: "mirror.data",
+        unit: "path",
+        default: "",
+        about: "second directory, on another disk, that gets every record, too; empty: none",
+        put: |config, text| {
+            config.mirror.dir = PathBuf::from(text);
+            Ok(())
+        },
+    },
+    Key {
+        name: "mirror.when_lost",
+        unit: "policy",
+        default: "go_on",
+        about: "without its mirror the daemon acknowledges tiles with one copy (go_on), or refuses them with status 3 (refuse)",
+        put: |config, text| text.parse().map(|policy| config.mirror.when_lost = policy),
+    },
+    Key {
+        name: "mirror.retry",
+        unit: "time",
+        default: "10s",
+        about: "pause between two looks whether the mirror is still there, or back",
+        put: |config, text| read_time(text).map(|time| config.mirror.retry = time.max(Duration::from_millis(1))),
+    },
+    Key {
+        name: "mirror.rate",
+        unit: "size a second",
+        default: "100MiB",
+        about: "most bytes a second that are read to bring a mirror up to date; 0 for no limit",
+        put: |config, text| text.parse::<ByteSize>().map(|size| config.mirror.rate_bytes = size.0),
     },
     Key {
         name: "memory.buffers",
@@ -345,7 +378,26 @@ impl Config {
                 ByteSize(self.ingest.frame_bytes_max as u64),
             ));
         }
-        Ok(())
+        self.check_mirror()
+    }
+
+    fn check_mirror(&self) -> Result<(), String> {
+        let (data, mirror) = (&self.data, &self.mirror.dir);
+        if mirror.as_os_str().is_empty() {
+            return match self.catalog.lanes.ack {
+                AckLevel::Replicated => {
+                    Err("storage.ack = replicated: name a second directory with mirror.data".into())
+                }
+                _ => Ok(()),
+            };
+        }
+        let absolute = |path: &PathBuf| std::fs::canonicalize(path).or_else(|_| std::path::absolute(path));
+        match (absolute(data), absolute(mirror)) {
+            (Ok(data), Ok(mirror)) if data.starts_with(&mirror) || mirror.starts_with(&data) => {
+                Err("mirror.data: must lie outside storage.data, and that outside it; best on another disk".into())
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -382,6 +434,13 @@ impl Default for Config {
                 fixed_temcas: std::collections::BTreeSet::new(),
             },
             temcas: Vec::new(),
+            mirror: MirrorOptions {
+                dir: PathBuf::new(),
+                when_lost: WhenLost::GoOn,
+                retry: Duration::ZERO,
+                rate_bytes: 0,
+                lock: true,
+            },
             catalog: CatalogOptions {
                 journal: JournalOptions::default(),
                 index: IndexOptions::default(),

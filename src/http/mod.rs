@@ -24,7 +24,7 @@ mod tiles;
 mod v1;
 
 use crate::catalog::{Catalog, Lanes};
-use crate::model::{AckLevel, AcqId};
+use crate::model::AcqId;
 use axum::extract::{Request, State};
 use axum::handler::HandlerWithoutStateExt;
 use axum::middleware::{self, Next};
@@ -79,7 +79,6 @@ pub struct HttpError {
 struct AppState {
     catalog: Arc<Catalog>,
     lanes: Lanes,
-    ack: AckLevel,
     public_url: Arc<str>,
     listing_max: usize,
     default_lease_s: Option<u32>,
@@ -125,16 +124,10 @@ impl HttpServer {
     ///
     /// # Errors
     /// The port can not be bound, the runtime not started.
-    pub fn start(
-        options: &HttpOptions,
-        catalog: &Arc<Catalog>,
-        lanes: &Lanes,
-        ack: AckLevel,
-    ) -> Result<Self, HttpError> {
+    pub fn start(options: &HttpOptions, catalog: &Arc<Catalog>, lanes: &Lanes) -> Result<Self, HttpError> {
         let state = AppState {
             catalog: Arc::clone(catalog),
             lanes: lanes.clone(),
-            ack,
             public_url: options.public_url.as_str().into(),
             listing_max: options.listing_max,
             default_lease_s: options.default_lease_s,

@@ -3,6 +3,7 @@
 //! [`RealFilesystem`] is the operating system's; tests put a model with volatile and durable images in its place.
 //! Must never retry a sync (invariant 9) and never hide an error.
 
+use super::mirror::Mirror;
 use crate::base::clock;
 use crate::base::planted::{Bug, planted};
 use rustix::fs::{AtFlags, FallocateFlags, FlockOperation, Mode, OFlags};
@@ -11,6 +12,7 @@ use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// An open file of the journal. Offsets and lengths in bytes.
 pub trait SegmentFile: Send + Sync {
@@ -125,6 +127,11 @@ pub trait Filesystem: Send + Sync {
     /// When a segment is made, ns since 1970 UTC.
     fn now_ns(&self) -> i64 {
         clock::unix_ns()
+    }
+
+    /// The mirror, for a file system of two sides.
+    fn mirror(&self) -> Option<&Arc<Mirror>> {
+        None
     }
 }
 

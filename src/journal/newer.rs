@@ -20,7 +20,11 @@ pub(super) fn refuse(filesystem: &dyn Filesystem, data_dir: &Path, segments_dir:
             return Err(unusable(&path, BadSegmentHeader::Newer(newer).to_string()));
         }
     }
-    for (_, path) in recovery::list_segments(filesystem, segments_dir)? {
+    let segments = match recovery::list_segments(filesystem, segments_dir) {
+        Err(JournalError::Failed { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
+        segments => segments?,
+    };
+    for (_, path) in segments {
         let decoded = first_block(filesystem, &path)?.map(|block| SegmentHeader::decode(&block));
         if let Some(Err(refused @ (BadSegmentHeader::Newer(_) | BadSegmentHeader::Incompatible(_)))) = decoded {
             return Err(unusable(&path, refused.to_string()));

@@ -100,6 +100,16 @@ pub struct Metrics {
     pub ended_incomplete: IntCounter,
     /// Tiles that were missing when their acquisition was ended.
     pub ended_missing_tiles: IntCounter,
+    /// The ack level in force, 0 to 3.
+    pub ack_level: IntGauge,
+    /// 1 while the mirror holds everything that was acknowledged.
+    pub mirror_in_sync: IntGauge,
+    /// Bytes that the mirror does not hold yet.
+    pub mirror_left_bytes: IntGauge,
+    /// How often the mirror was lost.
+    pub mirror_losses: IntGauge,
+    /// Records and segments that were damaged on one side and written anew from the other.
+    pub mirror_repairs: IntGauge,
     http_requests: IntCounterVec,
 }
 
@@ -289,6 +299,13 @@ impl Metrics {
                 .counter("acquisitions_ended_incomplete_total", "Acquisitions that were ended with tiles missing"),
             ended_missing_tiles: make
                 .counter("ended_missing_tiles_total", "Tiles that were missing when their acquisition was ended"),
+            ack_level: make
+                .gauge("ack_level", "The ack level in force: 0 received, 1 written, 2 durable, 3 replicated"),
+            mirror_in_sync: make.gauge("mirror_in_sync", "1 while the mirror holds everything that was acknowledged"),
+            mirror_left_bytes: make.gauge("mirror_left_bytes", "Bytes that the mirror does not hold yet"),
+            mirror_losses: make.gauge("mirror_losses", "How often the mirror was lost since the start"),
+            mirror_repairs: make
+                .gauge("mirror_repairs", "Damaged copies written anew from the other one since the start"),
             http_requests: make.counters("http_requests_total", "Requests to the HTTP port, by status", "status"),
             registry: make.registry,
         }

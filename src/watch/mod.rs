@@ -243,7 +243,7 @@ fn tell_of_record(record: &Record, path: &Path, listener: &dyn Listener) {
 fn probe(http: &HttpClient, options: &WatchOptions) -> Result<(), WatchError> {
     let level = http.ack_level()?;
     probe_capture_port(&options.delivery.link)?;
-    if options.after == After::Keep || options.trust_ack || level == Some(AckLevel::Durable) {
+    if options.after == After::Keep || options.trust_ack || level >= Some(AckLevel::Durable) {
         return Ok(());
     }
     let weak = |level| format!("at the level \"{level}\"");

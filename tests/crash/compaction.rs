@@ -2,15 +2,13 @@
 
 use crate::dice::{Dice, cuts_wanted};
 use crate::disk::CrashFs;
-use crate::journal::{Knowledge, Recovered, data, journal_options, live, recovered, stamp};
+use crate::journal::{Knowledge, Recovered, append_one, data, journal_options, live, recovered};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tilecatcher::base::aligned::AlignedBytes;
 use tilecatcher::journal::{
-    CompactOptions, CompactReport, Filesystem, Journal, JournalError, JournalOptions, LaneWriter, RECORD_HEADER_BYTES,
-    RecordDraft, RecordHeader, RecordKind, SEGMENT_HEADER_BYTES, StoredRecord, TRAILER_BYTES, compact_segments,
-    verify_segments,
+    CompactOptions, CompactReport, Filesystem, Journal, JournalError, JournalOptions, RECORD_HEADER_BYTES,
+    RecordHeader, RecordKind, SEGMENT_HEADER_BYTES, StoredRecord, TRAILER_BYTES, compact_segments, verify_segments,
 };
 use tilecatcher::model::Sequence;
 
@@ -240,21 +238,6 @@ fn tiles_in_segments(fs: &CrashFs, segments: u64) {
         writer.sync().expect("synced");
     }
     writer.close().expect("closed");
-}
-
-fn append_one(writer: &mut LaneWriter, payload: &[u8]) {
-    let mut bytes = AlignedBytes::zeroed(RECORD_HEADER_BYTES + payload.len());
-    bytes[RECORD_HEADER_BYTES..][..payload.len()].copy_from_slice(payload);
-    let mut draft = [RecordDraft {
-        kind: RecordKind::TILE,
-        payload_len: u32::try_from(payload.len()).expect("small"),
-        payload_crc: crc32fast::hash(payload),
-        received_ns: 0,
-        tile: Some(stamp(payload)),
-        bytes: &mut bytes,
-        placed: None,
-    }];
-    writer.append(&mut draft).expect("written");
 }
 
 const ALL_DEAD: Liveness = Liveness { salt: 0, run: 1, percent: 0 };

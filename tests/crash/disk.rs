@@ -102,8 +102,8 @@ pub struct Disk {
     /// When set: writes come back short or interrupted at times.
     hiccups: Option<Dice>,
     slow_sync: bool,
-    /// Identities given so far.
-    identities: u64,
+    /// Identities given so far, when they are to be the same each time.
+    identities: Option<u64>,
 }
 
 #[derive(Clone, Default)]
@@ -259,7 +259,7 @@ impl Disk {
             bytes
         };
         let contents: Vec<Vec<u8>> = self.contents.iter().map(bytes).collect();
-        let mut next = Self { identities: self.identities, ..Self::default() };
+        let mut next = Self::default();
         for (path, content) in entries {
             next.put(path, contents[content].clone());
         }
@@ -267,7 +267,7 @@ impl Disk {
     }
 
     fn with(&self, entries: BTreeMap<PathBuf, usize>, mut bytes_of: impl FnMut(&Content) -> Vec<u8>) -> CrashFs {
-        let mut next = Self { identities: self.identities, ..Self::default() };
+        let mut next = Self::default();
         for (path, content) in entries {
             next.put(path, bytes_of(&self.contents[content]));
         }
@@ -359,6 +359,11 @@ impl CrashFs {
 
     pub fn hiccup(&self, dice: &Dice) {
         self.lock().hiccups = Some(dice.clone());
+    }
+
+    /// From now on the same identities each time.
+    pub fn fix_identities(&self) {
+        self.lock().identities = Some(0);
     }
 
     pub fn slow_syncs(&self) {
@@ -483,9 +488,10 @@ impl Filesystem for CrashFs {
 
     fn new_identity(&self) -> [u8; 16] {
         let mut disk = self.lock();
-        disk.identities += 1;
+        let Some(given) = &mut disk.identities else { return *uuid::Uuid::new_v4().as_bytes() };
+        *given += 1;
         let mut identity = *b"test identity 00";
-        identity[8..].copy_from_slice(&disk.identities.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
+        identity[8..].copy_from_slice(&given.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
         identity
     }
 

@@ -35,8 +35,8 @@ fn kept() -> PathBuf {
 }
 
 fn tile(id: u64, col: u32, version: u32, len: usize, checksum: fn(&[u8]) -> Checksum) -> (TileStamp, Vec<u8>) {
-    let image: Vec<u8> =
-        (0..len).map(|n| u8::try_from((n * 7 + id as usize * 31 + version as usize) % 251).expect("a byte")).collect();
+    let salt = id * 31 + u64::from(version);
+    let image: Vec<u8> = (0..len as u64).map(|n| u8::try_from((n * 7 + salt) % 251).expect("below 251")).collect();
     let frame = if col == 2 { FrameNumber(3) } else { FrameNumber::STABLE };
     let key = TileKey { acq: AcqId(150_304_104_649), col, row: 1, frame };
     let checksum = checksum(&image);
@@ -74,6 +74,7 @@ fn append(writer: &mut LaneWriter, (stamp, payload): (TileStamp, Vec<u8>)) -> Lo
 /// Makes one kind of directory: everything in it is fixed.
 fn made(kind: &str) -> Files {
     let (dir, fs) = (Path::new("/golden"), CrashFs::default());
+    fs.fix_identities();
     let options = JournalOptions { segment_bytes: 40 << 10, control_segment_bytes: 12 << 10, reserve_bytes: 0 };
     let (journal, _) = Journal::open(dir, Arc::new(fs.clone()), options).expect("opens");
     let mut control = journal.control_writer();
@@ -335,5 +336,6 @@ fn refused(files: &Files, line: &str) {
     assert!(said.contains(line) && said.contains("use a newer tilecatcher"), "{said}");
     let mut left = read_files(dir.path());
     left.remove(Path::new("lock"));
+    assert!(!dir.path().join("quarantine").exists(), "{line}: a directory was made");
     assert!(left == *files, "{line}: something was changed: {:?}", left.keys());
 }

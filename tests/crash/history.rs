@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tilecatcher::catalog::{CatalogError, NewFile, Outcome};
 use tilecatcher::compact::{CompactSettings, compact_journal};
 use tilecatcher::index::MemoryStore;
-use tilecatcher::journal::{Filesystem, Journal, RecordKind};
+use tilecatcher::journal::{Filesystem, Journal, RecordHeader, RecordKind};
 use tilecatcher::model::{
     AcqId, AcquisitionDeleted, AcquisitionFacts, AcquisitionStarted, AncillaryKind, Calibration, Cell, FrameNumber,
     Roi, Sequence, TileId, TileKey, TileSpecId,
@@ -286,18 +286,17 @@ fn dead_of(truth: &Records) -> BTreeSet<Sequence> {
         .iter()
         .filter_map(|(sequence, (header, payload))| Some((deletion(header.kind, payload)?.acq, *sequence)))
         .collect();
-    let is_dead = |(sequence, (header, payload)): &(&Sequence, &(_, Vec<u8>))| {
-        let header: &tilecatcher::journal::RecordHeader = header;
-        deletions.iter().any(|(acq, deletion)| {
-            let names = format!("\"acq\":{acq}");
-            let concerned = match &header.tile {
-                Some(tile) => tile.key.acq == *acq,
-                None => payload.windows(names.len()).any(|window| window == names.as_bytes()),
-            };
-            concerned && *sequence < deletion
+    let is_dead = |sequence: &Sequence, header: &RecordHeader, payload: &[u8]| {
+        deletions.iter().filter(|(_, deletion)| sequence < *deletion).any(|(acq, _)| match &header.tile {
+            Some(tile) => tile.key.acq == *acq,
+            None => {
+                let names = format!("\"acq\":{acq}");
+                payload.windows(names.len()).any(|window| window == names.as_bytes())
+            }
         })
     };
-    truth.iter().filter(is_dead).map(|(sequence, _)| *sequence).collect()
+    let dead = truth.iter().filter(|(sequence, (header, payload))| is_dead(sequence, header, payload));
+    dead.map(|(sequence, _)| *sequence).collect()
 }
 
 impl Life {

@@ -42,7 +42,7 @@ pub fn data() -> PathBuf {
     PathBuf::from("/data")
 }
 
-fn append_tiles(
+pub fn append_tiles(
     writer: &mut LaneWriter,
     dice: &mut Dice,
     known: &mut Knowledge,
@@ -74,6 +74,21 @@ fn append_tiles(
     let placed = drafts.iter().zip(&payloads).filter_map(|(draft, payload)| Some((draft.placed?.0, payload.clone())));
     unsynced.extend(placed);
     written
+}
+
+pub fn append_one(writer: &mut LaneWriter, payload: &[u8]) {
+    let mut bytes = AlignedBytes::zeroed(RECORD_HEADER_BYTES + payload.len());
+    bytes[RECORD_HEADER_BYTES..][..payload.len()].copy_from_slice(payload);
+    let mut draft = [RecordDraft {
+        kind: RecordKind::TILE,
+        payload_len: u32::try_from(payload.len()).expect("small"),
+        payload_crc: crc32fast::hash(payload),
+        received_ns: 0,
+        tile: Some(stamp(payload)),
+        bytes: &mut bytes,
+        placed: None,
+    }];
+    writer.append(&mut draft).expect("written");
 }
 
 /// Payloads begin with their number.

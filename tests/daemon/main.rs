@@ -2,6 +2,7 @@
 
 #![allow(missing_docs)]
 
+mod backup;
 mod bad_http;
 mod bad_input;
 mod capture;
@@ -19,6 +20,7 @@ mod legacy_distribution;
 mod legacy_files;
 mod legacy_listings;
 mod legacy_rois;
+mod mirror;
 mod offline;
 mod readers;
 mod replay;
