@@ -17,6 +17,8 @@ pub mod guard;
 pub mod life;
 pub mod limits;
 #[cfg(feature = "daemon")]
+pub mod planted;
+#[cfg(feature = "daemon")]
 pub mod pool;
 pub mod stop;
 pub mod units;

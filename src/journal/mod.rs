@@ -15,6 +15,7 @@ mod format;
 pub(crate) mod fuzzing;
 mod keeper;
 mod mirror;
+mod newer;
 mod read_only;
 mod reader;
 mod recovery;
@@ -26,7 +27,7 @@ mod writer;
 
 pub use backup::{BackupError, BackupReport, back_up};
 pub use compaction::{CompactOptions, CompactReport, LeftAlone, compact_segments};
-pub use filesystem::{DirectoryLock, Filesystem, RealFilesystem, SegmentFile, is_writable};
+pub use filesystem::{DirectoryLock, Filesystem, RealFilesystem, SegmentFile, is_writable, write_fully};
 pub use format::{
     CONTROL_LANE, FORMAT_MAJOR, RECORD_HEADER_BYTES, RecordHeader, RecordKind, SEGMENT_HEADER_BYTES, SegmentHeader,
     StoreId, TRAILER_BYTES, TileStamp, Trailer, segment_file_name,
