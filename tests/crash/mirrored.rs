@@ -143,7 +143,7 @@ fn one_mirrored_history(seed: u64, met: &mut Met) {
 #[test]
 fn two_disks_lose_nothing_that_was_synced_whatever_fails_and_whichever_is_looked_at() {
     let mut met = Met::default();
-    let histories = cuts_wanted(3000) / 30;
+    let histories = cuts_wanted(3000) / 60;
     for seed in 0..histories {
         let history = std::panic::AssertUnwindSafe(|| one_mirrored_history(seed, &mut met));
         assert!(std::panic::catch_unwind(history).is_ok(), "seed {seed}: see above");

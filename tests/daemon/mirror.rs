@@ -345,9 +345,9 @@ impl Mounted {
     /// `None` where this may not be done.
     fn new(dir: &Path, size: &str) -> Option<Self> {
         std::fs::create_dir_all(dir).expect("made");
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(dir);
-        let mounted = mount.output().is_ok_and(|output| output.status.success());
+        let size = format!("size={size}");
+        let output = Command::new("mount").args(["-t", "tmpfs", "-o", size.as_str(), "tmpfs"]).arg(dir).output();
+        let mounted = output.is_ok_and(|output| output.status.success());
         if mounted {
             return Some(Self(dir.to_owned()));
         }
