@@ -156,12 +156,12 @@ impl Rig {
             temca: 0,
         };
         catalog.start_acquisition(started).expect("started");
-        let capture = Capture::start(config.ingest, &catalog, &lanes).expect("a port");
+        let capture = Capture::start(config.ingest, None, &catalog, &lanes).expect("a port");
         Self { catalog, capture, lanes: threads, stop, faults }
     }
 
     fn send(&self, col: u32) -> Response {
-        send(self.capture.address(), col)
+        send(self.capture.address().expect("it listens"), col)
     }
 
     fn stop(self) {
