@@ -19,6 +19,8 @@ mod name;
 mod server;
 #[cfg(feature = "tls")]
 mod session;
+#[cfg(all(test, feature = "tls", feature = "daemon"))]
+mod tests;
 
 #[cfg(not(feature = "tls"))]
 pub use absent::*;

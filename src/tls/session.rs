@@ -96,10 +96,12 @@ impl<E: End> Session<E> {
         self.emptied
     }
 
+    #[cfg(feature = "daemon")]
     pub(super) fn state(&self) -> &CommonState {
         &self.end
     }
 
+    #[cfg(feature = "daemon")]
     pub(super) fn failure(&self) -> Option<&Error> {
         self.failure.as_ref()
     }
@@ -132,8 +134,8 @@ impl<E: End> Session<E> {
                 Err(error) => return Err(self.break_off(socket, &error)),
             }
         }
-        // Without room for more, whole records may be left.
-        self.emptied &= got < into.len();
+        // Without room for more, whole records may be left; an end or an error is for the next read to say.
+        self.emptied &= got < into.len() && !self.closed && self.failure.is_none();
         Ok(got)
     }
 
