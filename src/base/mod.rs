@@ -7,6 +7,8 @@ pub mod aligned;
 pub mod clock;
 pub mod limits;
 #[cfg(feature = "daemon")]
+pub mod planted;
+#[cfg(feature = "daemon")]
 pub mod pool;
 pub mod stop;
 pub mod units;

@@ -5,7 +5,7 @@ use super::facts::JournalFacts;
 use super::lane::{LaneOptions, Lanes};
 use crate::base::pool::Pool;
 use crate::base::stop::{Stop, StopReason};
-use crate::index::{AcquisitionView, Index, IndexOptions, OpenReport, StoreError};
+use crate::index::{AcquisitionView, Index, IndexOptions, OpenReport, StoreError, ViewStore};
 use crate::journal::{DirectoryLock, Filesystem, Journal, JournalError, JournalOptions, MirrorPhase, RecoveryReport};
 use crate::model::{
     AckLevel, AcqId, AcquisitionDeleted, AcquisitionEnded, AcquisitionStarted, AncillaryKind, Calibration,
@@ -113,13 +113,32 @@ impl Catalog {
         metrics: &Arc<Metrics>,
         stop: &Stop,
     ) -> Result<OpenedCatalog, CatalogError> {
+        Self::open_on(dir, filesystem, None, options, metrics, stop)
+    }
+
+    /// As [`Self::open`], with the index on a store that is at hand instead of sled's files below `dir`.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_on(
+        dir: &Path,
+        filesystem: Arc<dyn Filesystem>,
+        index: Option<Arc<dyn ViewStore>>,
+        options: &CatalogOptions,
+        metrics: &Arc<Metrics>,
+        stop: &Stop,
+    ) -> Result<OpenedCatalog, CatalogError> {
         let (lock, journal, recovery) = open_journal(dir, filesystem, options.journal)?;
         let journal = Arc::new(journal);
         let safe = {
             let journal = Arc::clone(&journal);
             Box::new(move || journal.safe_sequence())
         };
-        let (index, report) = Index::open(&dir.join("index"), &JournalFacts(&journal), safe, &options.index)?;
+        let facts = JournalFacts(&journal);
+        let (index, report) = match index {
+            Some(store) => Index::open_on(store, &facts, safe, &options.index)?,
+            None => Index::open(&dir.join("index"), &facts, safe, &options.index)?,
+        };
         let index = Arc::new(index);
         let first_tile = (journal.max_tile_id() + 1).max(index.settings().tile_floor);
         let next_tile = Arc::new(AtomicU64::new(first_tile));

@@ -9,6 +9,7 @@
 use super::facts;
 use super::verify::VerifiedTile;
 use crate::base::limits::BATCH_RECORDS_MAX;
+use crate::base::planted::{Bug, planted};
 use crate::base::stop::{Stop, StopReason};
 use crate::index::Index;
 use crate::journal::{
@@ -350,7 +351,7 @@ impl Lane {
             return self.refuse_all(batch, Refusal::Overloaded);
         }
         let mut decisions = self.decide_all(batch);
-        let early = self.options.ack == AckLevel::Received;
+        let early = self.options.ack == AckLevel::Received || planted(Bug::AckBeforeSync);
         if early {
             self.answer(batch, &decisions);
         }
@@ -412,6 +413,9 @@ impl Lane {
     }
 
     fn decide_conflict(&self, id: TileId, version: TileVersion) -> Decision {
+        if planted(Bug::OverwrittenOnResend) {
+            return Decision::Store(id, version);
+        }
         match (self.options.conflict, version.0.checked_add(1)) {
             (ConflictPolicy::Replace, Some(next)) => Decision::Store(id, TileVersion(next)),
             _ => Decision::Refuse(Refusal::Conflict),

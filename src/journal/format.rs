@@ -3,6 +3,7 @@
 //! The only place that knows magic numbers, offsets and file names. All numbers are little-endian.
 
 use crate::base::limits::BLOCK;
+use crate::base::planted::{Bug, planted};
 use crate::model::{
     AcqId, ByteRange, Checksum, ChecksumKind, FrameNumber, Sequence, Tally, TileId, TileKey, TileVersion,
 };
@@ -311,7 +312,8 @@ impl RecordHeader {
         let length = u16::from_le_bytes(get(bytes, 18));
         let version = u16::from_le_bytes(get(bytes, 16));
         let shaped = usize::from(length) == RECORD_HEADER_BYTES && version <= FORMAT_MAJOR;
-        if crc32fast::hash(&bytes[..RECORD_HEADER_BYTES - 4]) != crc || !shaped {
+        let whole = crc32fast::hash(&bytes[..RECORD_HEADER_BYTES - 4]) == crc || planted(Bug::HeaderWithoutCrc);
+        if !whole || !shaped {
             return None;
         }
         let kind = RecordKind(u16::from_le_bytes(get(bytes, 20)));
@@ -472,6 +474,14 @@ pub fn encode_store_block(store: StoreId) -> [u8; BLOCK] {
 pub fn decode_store_block(block: &[u8]) -> Option<StoreId> {
     let whole = block.len() >= BLOCK && block[..8] == STORE_MAGIC && block_holds(&block[..BLOCK]);
     (whole && u16::from_le_bytes(get(block, 8)) <= FORMAT_MAJOR).then(|| StoreId(get(block, 32)))
+}
+
+/// The format version of a store file's or a note's block. `None` when it is damaged, or neither.
+#[must_use]
+pub fn block_version(block: &[u8]) -> Option<u16> {
+    let whole =
+        block.len() >= BLOCK && [STORE_MAGIC, SWAP_MAGIC].contains(&get(block, 0)) && block_holds(&block[..BLOCK]);
+    whole.then(|| u16::from_le_bytes(get(block, 8)))
 }
 
 impl SwapNote {

@@ -7,12 +7,14 @@ use super::format::{
 };
 use super::keeper::Keeper;
 use super::mirror::{self, Mirror, MirrorKeeper};
+use super::newer;
 use super::reader::{self, ReadError, StoredRecord};
 use super::recovery::{self, Found, RecoveryReport};
 use super::swap::Swaps;
 use super::{JournalError, LaneWriter};
 use crate::base::aligned::AlignedBytes;
 use crate::base::limits::BLOCK;
+use crate::base::planted::{Bug, planted};
 use crate::model::{ByteRange, Location, Sequence, Tally};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
@@ -96,6 +98,7 @@ impl Journal {
     ) -> Result<(Self, RecoveryReport), JournalError> {
         let segments_dir = data_dir.join("journal");
         let quarantine_dir = data_dir.join("quarantine");
+        newer::refuse(&*filesystem, data_dir, &segments_dir)?;
         for dir in [&segments_dir, &quarantine_dir] {
             filesystem.create_dir_all(dir).map_err(JournalError::failed(dir, "create"))?;
         }
@@ -389,6 +392,9 @@ impl Shared {
     }
 
     pub(super) fn sync_segments_dir(&self) -> Result<(), JournalError> {
+        if planted(Bug::NoDirectorySync) {
+            return Ok(());
+        }
         self.filesystem.sync_dir(&self.segments_dir).map_err(JournalError::failed(&self.segments_dir, "sync"))
     }
 
@@ -443,11 +449,16 @@ pub(super) fn open_store(
     segments_dir: &Path,
 ) -> Result<StoreId, JournalError> {
     if let Some(store) = read_store(filesystem, data_dir)? {
+        // A killed process may not have synced it.
+        let path = data_dir.join("store");
+        let file = filesystem.open_write(&path).map_err(JournalError::failed(&path, "open"))?;
+        file.sync().map_err(JournalError::failed(&path, "sync"))?;
+        filesystem.sync_dir(data_dir).map_err(JournalError::failed(data_dir, "sync"))?;
         return Ok(store);
     }
     let store = match store_of_segments(filesystem, segments_dir)? {
         Some(store) => store,
-        None => StoreId(*uuid::Uuid::new_v4().as_bytes()),
+        None => StoreId(filesystem.new_identity()),
     };
     write_store(filesystem, data_dir, store)?;
     Ok(store)

@@ -89,6 +89,10 @@ impl SegmentFile for PairFile {
         self.0.both(None, &|file| file.sync())
     }
 
+    fn drop_cache(&self) -> io::Result<()> {
+        self.0.both(None, &|file| file.drop_cache())
+    }
+
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.0.both(None, &|file| file.set_len(len))
     }
@@ -275,6 +279,14 @@ impl Filesystem for MirroredFilesystem {
 
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
         self.0.first.free_bytes(dir)
+    }
+
+    fn new_identity(&self) -> [u8; 16] {
+        self.0.first.new_identity()
+    }
+
+    fn now_ns(&self) -> i64 {
+        self.0.first.now_ns()
     }
 
     fn mirror(&self) -> Option<&Arc<Mirror>> {
