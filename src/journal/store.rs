@@ -464,6 +464,11 @@ pub(super) fn open_store(
     segments_dir: &Path,
 ) -> Result<StoreId, JournalError> {
     if let Some(store) = read_store(filesystem, data_dir)? {
+        // A killed process may not have synced it.
+        let path = data_dir.join("store");
+        let file = filesystem.open_write(&path).map_err(JournalError::failed(&path, "open"))?;
+        file.sync().map_err(JournalError::failed(&path, "sync"))?;
+        filesystem.sync_dir(data_dir).map_err(JournalError::failed(data_dir, "sync"))?;
         return Ok(store);
     }
     let store = match store_of_segments(filesystem, segments_dir)? {

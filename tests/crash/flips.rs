@@ -126,7 +126,7 @@ impl Rotting {
         tally.flips.fetch_add(1, Ordering::SeqCst);
         tally.found.fetch_add(u64::from(is_found), Ordering::SeqCst);
         // Of headers, where the bits are many and alike, one in four.
-        if flip.bit % 4 != 0 && !matches!(flip.region, Region::Payload | Region::Padding | Region::Table) {
+        if !flip.bit.is_multiple_of(4) && !matches!(flip.region, Region::Payload | Region::Padding | Region::Table) {
             return;
         }
         // The worker's own directory: only its lock is real.
