@@ -1,5 +1,6 @@
 //! The table of keys, and the typed configuration that they fill.
 
+use crate::access::{AccessOptions, OPENABLE_PATHS};
 use crate::base::units::{ByteSize, Span};
 use crate::catalog::{CatalogOptions, ConflictPolicy, LaneOptions};
 use crate::http::HttpOptions;
@@ -36,6 +37,8 @@ pub struct Config {
     pub ingest: IngestOptions,
     /// The HTTP port.
     pub http: HttpOptions,
+    /// Who may do what.
+    pub access: AccessOptions,
     /// Journal, index, lanes.
     pub catalog: CatalogOptions,
     /// The TEMCAs that the file describes, tables `[temca.N]`.
@@ -195,6 +198,54 @@ pub(super) const KEYS: &[Key] = &[
             let wrong = || format!("\"{text}\" is not like 2560x2160");
             let (width, height) = text.split_once('x').ok_or_else(wrong)?;
             config.http.default_tile_size = (width.parse().map_err(|_| wrong())?, height.parse().map_err(|_| wrong())?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "http.host_names",
+        unit: "names",
+        default: "",
+        about: "names of this daemon with a dot in them, separated by commas; see access.networks in deploy/README.md",
+        put: |config, text| {
+            config.access.host_names = read_list(text);
+            Ok(())
+        },
+    },
+    Key {
+        name: "access.networks",
+        unit: "CIDRs",
+        default: "",
+        about: "networks whose senders are trusted without a token, separated by commas, such as 192.168.1.0/24,fd00::/8",
+        put: |config, text| text.parse().map(|networks| config.access.networks = networks),
+    },
+    Key {
+        name: "access.tokens",
+        unit: "path",
+        default: "",
+        about: "file of tokens, made by `tilecatcher token add`; empty: none are asked for, and loopback may do everything",
+        put: |config, text| {
+            config.access.tokens = read_path(text);
+            Ok(())
+        },
+    },
+    Key {
+        name: "access.open_paths",
+        unit: "paths",
+        default: "/healthz,/readyz,/metrics",
+        about: "paths that loopback and access.networks need no token for, separated by commas",
+        put: |config, text| {
+            config.access.open_paths = read_list(text);
+            let unknown = config.access.open_paths.iter().find(|path| !OPENABLE_PATHS.contains(&path.as_str()));
+            unknown.map_or(Ok(()), |path| Err(format!("\"{path}\": only {}", OPENABLE_PATHS.join(", "))))
+        },
+    },
+    Key {
+        name: "audit.file",
+        unit: "path",
+        default: "",
+        about: "audit log, a line of JSON for each command, refusal and capture connection; empty: none",
+        put: |config, text| {
+            config.access.audit_file = read_path(text);
             Ok(())
         },
     },
@@ -381,6 +432,7 @@ impl Default for Config {
                 accept_unknown: false,
                 fixed_temcas: std::collections::BTreeSet::new(),
             },
+            access: AccessOptions::default(),
             temcas: Vec::new(),
             catalog: CatalogOptions {
                 journal: JournalOptions::default(),
@@ -407,6 +459,15 @@ where
     T::Err: std::fmt::Display,
 {
     text.parse().map_err(|error: T::Err| format!("\"{text}\": {error}"))
+}
+
+/// What stands between commas.
+fn read_list(text: &str) -> Vec<String> {
+    text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
+}
+
+fn read_path(text: &str) -> Option<PathBuf> {
+    (!text.is_empty()).then(|| PathBuf::from(text))
 }
 
 fn read_at_least(text: &str, least: usize) -> Result<usize, String> {

@@ -36,6 +36,27 @@ pub enum CloseReason {
     Limit,
     /// The daemon stops.
     Stopping,
+    /// The peer is neither on this machine nor in a trusted network.
+    NotAllowed,
+}
+
+/// Why a request to the HTTP port may not do what it asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusedAccess {
+    /// It carries no token.
+    NoToken,
+    /// Its token is not known.
+    BadToken,
+    /// Too many wrong tokens came from its address.
+    TooMany,
+    /// Its token or address lacks the scope.
+    Scope,
+    /// It names a host that is not this one.
+    Host,
+    /// It comes from the page of another site.
+    Origin,
+    /// The route has no scope.
+    NoScope,
 }
 
 /// The daemon's metrics.
@@ -101,6 +122,11 @@ pub struct Metrics {
     /// Tiles that were missing when their acquisition was ended.
     pub ended_missing_tiles: IntCounter,
     http_requests: IntCounterVec,
+    access_refused: [IntCounter; RefusedAccess::ALL.len()],
+    /// 1 while the file of tokens can not be read again.
+    pub tokens_reload_failed: IntGauge,
+    /// Lines of the audit log that could not be written.
+    pub audit_lines_lost: IntCounter,
 }
 
 /// Counts of one thread since it last published.
@@ -131,10 +157,20 @@ impl StoredAs {
 }
 
 impl CloseReason {
-    const ALL: [CloseReason; 7] =
-        [Self::Peer, Self::Cut, Self::Framing, Self::Slow, Self::Unread, Self::Limit, Self::Stopping];
+    const ALL: [CloseReason; 8] = [
+        Self::Peer,
+        Self::Cut,
+        Self::Framing,
+        Self::Slow,
+        Self::Unread,
+        Self::Limit,
+        Self::Stopping,
+        Self::NotAllowed,
+    ];
 
-    fn name(self) -> &'static str {
+    /// The metric's label.
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
             Self::Peer => "peer",
             Self::Cut => "cut",
@@ -143,6 +179,26 @@ impl CloseReason {
             Self::Unread => "unread",
             Self::Limit => "limit",
             Self::Stopping => "stopping",
+            Self::NotAllowed => "not_allowed",
+        }
+    }
+}
+
+impl RefusedAccess {
+    const ALL: [RefusedAccess; 7] =
+        [Self::NoToken, Self::BadToken, Self::TooMany, Self::Scope, Self::Host, Self::Origin, Self::NoScope];
+
+    /// The metric's label.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NoToken => "no_token",
+            Self::BadToken => "bad_token",
+            Self::TooMany => "too_many",
+            Self::Scope => "scope",
+            Self::Host => "host",
+            Self::Origin => "origin",
+            Self::NoScope => "no_scope",
         }
     }
 }
@@ -235,6 +291,7 @@ impl Metrics {
         let stored = make.counters("tiles_stored_total", "Tiles accepted, by what they were", "as");
         let refused = make.counters("tiles_refused_total", "Requests refused, by reason", "reason");
         let closed = make.counters("connections_closed_total", "Capture connections ended, by reason", "reason");
+        let access_refused = make.counters("access_refused_total", "Requests to the HTTP port not allowed", "reason");
         Self {
             stored: StoredAs::ALL.map(|how| stored.with_label_values(&[how.name()])),
             refused: Refusal::ALL.map(|why| refused.with_label_values(&[why.name()])),
@@ -290,6 +347,9 @@ impl Metrics {
             ended_missing_tiles: make
                 .counter("ended_missing_tiles_total", "Tiles that were missing when their acquisition was ended"),
             http_requests: make.counters("http_requests_total", "Requests to the HTTP port, by status", "status"),
+            access_refused: RefusedAccess::ALL.map(|why| access_refused.with_label_values(&[why.name()])),
+            tokens_reload_failed: make.gauge("tokens_reload_failed", "1 while the file of tokens can not be read again"),
+            audit_lines_lost: make.counter("audit_lines_lost_total", "Lines of the audit log that were not written"),
             registry: make.registry,
         }
     }
@@ -297,6 +357,11 @@ impl Metrics {
     /// Counts the end of a connection.
     pub fn connection_closed(&self, why: CloseReason) {
         self.closed[why as usize].inc();
+    }
+
+    /// Counts a request that was not allowed.
+    pub fn access_refused(&self, why: RefusedAccess) {
+        self.access_refused[why as usize].inc();
     }
 
     /// Sets a gauge, at most to what it can show.

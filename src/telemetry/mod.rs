@@ -4,4 +4,4 @@ mod logging;
 mod metrics;
 
 pub use logging::{LogFormat, LogLevel, start_logging};
-pub use metrics::{CloseReason, LocalCounts, Metrics, StoredAs};
+pub use metrics::{CloseReason, LocalCounts, Metrics, RefusedAccess, StoredAs};
