@@ -1,5 +1,6 @@
 //! The daemon as a whole: builds everything in order, stops it in reverse. A list of starts, nothing else.
 
+use crate::access::{Access, AccessError, Exposed, ExposureError, check_exposure};
 use crate::base::stop::{Stop, StopReason};
 use crate::catalog::{Catalog, CatalogError, OpenedCatalog};
 use crate::config::Config;
@@ -17,6 +18,12 @@ use std::time::Duration;
 /// Why the daemon did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
+    /// A port would be open to everybody.
+    #[error(transparent)]
+    Exposure(#[from] ExposureError),
+    /// Tokens or audit log.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// The data directory.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
@@ -31,6 +38,7 @@ pub enum ServerError {
 /// A running daemon.
 pub struct Server {
     catalog: Arc<Catalog>,
+    access: Arc<Access>,
     capture: Capture,
     http: HttpServer,
     lanes: Vec<JoinHandle<()>>,
@@ -45,8 +53,10 @@ impl Server {
     /// # Errors
     /// Directory or ports can not be used; nothing is left running.
     pub fn start(config: &Config, stop: &Stop) -> Result<Self, ServerError> {
+        check_exposure(&ports(config))?;
         let metrics = Arc::new(Metrics::new());
         metrics.add_process_metrics();
+        let access = Access::start(config.access.clone(), &metrics)?;
         let filesystem = Arc::new(RealFilesystem);
         let OpenedCatalog { catalog, lanes, threads, recovery, index } =
             Catalog::open(&config.data, filesystem, &config.catalog, &metrics, stop)?;
@@ -54,10 +64,11 @@ impl Server {
         for temca in &config.temcas {
             catalog.assert_temca(temca.clone())?;
         }
-        let http = HttpServer::start(&config.http, &catalog, &lanes, config.catalog.lanes.ack)?;
-        let capture = Capture::start(config.ingest, &catalog, &lanes)?;
+        let http = HttpServer::start(&config.http, &catalog, &lanes, config.catalog.lanes.ack, &access)?;
+        let capture = Capture::start_guarded(config.ingest, &catalog, &lanes, &access)?;
         let data = std::fs::canonicalize(&config.data).unwrap_or_else(|_| config.data.clone());
-        Ok(Self { catalog, capture, http, lanes: threads, stop: stop.clone(), stop_time: config.stop_time, data })
+        let (stop, stop_time) = (stop.clone(), config.stop_time);
+        Ok(Self { catalog, access, capture, http, lanes: threads, stop, stop_time, data })
     }
 
     /// Where senders connect.
@@ -70,6 +81,12 @@ impl Server {
     #[must_use]
     pub fn http_address(&self) -> SocketAddr {
         self.http.address()
+    }
+
+    /// Who may do what: for reading tokens and opening the audit log again.
+    #[must_use]
+    pub fn access(&self) -> &Arc<Access> {
+        &self.access
     }
 
     /// The data directory, as an absolute path.
@@ -88,9 +105,29 @@ impl Server {
         for lane in self.lanes {
             let _ = lane.join();
         }
-        self.catalog.close()?;
+        let closed = self.catalog.close();
+        self.access.close();
+        closed?;
         Ok(self.stop.reason())
     }
+}
+
+/// The ports, and what guards them. The capture port knows no tokens: senders have no place for one.
+fn ports(config: &Config) -> [Exposed; 2] {
+    let has_networks = !config.access.networks.is_empty();
+    let capture = Exposed {
+        key: "capture.address",
+        address: config.ingest.address,
+        is_guarded: has_networks,
+        remedy: "name the senders' networks in access.networks",
+    };
+    let http = Exposed {
+        key: "http.address",
+        address: config.http.address,
+        is_guarded: has_networks || config.access.tokens.is_some(),
+        remedy: "name trusted networks in access.networks, or a file of tokens in access.tokens",
+    };
+    [capture, http]
 }
 
 fn report(recovery: &RecoveryReport, index: &OpenReport, metrics: &Metrics) {

@@ -61,7 +61,10 @@ impl Keyring {
     pub(super) fn find(&self, text: &str) -> Option<TokenEntry> {
         let digest = TokenDigest::of(text);
         let entries = self.shared.entries.read().unwrap_or_else(PoisonError::into_inner);
-        entries.iter().fold(None, |found, entry| if entry.digest.matches(&digest) { Some(entry) } else { found }).cloned()
+        entries
+            .iter()
+            .fold(None, |found, entry| if entry.digest.matches(&digest) { Some(entry) } else { found })
+            .cloned()
     }
 
     /// Has the file read again, changed or not.

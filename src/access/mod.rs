@@ -190,7 +190,6 @@ impl Access {
     }
 
     /// Who asks, and whether it may: the second is `Err` with the reason when it may not.
-    #[must_use]
     pub fn judge(&self, asked: &Asked<'_>) -> (By, Result<(), Denied>) {
         let by_address = self.by_address(asked.peer);
         let (by, judged) = match self.token_of(asked) {

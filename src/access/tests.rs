@@ -103,8 +103,7 @@ fn what_rests_on_an_address_must_use_our_name_and_come_from_our_page() {
     let host = || Err(Denied::Host("evil.example".to_owned()));
     assert_eq!(open.judge(&evil("127.0.0.1")).1, host());
     assert_eq!(open.judge(&evil(PEER)).1, Ok(()), "no names are configured for the networks");
-    let named =
-        access(AccessOptions { host_names: vec!["catcher.example".to_owned()], ..options("198.51.100.0/24") });
+    let named = access(AccessOptions { host_names: vec!["catcher.example".to_owned()], ..options("198.51.100.0/24") });
     assert_eq!(named.judge(&evil(PEER)).1, host());
     assert_eq!(named.judge(&Asked { host: Some("catcher.example:80"), ..evil(PEER) }).1, Ok(()));
     let page = Asked { origin: Some("http://evil.example"), ..asked("127.0.0.1", Need::Ingesting) };

@@ -19,7 +19,8 @@ const MODE_FORBIDDEN: u32 = 0o037;
 const MODE: u32 = 0o600;
 /// A file longer than this is no file of tokens.
 const BYTES_MAX: u64 = 1 << 20;
-const HEADING: &str = "# tilecatcher tokens: name, scopes, SHA-256 of the token, day. Changed by `tilecatcher token`.\n";
+const HEADING: &str =
+    "# tilecatcher tokens: name, scopes, SHA-256 of the token, day. Changed by `tilecatcher token`.\n";
 
 /// What is kept of a token.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -266,7 +266,10 @@ mod tests {
         let first: Value =
             serde_json::from_str(std::fs::read_to_string(&path).expect("text").lines().next().expect("a line"))
                 .expect("JSON");
-        assert_eq!((&first["path"], &first["acquisition"], &first["by"]), (&"/x\n\"".into(), &7.into(), &"nobody".into()));
+        assert_eq!(
+            (&first["path"], &first["acquisition"], &first["by"]),
+            (&"/x\n\"".into(), &7.into(), &"nobody".into())
+        );
         assert!(first["time"].as_str().is_some_and(|time| time.ends_with('Z') && time.len() == 24), "{first}");
         assert_eq!(metrics.audit_lines_lost.get(), 0);
     }

@@ -26,6 +26,8 @@ mod serve;
 mod settings;
 mod signals;
 mod simulate;
+#[cfg(feature = "daemon")]
+mod token;
 mod watch;
 
 use clap::{Parser, Subcommand};
@@ -93,6 +95,10 @@ enum Command {
     #[cfg(feature = "daemon")]
     #[command(subcommand)]
     Manifest(manifest::ManifestCommand),
+    /// Make, list and revoke tokens for the HTTP port
+    #[cfg(feature = "daemon")]
+    #[command(subcommand)]
+    Token(token::TokenCommand),
     /// Work on the index
     #[cfg(feature = "daemon")]
     #[command(subcommand)]
@@ -143,6 +149,8 @@ pub fn main() -> ExitCode {
         Command::Export(args) => export::run(&args),
         #[cfg(feature = "daemon")]
         Command::Manifest(command) => manifest::run(&command),
+        #[cfg(feature = "daemon")]
+        Command::Token(command) => token::run(command),
         #[cfg(feature = "daemon")]
         Command::Index(offline::IndexCommand::Rebuild(args)) => offline::rebuild_index(&args),
     };

@@ -8,9 +8,11 @@ use crate::config::{Origin, environment_variable, temca_tables};
 use crate::journal::JournalError;
 use crate::server::{Server, ServerError};
 use crate::telemetry::start_logging;
+use crossbeam_channel::Receiver;
 use serde_json::json;
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Runs the daemon until it is told to stop, or storage fails.
@@ -19,10 +21,12 @@ pub(super) fn run(args: &ConfigArgs) -> Outcome {
     start_logging(config.log_format, config.log_level);
     let stop = Stop::default();
     super::signals::watch_signals(&stop).or_exit(COULD_NOT_RUN)?;
+    let hangups = super::signals::watch_hangups().or_exit(COULD_NOT_RUN)?;
     let server = Server::start(&config, &stop).map_err(|error| {
         let code = exit_code(&error);
         super::Failure { code, error: error.into() }
     })?;
+    reload_on(hangups, &server).or_exit(COULD_NOT_RUN)?;
     println!(
         "ready capture={} http={} data={}",
         server.capture_address(),
@@ -47,12 +51,23 @@ pub(super) fn run(args: &ConfigArgs) -> Outcome {
     }
 }
 
+/// SIGHUP: tokens are read again, the audit log is opened again.
+fn reload_on(hangups: Receiver<()>, server: &Server) -> std::io::Result<()> {
+    let access = Arc::clone(server.access());
+    let reload = move || hangups.iter().for_each(|()| access.reload());
+    std::thread::Builder::new().name("hangups".into()).spawn(reload).map(drop)
+}
+
 /// Wrong directory or port: the operator's input. Anything that the system refuses: could not run.
 fn exit_code(error: &ServerError) -> u8 {
     match error {
         ServerError::Catalog(CatalogError::Journal(JournalError::Failed { .. })) => STORAGE_FAILED,
         ServerError::Catalog(CatalogError::Index(_)) => COULD_NOT_RUN,
-        ServerError::Catalog(_) | ServerError::Capture(_) | ServerError::Http(_) => BAD_INPUT,
+        ServerError::Exposure(_)
+        | ServerError::Access(_)
+        | ServerError::Catalog(_)
+        | ServerError::Capture(_)
+        | ServerError::Http(_) => BAD_INPUT,
     }
 }
 

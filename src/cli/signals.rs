@@ -21,6 +21,24 @@ pub(super) fn watch_signals(stop: &Stop) -> std::io::Result<()> {
     Ok(())
 }
 
+/// SIGHUP, which would end the process when nobody listened, as messages; those that come together are one.
+#[cfg(feature = "daemon")]
+pub(super) fn watch_hangups() -> std::io::Result<crossbeam_channel::Receiver<()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut hangup = {
+        let _inside = runtime.enter();
+        signal(SignalKind::hangup())?
+    };
+    let (sender, receiver) = crossbeam_channel::bounded(1);
+    std::thread::Builder::new().name("hangup-signal".into()).spawn(move || {
+        while runtime.block_on(hangup.recv()).is_some() {
+            let _ = sender.try_send(());
+        }
+    })?;
+    Ok(receiver)
+}
+
 #[cfg(unix)]
 struct Signals {
     terminate: tokio::signal::unix::Signal,

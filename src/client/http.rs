@@ -2,9 +2,14 @@
 //!
 //! Must never read an answer without end into memory, nor hide what the server said.
 
+use super::token::BearerToken;
 use serde::de::DeserializeOwned;
 use std::io::Read;
 use std::time::Duration;
+use ureq::SendBody;
+use ureq::http::header::AUTHORIZATION;
+use ureq::http::{HeaderValue, Request, Response};
+use ureq::middleware::{Middleware, MiddlewareNext};
 
 /// The longest answer that is read into memory.
 const BODY_BYTES_MAX: u64 = 512 << 20;
@@ -27,6 +32,9 @@ pub struct TileContent {
     /// Their media type.
     pub media_type: String,
 }
+
+/// Puts a token's header into each request. Not shown to where a redirect leads: those are no requests of ours.
+struct ShownToken(HeaderValue);
 
 /// A part of a multipart body.
 #[derive(Clone, Copy, Debug)]
@@ -77,12 +85,40 @@ impl HttpClientError {
     }
 }
 
+impl ShownToken {
+    fn of(token: &BearerToken) -> Option<Self> {
+        let mut header = HeaderValue::try_from(token.header()).ok()?;
+        header.set_sensitive(true);
+        Some(Self(header))
+    }
+}
+
+impl Middleware for ShownToken {
+    fn handle(
+        &self,
+        mut request: Request<SendBody<'_>>,
+        next: MiddlewareNext<'_>,
+    ) -> Result<Response<ureq::Body>, ureq::Error> {
+        request.headers_mut().insert(AUTHORIZATION, self.0.clone());
+        next.handle(request)
+    }
+}
+
 impl HttpClient {
     /// A client of the server at `base`, such as `http://127.0.0.1:5001`.
     #[must_use]
     pub fn new(base: &str, timeout: Duration) -> Self {
-        let config = ureq::Agent::config_builder().timeout_global(Some(timeout)).http_status_as_error(false).build();
-        Self { agent: config.into(), base: base.trim_end_matches('/').to_owned() }
+        Self::with_token(base, timeout, None)
+    }
+
+    /// As [`Self::new`], with a token that goes along with each request.
+    #[must_use]
+    pub fn with_token(base: &str, timeout: Duration, token: Option<&BearerToken>) -> Self {
+        let mut config = ureq::Agent::config_builder().timeout_global(Some(timeout)).http_status_as_error(false);
+        if let Some(shown) = token.and_then(ShownToken::of) {
+            config = config.middleware(shown);
+        }
+        Self { agent: config.build().into(), base: base.trim_end_matches('/').to_owned() }
     }
 
     /// Any path of the server, such as `/metrics`.
@@ -140,7 +176,7 @@ impl HttpClient {
     fn answer(
         &self,
         url: &str,
-        answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+        answer: Result<Response<ureq::Body>, ureq::Error>,
     ) -> Result<TileContent, HttpClientError> {
         let unreachable = |problem: String| HttpClientError::Unreachable { url: url.to_owned(), problem };
         let mut response = answer.map_err(|error| unreachable(error.to_string()))?;

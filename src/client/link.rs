@@ -4,6 +4,7 @@
 
 use super::capture::{Answered, CaptureClient, CaptureError, Tile};
 use super::http::{HttpClient, HttpClientError};
+use super::token::BearerToken;
 use crate::model::TileId;
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -48,6 +49,22 @@ pub struct LinkOptions {
     pub window: usize,
     /// Longest wait for an answer.
     pub timeout: Duration,
+    /// Shown to the HTTP port; the capture port takes none.
+    pub token: Option<BearerToken>,
+}
+
+impl LinkOptions {
+    /// A client of the HTTP port.
+    #[must_use]
+    pub fn http_client(&self) -> HttpClient {
+        self.http_client_waiting(self.timeout)
+    }
+
+    /// A client of the HTTP port that waits so long for an answer.
+    #[must_use]
+    pub fn http_client_waiting(&self, timeout: Duration) -> HttpClient {
+        HttpClient::with_token(&self.http, timeout, self.token.as_ref())
+    }
 }
 
 /// What the server said of a tile.
@@ -130,7 +147,7 @@ impl<T> Link<T> {
             Via::Put => false,
             Via::Post => true,
         };
-        Ok(Self::Http { client: HttpClient::new(&options.http, options.timeout), post, unanswered: None })
+        Ok(Self::Http { client: options.http_client(), post, unanswered: None })
     }
 
     /// Sends a tile; the answer to this one or an earlier one, when one came.

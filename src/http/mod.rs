@@ -10,12 +10,14 @@ mod completeness;
 mod content;
 mod described;
 mod files;
+mod guard;
 mod health;
 mod leftover;
 mod manifest;
 mod openapi;
 mod parts;
 mod query;
+mod scopes;
 mod settings;
 mod shapes;
 mod share;
@@ -23,6 +25,7 @@ mod states;
 mod tiles;
 mod v1;
 
+use crate::access::Access;
 use crate::catalog::{Catalog, Lanes};
 use crate::model::{AckLevel, AcqId};
 use axum::extract::{Request, State};
@@ -30,6 +33,8 @@ use axum::handler::HandlerWithoutStateExt;
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::{Router, ServiceExt};
+use guard::{Door, guard, harden};
+use scopes::Needs;
 use share::Share;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -130,6 +135,7 @@ impl HttpServer {
         catalog: &Arc<Catalog>,
         lanes: &Lanes,
         ack: AckLevel,
+        access: &Arc<Access>,
     ) -> Result<Self, HttpError> {
         let state = AppState {
             catalog: Arc::clone(catalog),
@@ -148,10 +154,10 @@ impl HttpServer {
             long_listings: Arc::new(Semaphore::new(1)),
             api: bytes::Bytes::new(),
         };
-        Self::try_start(options, state).map_err(|source| HttpError { address: options.address, source })
+        Self::try_start(options, state, access).map_err(|source| HttpError { address: options.address, source })
     }
 
-    fn try_start(options: &HttpOptions, state: AppState) -> std::io::Result<Self> {
+    fn try_start(options: &HttpOptions, state: AppState, access: &Arc<Access>) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(options.threads)
             .max_blocking_threads(16)
@@ -161,9 +167,9 @@ impl HttpServer {
         let listener = runtime.block_on(tokio::net::TcpListener::bind(options.address))?;
         let address = listener.local_addr()?;
         let (stop, stopped) = oneshot::channel::<()>();
-        let app = NormalizePathLayer::trim_trailing_slash().layer(router(state));
+        let app = NormalizePathLayer::trim_trailing_slash().layer(router(state, access));
         let served = runtime.spawn(async move {
-            let service = ServiceExt::<Request>::into_make_service(app);
+            let service = ServiceExt::<Request>::into_make_service_with_connect_info::<SocketAddr>(app);
             let server = axum::serve(listener, service).with_graceful_shutdown(async {
                 let _ = stopped.await;
             });
@@ -228,21 +234,25 @@ fn described() -> OpenApiRouter<AppState> {
         .routes(routes!(v1::content))
 }
 
-fn router(mut state: AppState) -> Router {
+fn router(mut state: AppState, access: &Arc<Access>) -> Router {
     let (service, api) = described().split_for_parts();
-    state.api = openapi::complete(api).to_string().into();
+    let api = openapi::complete(api);
+    let door = Arc::new(Door { access: Arc::clone(access), needs: Needs::of(&api) });
+    state.api = api.to_string().into();
     service
         .fallback_service(answer::not_found.into_service())
         .method_not_allowed_fallback(answer::wrong_method)
         .layer(axum::extract::DefaultBodyLimit::disable())
+        .layer(middleware::from_fn_with_state(door, guard))
         .layer(middleware::from_fn(leftover::read_first))
         .layer(middleware::from_fn_with_state(state.clone(), count))
         .with_state(state)
 }
 
-/// Counts every answer by its status; errors are all of one shape.
+/// Counts every answer by its status; errors are all of one shape, and all answers have the headers that browsers heed.
 async fn count(State(state): State<AppState>, request: Request, next: Next) -> Response {
-    let response = answer::in_json(next.run(request).await).await;
+    let mut response = answer::in_json(next.run(request).await).await;
+    harden(&mut response);
     state.catalog.metrics().http_request(response.status().as_u16());
     response
 }

@@ -7,10 +7,11 @@ use crate::catalog::{Ack, AckSink};
 use crossbeam_queue::SegQueue;
 use mio::Waker;
 use mio::net::TcpStream;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 pub(super) enum Message {
-    Connection(TcpStream),
+    Connection(TcpStream, SocketAddr),
     Ack(Ack),
     Buffer { ticket: u64, buffer: TileBuffer },
     LaneRoom,

@@ -7,6 +7,8 @@
 use super::connection::{Connection, Step};
 use super::hasher::{HashJob, Hashers};
 use super::inbox::{Inbox, Message};
+use super::visit::Visit;
+use crate::access::Access;
 use crate::base::limits::READ_TURN;
 use crate::base::pool::{BufferWaiter, Reserved};
 use crate::catalog::{
@@ -92,6 +94,7 @@ struct Reactor {
     options: IngestOptions,
     catalog: Arc<Catalog>,
     metrics: Arc<Metrics>,
+    access: Arc<Access>,
     lanes: Lanes,
     hashers: Hashers,
     connections: Vec<Place>,
@@ -113,6 +116,7 @@ struct Reactor {
 struct Place {
     connection: Option<Connection>,
     generation: u32,
+    visit: Visit,
 }
 
 /// Acquisitions that this reactor has found started, with their grids. Emptied when acquisitions change.
@@ -123,15 +127,34 @@ struct KnownAcquisitions {
 }
 
 impl Capture {
-    /// Binds the port and starts reactors and hashers.
+    /// As [`Self::start_guarded`], for peers on this machine only.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start(options: IngestOptions, catalog: &Arc<Catalog>, lanes: &Lanes) -> Result<Self, IngestError> {
+        Self::start_guarded(options, catalog, lanes, &Access::loopback_only(catalog.metrics()))
+    }
+
+    /// Binds the port and starts reactors and hashers; `access` says who may connect.
     ///
     /// # Errors
     /// The port can not be bound, a thread not started.
-    pub fn start(options: IngestOptions, catalog: &Arc<Catalog>, lanes: &Lanes) -> Result<Self, IngestError> {
-        Self::try_start(options, catalog, lanes).map_err(|source| IngestError { address: options.address, source })
+    pub fn start_guarded(
+        options: IngestOptions,
+        catalog: &Arc<Catalog>,
+        lanes: &Lanes,
+        access: &Arc<Access>,
+    ) -> Result<Self, IngestError> {
+        let error = |source| IngestError { address: options.address, source };
+        Self::try_start(options, catalog, lanes, access).map_err(error)
     }
 
-    fn try_start(options: IngestOptions, catalog: &Arc<Catalog>, lanes: &Lanes) -> io::Result<Self> {
+    fn try_start(
+        options: IngestOptions,
+        catalog: &Arc<Catalog>,
+        lanes: &Lanes,
+        access: &Arc<Access>,
+    ) -> io::Result<Self> {
         let mut listener = TcpListener::bind(options.address)?;
         let address = listener.local_addr()?;
         let metrics = catalog.metrics();
@@ -154,6 +177,7 @@ impl Capture {
                 options,
                 catalog: Arc::clone(catalog),
                 metrics: Arc::clone(metrics),
+                access: Arc::clone(access),
                 lanes: lanes.clone(),
                 hashers: hashers.clone(),
                 connections: Vec::new(),
@@ -252,7 +276,7 @@ impl Reactor {
         let Some(listener) = &self.listener else { return };
         loop {
             match listener.accept() {
-                Ok((stream, _)) => self.hand_out(stream),
+                Ok((stream, peer)) => self.hand_out(stream, peer),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => {
                     if is_out_of_descriptors(&error) {
@@ -266,9 +290,13 @@ impl Reactor {
         }
     }
 
-    /// Gives the connection to the reactor with the fewest.
-    fn hand_out(&self, stream: TcpStream) {
+    /// Gives the connection to the reactor with the fewest; a stranger's is closed.
+    fn hand_out(&self, stream: TcpStream, peer: SocketAddr) {
         self.metrics.connections_total.inc();
+        if !self.access.admits_capture(peer) {
+            self.metrics.connection_closed(CloseReason::NotAllowed);
+            return;
+        }
         let load = |inbox: &Arc<Inbox>| inbox.load.load(Ordering::Relaxed);
         if self.peers.iter().map(load).sum::<usize>() >= self.options.connections_max {
             self.metrics.connection_closed(CloseReason::Limit);
@@ -277,7 +305,7 @@ impl Reactor {
         if let Some(inbox) = self.peers.iter().min_by_key(|inbox| load(inbox)) {
             inbox.load.fetch_add(1, Ordering::Relaxed);
             self.metrics.connections.inc();
-            inbox.send(Message::Connection(stream));
+            inbox.send(Message::Connection(stream, peer));
         }
     }
 
@@ -285,7 +313,7 @@ impl Reactor {
         let inbox = Arc::clone(&self.inbox);
         for message in inbox.open() {
             match message {
-                Message::Connection(stream) => self.adopt(stream),
+                Message::Connection(stream, peer) => self.adopt(stream, peer),
                 Message::Ack(ack) => self.on_ack(ack),
                 Message::Buffer { ticket, buffer } => {
                     if let Some((n, connection)) = self.tenant(ticket)
@@ -309,7 +337,7 @@ impl Reactor {
         }
     }
 
-    fn adopt(&mut self, mut stream: TcpStream) {
+    fn adopt(&mut self, mut stream: TcpStream, peer: SocketAddr) {
         let n = self.free.pop().unwrap_or_else(|| {
             self.connections.push(Place::default());
             self.connections.len() - 1
@@ -321,6 +349,7 @@ impl Reactor {
             return self.count_closed(CloseReason::Stopping);
         }
         self.connections[n].connection = Some(Connection::new(stream));
+        self.connections[n].visit = Visit::begin(peer, &self.access);
         self.drive(n);
     }
 
@@ -332,9 +361,12 @@ impl Reactor {
             connection.rearm();
         }
         loop {
-            let Some(connection) = self.connections[n].connection.as_mut() else { return };
+            let place = &mut self.connections[n];
+            let Some(connection) = place.connection.as_mut() else { return };
             let step = connection.advance(window, bytes_max, &mut turn);
-            self.counts.received_bytes += std::mem::take(&mut connection.received_bytes);
+            let received = std::mem::take(&mut connection.received_bytes);
+            place.visit.bytes += received;
+            self.counts.received_bytes += received;
             match step {
                 Step::Readable | Step::Answers | Step::Lane => return self.close_if_finished(n),
                 Step::Turn => {
@@ -426,10 +458,12 @@ impl Reactor {
     }
 
     fn on_ack(&mut self, ack: Ack) {
+        let is_stored = matches!(ack.outcome, Outcome::Accepted(_));
         let response = response(ack.acq, ack.outcome, self.pressures);
         match self.tenant(ack.token.connection) {
             Some((n, connection)) => {
                 connection.answer(ack.token.slot, response);
+                self.connections[n].visit.count(is_stored);
                 self.answered.push(n);
             }
             None => self.counts.unanswered += 1,
@@ -442,6 +476,7 @@ impl Reactor {
         if let Some(connection) = self.connections[n].connection.as_mut() {
             let slot = connection.open_slot(Instant::now(), 0);
             connection.answer(slot, response);
+            self.connections[n].visit.count(false);
             self.answered.push(n);
         }
     }
@@ -510,6 +545,7 @@ impl Reactor {
             place.generation = place.generation.wrapping_add(1);
             self.counts.unanswered += connection.undelivered() as u64;
             let _ = self.poll.registry().deregister(connection.stream());
+            std::mem::take(&mut place.visit).end(why, &self.access);
             self.free.push(n);
             self.count_closed(why);
         }

@@ -4,7 +4,7 @@ use super::faults::FaultPart;
 use super::profile::Profile;
 use super::rate::Rate;
 use super::source::{SourceChoice, SourceError};
-use crate::client::{HttpClientError, PipelinedError};
+use crate::client::{BearerToken, HttpClientError, PipelinedError};
 use crate::model::AcqId;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,6 +16,8 @@ pub struct Plan {
     pub capture: SocketAddr,
     /// The HTTP port's URL.
     pub http: String,
+    /// Shown to the HTTP port.
+    pub token: Option<BearerToken>,
     /// Who sends what and when.
     pub profile: Profile,
     /// How fast, where not as the profile says.
@@ -53,6 +55,7 @@ impl Plan {
         Self {
             capture,
             http: http.to_owned(),
+            token: None,
             profile,
             rate: None,
             source: SourceChoice::Synthetic,

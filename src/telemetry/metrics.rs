@@ -157,16 +157,8 @@ impl StoredAs {
 }
 
 impl CloseReason {
-    const ALL: [CloseReason; 8] = [
-        Self::Peer,
-        Self::Cut,
-        Self::Framing,
-        Self::Slow,
-        Self::Unread,
-        Self::Limit,
-        Self::Stopping,
-        Self::NotAllowed,
-    ];
+    const ALL: [CloseReason; 8] =
+        [Self::Peer, Self::Cut, Self::Framing, Self::Slow, Self::Unread, Self::Limit, Self::Stopping, Self::NotAllowed];
 
     /// The metric's label.
     #[must_use]
@@ -348,7 +340,8 @@ impl Metrics {
                 .counter("ended_missing_tiles_total", "Tiles that were missing when their acquisition was ended"),
             http_requests: make.counters("http_requests_total", "Requests to the HTTP port, by status", "status"),
             access_refused: RefusedAccess::ALL.map(|why| access_refused.with_label_values(&[why.name()])),
-            tokens_reload_failed: make.gauge("tokens_reload_failed", "1 while the file of tokens can not be read again"),
+            tokens_reload_failed: make
+                .gauge("tokens_reload_failed", "1 while the file of tokens can not be read again"),
             audit_lines_lost: make.counter("audit_lines_lost_total", "Lines of the audit log that were not written"),
             registry: make.registry,
         }

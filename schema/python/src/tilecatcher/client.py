@@ -33,12 +33,15 @@ class Client:
         capture: tuple[str, int] | None = None,
         *,
         timeout_s: float = 60.0,
+        token: str | None = None,
     ) -> None:
         """`http` is a URL, `capture` host and port; `timeout_s` bounds each wait. Connects when the first call is made.
 
-        Raises BadInput: `http` is no URL.
+        `token` is shown to the HTTP port, where the daemon asks for one; the capture port takes none.
+
+        Raises BadInput: `http` is no URL, `token` no token.
         """
-        self._http = Http(http, timeout_s)
+        self._http = Http(http, timeout_s, token)
         self._capture = capture
         self._timeout_s = timeout_s
 
