@@ -85,7 +85,7 @@ impl Shared {
     fn read_again(&self) {
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = self.file.stamp().ok();
         let read = self.file.read();
-        self.metrics.tokens_reload_failed.set(i64::from(read.is_err()));
+        let has_failed = read.is_err();
         match read {
             Ok(entries) => {
                 tracing::info!(path = %self.file.path().display(), tokens = entries.len(), "tokens read again");
@@ -93,6 +93,7 @@ impl Shared {
             }
             Err(error) => self.complain(&error),
         }
+        self.metrics.tokens_reload_failed.set(has_failed.into());
     }
 
     fn complain(&self, error: &TokenFileError) {

@@ -140,7 +140,9 @@ pub struct Access {
     failures: Failures,
     trail: Option<Trail>,
     metrics: Arc<Metrics>,
-    log: LimitedLog,
+    /// Each port has its own, so that strangers on the one do not hide those on the other.
+    capture_log: LimitedLog,
+    http_log: LimitedLog,
 }
 
 impl Access {
@@ -154,16 +156,18 @@ impl Access {
         if let Some(all) = options.networks.widest().filter(|network| network.is_everything()) {
             tracing::warn!(network = %all, "access.networks trusts every address: whoever reaches the ports may send");
         }
-        let (failures, log) = (Failures::default(), LimitedLog::default());
-        Ok(Arc::new(Self { options, keyring, failures, trail, metrics: Arc::clone(metrics), log }))
+        let failures = Failures::default();
+        let (capture_log, http_log) = (LimitedLog::default(), LimitedLog::default());
+        Ok(Arc::new(Self { options, keyring, failures, trail, metrics: Arc::clone(metrics), capture_log, http_log }))
     }
 
     /// Trusts loopback and nobody else.
     #[must_use]
     pub fn loopback_only(metrics: &Arc<Metrics>) -> Arc<Self> {
-        let (failures, log) = (Failures::default(), LimitedLog::default());
+        let failures = Failures::default();
+        let (capture_log, http_log) = (LimitedLog::default(), LimitedLog::default());
         let (options, metrics) = (AccessOptions::default(), Arc::clone(metrics));
-        Arc::new(Self { options, keyring: None, failures, trail: None, metrics, log })
+        Arc::new(Self { options, keyring: None, failures, trail: None, metrics, capture_log, http_log })
     }
 
     /// True when this peer may connect to the capture port; else that is logged (not each time) and recorded.
@@ -172,7 +176,7 @@ impl Access {
         if self.place(peer.ip()) != Place::Elsewhere {
             return true;
         }
-        self.log.warn(|more| {
+        self.capture_log.warn(|more| {
             tracing::warn!(%peer, more, "capture connection refused: not in access.networks");
         });
         self.record(Event::NotAdmitted { peer });
@@ -206,7 +210,7 @@ impl Access {
         };
         if let Err(denied) = &judged {
             self.metrics.access_refused(denied.reason());
-            self.log.warn(|more| {
+            self.http_log.warn(|more| {
                 tracing::warn!(peer = %asked.peer, %by, path = asked.path, reason = denied.reason().name(), more, "request refused");
             });
         }

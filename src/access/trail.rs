@@ -13,8 +13,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 /// Lines that wait for the writer.
@@ -93,7 +92,8 @@ enum Message {
 
 pub(super) struct Trail {
     queue: Sender<Message>,
-    writer: Mutex<Option<JoinHandle<()>>>,
+    /// Closed by the writer when it ends.
+    written: Receiver<()>,
     metrics: Arc<Metrics>,
 }
 
@@ -123,8 +123,13 @@ impl Trail {
             looked: Instant::now(),
             told_lost: 0,
         };
-        let thread = std::thread::Builder::new().name("audit".into()).spawn(move || writer.run(&lines));
-        Ok(Self { queue, writer: Mutex::new(Some(thread.map_err(error)?)), metrics })
+        let (until_the_end, written) = bounded(0);
+        let run = move || {
+            writer.run(&lines);
+            drop(until_the_end);
+        };
+        std::thread::Builder::new().name("audit".into()).spawn(run).map_err(error)?;
+        Ok(Self { queue, written, metrics })
     }
 
     pub(super) fn put(&self, event: Event) {
@@ -139,15 +144,8 @@ impl Trail {
 
     /// Writes what waits. A disk that hangs does not keep the daemon from ending.
     pub(super) fn close(&self) {
-        let Some(writer) = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
-        let until = Instant::now() + CLOSE_MAX;
         if self.queue.send_timeout(Message::Close, CLOSE_MAX).is_ok() {
-            while !writer.is_finished() && Instant::now() < until {
-                std::thread::sleep(Duration::from_millis(1));
-            }
-        }
-        if writer.is_finished() {
-            let _ = writer.join();
+            let _ = self.written.recv_timeout(CLOSE_MAX);
         }
     }
 }
@@ -298,7 +296,7 @@ mod tests {
     fn a_full_queue_loses_lines_and_counts_them_and_nobody_waits() {
         let metrics = Arc::new(Metrics::new());
         let (queue, _nobody_reads) = bounded(3);
-        let trail = Trail { queue, writer: Mutex::new(None), metrics: Arc::clone(&metrics) };
+        let trail = Trail { queue, written: bounded(0).1, metrics: Arc::clone(&metrics) };
         (0..5).for_each(|_| trail.put(event(200)));
         assert_eq!(metrics.audit_lines_lost.get(), 2);
     }
