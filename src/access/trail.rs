@@ -102,8 +102,10 @@ struct Writer {
     file: Option<File>,
     metrics: Arc<Metrics>,
     looked: Instant,
-    /// Lines known to be lost when that was last said.
+    /// Lines known to be lost when that was last said, once a second at most.
     told_lost: u64,
+    /// Why lines were lost since then, if it was not for a full queue.
+    problem: Option<io::Error>,
 }
 
 impl Trail {
@@ -122,6 +124,7 @@ impl Trail {
             metrics: Arc::clone(&metrics),
             looked: Instant::now(),
             told_lost: 0,
+            problem: None,
         };
         let (until_the_end, written) = bounded(0);
         let run = move || {
@@ -171,10 +174,7 @@ impl Writer {
         line.push('\n');
         if let Err(error) = self.file().and_then(|file| file.write_all(line.as_bytes())) {
             self.metrics.audit_lines_lost.inc();
-            // Said once a second at most: see `look`.
-            if self.file.take().is_some() {
-                tracing::error!(path = %self.path.display(), %error, "the audit log can not be written");
-            }
+            (self.file, self.problem) = (None, Some(error));
         }
     }
 
@@ -201,7 +201,9 @@ impl Writer {
     fn tell_lost(&mut self) {
         let lost = self.metrics.audit_lines_lost.get();
         if lost > self.told_lost {
-            tracing::error!(path = %self.path.display(), lines = lost - self.told_lost, "lines of the audit log were lost");
+            let problem = self.problem.take().map_or("the queue was full".to_owned(), |error| error.to_string());
+            let (path, lines) = (self.path.display(), lost - self.told_lost);
+            tracing::error!(%path, lines, problem, "lines of the audit log were lost");
             self.told_lost = lost;
         }
     }
@@ -283,6 +285,7 @@ mod tests {
             metrics,
             looked: Instant::now(),
             told_lost: 0,
+            problem: None,
         };
         writer.write(SystemTime::now(), &event(1));
         std::fs::rename(&path, &old).expect("renamed");

@@ -422,6 +422,15 @@ fn a_rotated_audit_log_goes_on_in_a_new_file() {
 }
 
 #[test]
+fn a_full_disk_costs_lines_of_the_audit_log_and_no_request() {
+    let data = data_dir();
+    let daemon = Daemon::start(data.path(), &["audit.file=/dev/full"]);
+    daemon.connect().assert_works(0);
+    daemon.await_metric_that("tilecatcher_audit_lines_lost_total", |lost| lost >= 2.0);
+    daemon.stop();
+}
+
+#[test]
 fn an_audit_log_that_can_not_be_written_stops_the_start() {
     let said = refused_start(&["audit.file=/nowhere/at/all/audit.jsonl"]);
     assert!(said.contains("audit.file") && said.contains("/nowhere/at/all"), "{said}");
