@@ -30,7 +30,7 @@
 //!  send, watch | replay          a folder to a daemon, whole or while it is written (notify) | a load test
 //!  ingest | http | client        data plane (mio) | side port (axum) | the protocol's other end (ureq)
 //!  catalog                       lanes, verification, commands and queries over journal and index
-//!  journal | index               bytes on disk | views of them (sled)
+//!  journal | index | access      bytes on disk | views of them (sled) | who may do what (ipnet, subtle, getrandom)
 //!  tls                           encryption of ports and clients (rustls)
 //!  wire | formats | telemetry    frames (flatbuffers) | the field's files (tiff) | metrics, logs (prometheus)
 //!  model                         the domain's nouns, no I/O
@@ -104,6 +104,8 @@
 //! - **Blocks are not written ahead by default** (`storage.prewrite`): writing neighbours with one call gains more,
 //!   and every byte written ahead is wear.
 
+#[cfg(feature = "daemon")]
+pub mod access;
 #[cfg(feature = "daemon")]
 pub mod audit;
 pub mod base;

@@ -1,5 +1,6 @@
 //! The daemon as a whole: builds everything in order, stops it in reverse. A list of starts, nothing else.
 
+use crate::access::{Access, AccessError, Exposed, ExposureError, check_exposure};
 use crate::base::descriptors;
 use crate::base::stop::{Stop, StopReason};
 use crate::catalog::{Catalog, CatalogError, CatalogOptions, OpenedCatalog};
@@ -24,6 +25,12 @@ const LOCK_WAIT_INHERITED: Duration = Duration::from_secs(30);
 /// Why the daemon did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
+    /// A port would be open to everybody.
+    #[error(transparent)]
+    Exposure(#[from] ExposureError),
+    /// Tokens or audit log.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// The data directory.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
@@ -44,6 +51,7 @@ pub enum ServerError {
 /// A running daemon.
 pub struct Server {
     catalog: Arc<Catalog>,
+    access: Arc<Access>,
     capture: Capture,
     http: HttpServer,
     lanes: Vec<JoinHandle<()>>,
@@ -74,10 +82,12 @@ impl Server {
     /// # Errors
     /// As [`Self::start`].
     pub fn start_on(ports: Ports, config: &Config, stop: &Stop) -> Result<Self, ServerError> {
+        check_exposure(&exposed(config, &ports))?;
         let config = &fit_to_descriptors(config);
         let certificates = Certificates::load(config, &ports)?;
         let metrics = Arc::new(Metrics::new());
         metrics.add_process_metrics();
+        let access = Access::start(config.access.clone(), &metrics)?;
         let filesystem = filesystem(config);
         let options = catalog_options(config, &ports);
         let OpenedCatalog { catalog, lanes, threads, recovery, index } =
@@ -86,13 +96,14 @@ impl Server {
         for temca in &config.temcas {
             catalog.assert_temca(temca.clone())?;
         }
-        let http = HttpServer::start(&config.http, ports.http, certificates.http.as_ref(), &catalog, &lanes)?;
+        let http = HttpServer::start(&config.http, ports.http, certificates.http.as_ref(), &catalog, &lanes, &access)?;
         let listeners = CaptureListeners { plain: ports.capture, tls: ports.capture_tls };
-        let capture = Capture::start(config.ingest, listeners, certificates.capture.as_ref(), &catalog, &lanes)?;
+        let tls = certificates.capture.as_ref();
+        let capture = Capture::start_guarded(config.ingest, listeners, tls, &catalog, &lanes, &access)?;
         service::start_watchdog(Arc::clone(&metrics.life), stop.clone()).map_err(ServerError::Watchdog)?;
         let data = std::fs::canonicalize(&config.data).unwrap_or_else(|_| config.data.clone());
         let (stop, stop_time) = (stop.clone(), config.stop_time);
-        Ok(Self { catalog, capture, http, lanes: threads, stop, stop_time, data, certificates })
+        Ok(Self { catalog, access, capture, http, lanes: threads, stop, stop_time, data, certificates })
     }
 
     /// Where senders connect; `None`: that port is off.
@@ -119,6 +130,12 @@ impl Server {
         self.http.address()
     }
 
+    /// Who may do what: for reading tokens and opening the audit log again.
+    #[must_use]
+    pub fn access(&self) -> &Arc<Access> {
+        &self.access
+    }
+
     /// The data directory, as an absolute path.
     #[must_use]
     pub fn data_dir(&self) -> &std::path::Path {
@@ -136,9 +153,34 @@ impl Server {
         for lane in self.lanes {
             let _ = lane.join();
         }
-        self.catalog.close()?;
+        let closed = self.catalog.close();
+        self.access.close();
+        closed?;
         Ok(self.stop.reason())
     }
+}
+
+/// The ports, and what guards them. The plain capture port knows no tokens: senders have no place for one. The encrypted one
+/// lets nobody in without a certificate.
+fn exposed(config: &Config, ports: &Ports) -> Vec<Exposed> {
+    let address = |inherited: &Option<std::net::TcpListener>, configured| match inherited {
+        Some(listener) => listener.local_addr().ok(),
+        None => configured,
+    };
+    let has_networks = !config.access.networks.is_empty();
+    let capture = address(&ports.capture, config.ingest.address).map(|address| Exposed {
+        key: "capture.address",
+        address,
+        is_guarded: has_networks,
+        remedy: "name the senders' networks in access.networks, or encrypt (capture.tls_address)",
+    });
+    let http = address(&ports.http, Some(config.http.address)).map(|address| Exposed {
+        key: "http.address",
+        address,
+        is_guarded: has_networks || config.access.tokens.is_some(),
+        remedy: "name trusted networks in access.networks, or a file of tokens in access.tokens",
+    });
+    capture.into_iter().chain(http).collect()
 }
 
 /// Connections beyond the descriptors that there are would take those of the journal.

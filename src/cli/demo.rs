@@ -66,6 +66,7 @@ pub(super) fn run(args: &DemoArgs) -> Outcome {
         window: 2,
         timeout: Duration::from_secs(60),
         tls: None,
+        token: None,
     };
     let send_options = SendOptions::new(DeliveryOptions { link, retry_for: Duration::from_secs(60) });
     let sent = send_with_bar(&made.folder, &send_options, &stop)?;

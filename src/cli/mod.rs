@@ -30,6 +30,8 @@ mod settings;
 mod signals;
 mod simulate;
 mod tls_args;
+#[cfg(feature = "daemon")]
+mod token;
 mod watch;
 
 use clap::{Parser, Subcommand};
@@ -103,6 +105,10 @@ enum Command {
     #[cfg(feature = "daemon")]
     #[command(subcommand)]
     Manifest(manifest::ManifestCommand),
+    /// Make, list and revoke tokens for the HTTP port
+    #[cfg(feature = "daemon")]
+    #[command(subcommand)]
+    Token(token::TokenCommand),
     /// Work on the index
     #[cfg(feature = "daemon")]
     #[command(subcommand)]
@@ -155,6 +161,8 @@ pub fn main() -> ExitCode {
         Command::Export(args) => export::run(&args),
         #[cfg(feature = "daemon")]
         Command::Manifest(command) => manifest::run(&command),
+        #[cfg(feature = "daemon")]
+        Command::Token(command) => token::run(command),
         #[cfg(feature = "daemon")]
         Command::Index(offline::IndexCommand::Rebuild(args)) => offline::rebuild_index(&args),
     };

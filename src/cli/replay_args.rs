@@ -1,9 +1,10 @@
 //! The arguments of `replay`, and the plan that they make.
 
+use super::send::read_token;
 use super::tls_args::TlsArgs;
 use super::{BAD_INPUT, Failure, OrExit};
 use crate::base::units::{ByteSize, Span};
-use crate::client::ChecksumChoice;
+use crate::client::{BearerToken, ChecksumChoice};
 use crate::model::AcqId;
 use crate::replay::{
     Arrivals, Content, Expectations, FaultPart, Mode, Phase, Plan, Profile, Rate, SenderGroup, SourceChoice, TileSizes,
@@ -27,6 +28,9 @@ pub(super) struct ReplayArgs {
     /// HTTP port of the daemon
     #[arg(long, default_value = "http://127.0.0.1:5001", value_name = "URL")]
     http: String,
+    /// Show the HTTP port the token in this file; admin, to delete the acquisition at the end
+    #[arg(long = "token-file", value_name = "FILE", value_parser = read_token)]
+    token: Option<BearerToken>,
     /// How long tiles are due
     #[arg(long, default_value = "60s", value_name = "TIME")]
     duration: Span,
@@ -203,6 +207,7 @@ impl ReplayArgs {
             capture: self.capture,
             http: self.http.clone(),
             tls: self.tls.load(&self.http)?,
+            token: self.token.clone(),
             profile: self.profile()?,
             rate: self.rate,
             source: source.choice(),

@@ -6,15 +6,15 @@ use super::{BAD_INPUT, COULD_NOT_RUN, FOUND_A_PROBLEM, Failure, OrExit, Outcome}
 use crate::base::stop::Stop;
 use crate::base::units::Span;
 use crate::client::{
-    ChecksumChoice, Compare, DeliveryOptions, LinkOptions, Listener, Problem, SendError, SendReport,
-    ServerCompleteness, Via,
+    BearerToken, ChecksumChoice, Compare, DeliveryOptions, LinkOptions, Listener, Problem, SendError, SendReport,
+    ServerCompleteness, TokenReadError, Via,
 };
 use crate::send::{Order, Part, Rate, Selection, SendOptions, send_folder};
 use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -44,6 +44,9 @@ pub(super) struct LinkArgs {
     /// Longest wait for an answer of the daemon
     #[arg(long, default_value = "60s", value_name = "TIME")]
     timeout: Span,
+    /// Show the HTTP port the token in this file (`tilecatcher token add` made it)
+    #[arg(long = "token-file", value_name = "FILE", value_parser = read_token)]
+    token: Option<BearerToken>,
     /// How long to try again while the daemon is away or takes nothing; 10min for send, 24h for watch
     #[arg(long, value_name = "TIME")]
     retry_for: Option<Span>,
@@ -62,9 +65,15 @@ impl LinkArgs {
             window: self.window.into(),
             timeout: self.timeout.0.max(Duration::from_millis(1)),
             tls: self.tls.load(&self.http)?,
+            token: self.token.clone(),
         };
         Ok(DeliveryOptions { link, retry_for: self.retry_for.map_or(retry_for, |span| span.0) })
     }
+}
+
+/// The token in a file: an argument would be seen by everybody on this machine.
+pub(super) fn read_token(path: &str) -> Result<BearerToken, TokenReadError> {
+    BearerToken::from_file(Path::new(path))
 }
 
 /// A part of an acquisition.
@@ -149,7 +158,7 @@ impl SendArgs {
 }
 
 /// Sends with a progress bar.
-pub(super) fn send_with_bar(dir: &std::path::Path, options: &SendOptions, stop: &Stop) -> Result<SendReport, Failure> {
+pub(super) fn send_with_bar(dir: &Path, options: &SendOptions, stop: &Stop) -> Result<SendReport, Failure> {
     let bar = Bar::new("send");
     let sent = send_folder(dir, options, &bar, stop);
     bar.bar.finish_and_clear();

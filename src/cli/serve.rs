@@ -9,9 +9,11 @@ use crate::journal::JournalError;
 use crate::server::{Server, ServerError};
 use crate::service::{self, Ports};
 use crate::telemetry::start_logging;
+use crossbeam_channel::Receiver;
 use serde_json::json;
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Runs the daemon until it is told to stop, or storage fails.
@@ -21,6 +23,7 @@ pub(super) fn run(args: &ConfigArgs) -> Outcome {
     start_logging(config.log_format, config.log_level);
     let stop = Stop::default();
     super::signals::watch_signals(&stop).or_exit(COULD_NOT_RUN)?;
+    let hangups = super::signals::watch_hangups().or_exit(COULD_NOT_RUN)?;
     let server = match Server::start_on(ports, &config, &stop) {
         Ok(server) => server,
         // It waited for the directory, and was told to end.
@@ -29,10 +32,7 @@ pub(super) fn run(args: &ConfigArgs) -> Outcome {
         }
         Err(error) => return Err(super::Failure { code: exit_code(&error), error: error.into() }),
     };
-    let certificates = server.certificates();
-    if !certificates.is_empty() {
-        super::signals::on_hangup(move || certificates.reload()).or_exit(COULD_NOT_RUN)?;
-    }
+    reload_on(hangups, &server).or_exit(COULD_NOT_RUN)?;
     service::notify_ready();
     println!(
         "ready capture={}{} http={} data={}",
@@ -66,12 +66,29 @@ pub(super) fn run(args: &ConfigArgs) -> Outcome {
     }
 }
 
+/// SIGHUP: tokens and certificates are read again, the audit log is opened again.
+fn reload_on(hangups: Receiver<()>, server: &Server) -> std::io::Result<()> {
+    let (access, certificates) = (Arc::clone(server.access()), server.certificates());
+    let reload = move || {
+        for () in hangups {
+            access.reload();
+            certificates.reload();
+        }
+    };
+    std::thread::Builder::new().name("hangups".into()).spawn(reload).map(drop)
+}
+
 /// Wrong directory or port: the operator's input. Anything that the system refuses: could not run.
 fn exit_code(error: &ServerError) -> u8 {
     match error {
         ServerError::Catalog(CatalogError::Journal(JournalError::Failed { .. })) => STORAGE_FAILED,
         ServerError::Catalog(CatalogError::Index(_)) | ServerError::Watchdog(_) => COULD_NOT_RUN,
-        ServerError::Catalog(_) | ServerError::Capture(_) | ServerError::Http(_) | ServerError::Tls(_) => BAD_INPUT,
+        ServerError::Exposure(_)
+        | ServerError::Access(_)
+        | ServerError::Catalog(_)
+        | ServerError::Capture(_)
+        | ServerError::Http(_)
+        | ServerError::Tls(_) => BAD_INPUT,
     }
 }
 

@@ -21,26 +21,22 @@ pub(super) fn watch_signals(stop: &Stop) -> std::io::Result<()> {
     Ok(())
 }
 
-/// From now on SIGHUP, where there is one, does not end the process but does this.
+/// SIGHUP, which would end the process when nobody listened, as messages; those that come together are one.
 #[cfg(feature = "daemon")]
-pub(super) fn on_hangup(reload: impl Fn() + Send + 'static) -> std::io::Result<()> {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let mut hangup = {
-            let _inside = runtime.enter();
-            signal(SignalKind::hangup())?
-        };
-        std::thread::Builder::new().name("hangup".into()).spawn(move || {
-            while runtime.block_on(hangup.recv()).is_some() {
-                reload();
-            }
-        })?;
-    }
-    #[cfg(not(unix))]
-    drop(reload);
-    Ok(())
+pub(super) fn watch_hangups() -> std::io::Result<crossbeam_channel::Receiver<()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut hangup = {
+        let _inside = runtime.enter();
+        signal(SignalKind::hangup())?
+    };
+    let (sender, receiver) = crossbeam_channel::bounded(1);
+    std::thread::Builder::new().name("hangup-signal".into()).spawn(move || {
+        while runtime.block_on(hangup.recv()).is_some() {
+            let _ = sender.try_send(());
+        }
+    })?;
+    Ok(receiver)
 }
 
 #[cfg(unix)]

@@ -2,10 +2,15 @@
 //!
 //! Must never read an answer without end into memory, nor hide what the server said.
 
+use super::token::BearerToken;
 use crate::tls::ClientTls;
 use serde::de::DeserializeOwned;
 use std::io::Read;
 use std::time::Duration;
+use ureq::SendBody;
+use ureq::http::header::AUTHORIZATION;
+use ureq::http::{HeaderValue, Request, Response};
+use ureq::middleware::{Middleware, MiddlewareNext};
 
 /// The longest answer that is read into memory.
 const BODY_BYTES_MAX: u64 = 512 << 20;
@@ -28,6 +33,9 @@ pub struct TileContent {
     /// Their media type.
     pub media_type: String,
 }
+
+/// Puts a token's header into each request. Not shown to where a redirect leads: those are no requests of ours.
+struct ShownToken(HeaderValue);
 
 /// A part of a multipart body.
 #[derive(Clone, Copy, Debug)]
@@ -78,16 +86,35 @@ impl HttpClientError {
     }
 }
 
+impl ShownToken {
+    fn of(token: &BearerToken) -> Option<Self> {
+        let mut header = HeaderValue::try_from(token.header()).ok()?;
+        header.set_sensitive(true);
+        Some(Self(header))
+    }
+}
+
+impl Middleware for ShownToken {
+    fn handle(
+        &self,
+        mut request: Request<SendBody<'_>>,
+        next: MiddlewareNext<'_>,
+    ) -> Result<Response<ureq::Body>, ureq::Error> {
+        request.headers_mut().insert(AUTHORIZATION, self.0.clone());
+        next.handle(request)
+    }
+}
+
 impl HttpClient {
     /// A client of the server at `base`, such as `http://127.0.0.1:5001`.
     #[must_use]
     pub fn new(base: &str, timeout: Duration) -> Self {
-        Self::with_tls(base, timeout, None)
+        Self::with(base, timeout, None, None)
     }
 
-    /// The same, for `https://` too: `tls` says whom to trust, and what to show.
+    /// The same, for `https://` too, where `tls` says whom to trust and what to show; `token` goes along with each request.
     #[must_use]
-    pub fn with_tls(base: &str, timeout: Duration, tls: Option<&ClientTls>) -> Self {
+    pub fn with(base: &str, timeout: Duration, tls: Option<&ClientTls>, token: Option<&BearerToken>) -> Self {
         let config = ureq::Agent::config_builder().timeout_global(Some(timeout)).http_status_as_error(false);
         #[cfg(feature = "tls")]
         let config = match tls {
@@ -96,8 +123,11 @@ impl HttpClient {
         };
         #[cfg(not(feature = "tls"))]
         let _ = tls;
-        let config = config.build();
-        Self { agent: config.into(), base: base.trim_end_matches('/').to_owned() }
+        let config = match token.and_then(ShownToken::of) {
+            Some(shown) => config.middleware(shown),
+            None => config,
+        };
+        Self { agent: config.build().into(), base: base.trim_end_matches('/').to_owned() }
     }
 
     /// Any path of the server, such as `/metrics`.
@@ -155,7 +185,7 @@ impl HttpClient {
     fn answer(
         &self,
         url: &str,
-        answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+        answer: Result<Response<ureq::Body>, ureq::Error>,
     ) -> Result<TileContent, HttpClientError> {
         let unreachable = |problem: String| HttpClientError::Unreachable { url: url.to_owned(), problem };
         let mut response = answer.map_err(|error| unreachable(error.to_string()))?;

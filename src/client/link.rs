@@ -4,6 +4,7 @@
 
 use super::capture::{Answered, CaptureClient, CaptureError, Tile};
 use super::http::{HttpClient, HttpClientError};
+use super::token::BearerToken;
 use crate::model::TileId;
 use crate::tls::ClientTls;
 use std::net::SocketAddr;
@@ -51,13 +52,21 @@ pub struct LinkOptions {
     pub timeout: Duration,
     /// How the capture port and `https://` URLs are spoken to; `None`: not encrypted.
     pub tls: Option<ClientTls>,
+    /// Shown to the HTTP port; the capture port takes none.
+    pub token: Option<BearerToken>,
 }
 
 impl LinkOptions {
-    /// A client of the HTTP port whose waits have this limit.
+    /// A client of the HTTP port.
     #[must_use]
-    pub fn http_client(&self, timeout: Duration) -> HttpClient {
-        HttpClient::with_tls(&self.http, timeout, self.tls.as_ref())
+    pub fn http_client(&self) -> HttpClient {
+        self.http_client_waiting(self.timeout)
+    }
+
+    /// A client of the HTTP port that waits so long for an answer.
+    #[must_use]
+    pub fn http_client_waiting(&self, timeout: Duration) -> HttpClient {
+        HttpClient::with(&self.http, timeout, self.tls.as_ref(), self.token.as_ref())
     }
 }
 
@@ -146,7 +155,7 @@ impl<T> Link<T> {
             Via::Put => false,
             Via::Post => true,
         };
-        Ok(Self::Http { client: options.http_client(options.timeout), post, unanswered: None })
+        Ok(Self::Http { client: options.http_client(), post, unanswered: None })
     }
 
     /// Sends a tile; the answer to this one or an earlier one, when one came.

@@ -45,6 +45,7 @@ mod service;
 mod socket;
 mod stored;
 mod tally;
+mod token;
 
 pub use capture::{Answered, CaptureClient, CaptureError, Tile};
 pub use checksums::{ChecksumChoice, checksum_of};
@@ -64,3 +65,4 @@ pub use service::{
 };
 pub use stored::{Compare, StoredTiles};
 pub use tally::Tally;
+pub use token::{BearerToken, TokenReadError};

@@ -1,5 +1,6 @@
 //! The table of keys, and the typed configuration that they fill.
 
+use crate::access::{AccessOptions, OPENABLE_PATHS};
 use crate::base::units::{ByteSize, Span};
 use crate::catalog::{CatalogOptions, ConflictPolicy, LaneOptions};
 use crate::http::{ConnectionLimits, HttpOptions};
@@ -44,6 +45,8 @@ pub struct Config {
     /// How long a start waits for a data directory that is in use; `None`: as long as a stop takes on inherited listeners,
     /// else not at all.
     pub lock_wait: Option<Duration>,
+    /// Who may do what.
+    pub access: AccessOptions,
     /// Journal, index, lanes.
     pub catalog: CatalogOptions,
     /// The second directory; without one its `dir` is empty.
@@ -284,6 +287,16 @@ pub(super) const KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "http.host_names",
+        unit: "names",
+        default: "",
+        about: "names of this daemon with a dot in them, separated by commas; see access.networks in deploy/README.md",
+        put: |config, text| {
+            config.access.host_names = read_list(text);
+            Ok(())
+        },
+    },
+    Key {
         name: "http.connections_max",
         unit: "count",
         default: "512",
@@ -300,7 +313,7 @@ pub(super) const KEYS: &[Key] = &[
     Key {
         name: "http.head_max",
         unit: "size",
-        default: "64KiB",
+        default: "16KiB",
         about: "longest head of a request, from 8KiB to 1MiB",
         put: |config, text| {
             let bytes = read_size_at_least(text, 8 << 10)?;
@@ -336,6 +349,44 @@ pub(super) const KEYS: &[Key] = &[
         default: "30s",
         about: "time that a body or an answer may take at any rate",
         put: |config, text| read_time(text).map(|time| config.http.connections.slow_grace = time),
+    },
+    Key {
+        name: "access.networks",
+        unit: "CIDRs",
+        default: "",
+        about: "networks whose senders are trusted without a token, separated by commas, such as 192.168.1.0/24,fd00::/8",
+        put: |config, text| text.parse().map(|networks| config.access.networks = networks),
+    },
+    Key {
+        name: "access.tokens",
+        unit: "path",
+        default: "",
+        about: "file of tokens, made by `tilecatcher token add`; empty: none are asked for, and loopback may do everything",
+        put: |config, text| {
+            config.access.tokens = path_if_any(text);
+            Ok(())
+        },
+    },
+    Key {
+        name: "access.open_paths",
+        unit: "paths",
+        default: "/healthz,/readyz,/metrics",
+        about: "paths that loopback and access.networks need no token for, separated by commas",
+        put: |config, text| {
+            config.access.open_paths = read_list(text);
+            let unknown = config.access.open_paths.iter().find(|path| !OPENABLE_PATHS.contains(&path.as_str()));
+            unknown.map_or(Ok(()), |path| Err(format!("\"{path}\": only {}", OPENABLE_PATHS.join(", "))))
+        },
+    },
+    Key {
+        name: "audit.file",
+        unit: "path",
+        default: "",
+        about: "audit log, a line of JSON for each command, refusal and capture connection; empty: none",
+        put: |config, text| {
+            config.access.audit_file = path_if_any(text);
+            Ok(())
+        },
     },
     Key {
         name: "storage.data",
@@ -615,6 +666,7 @@ impl Default for Config {
                     slow_grace: Duration::ZERO,
                 },
             },
+            access: AccessOptions::default(),
             temcas: Vec::new(),
             lock_wait: None,
             mirror: MirrorOptions {
@@ -650,6 +702,15 @@ where
     T::Err: std::fmt::Display,
 {
     text.parse().map_err(|error: T::Err| format!("\"{text}\": {error}"))
+}
+
+/// What stands between commas.
+fn read_list(text: &str) -> Vec<String> {
+    text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
+}
+
+fn path_if_any(text: &str) -> Option<PathBuf> {
+    (!text.is_empty()).then(|| PathBuf::from(text))
 }
 
 fn read_at_least(text: &str, least: usize) -> Result<usize, String> {

@@ -1,6 +1,7 @@
 //! Acquisitions: start, ROIs, end, deletion; their listings.
 
 use super::answer::{Failure, Path, blocking, number};
+use super::guard::About;
 use super::parts::{Parts, read_parts};
 use super::query::Query;
 use super::shapes::{Acquisition, AcquisitionListing, Empty, FileResults, Project, ProjectListing, Started};
@@ -9,9 +10,9 @@ use crate::catalog::{CatalogError, Completeness, NewFile};
 use crate::formats::{AcquisitionLog, acq_id_from_file_name, parse_roi_spec, parse_roi_tiles, safe_file_name};
 use crate::index::AcquisitionView;
 use crate::model::{AcqId, AcquisitionStarted, AncillaryKind, Roi};
-use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 use std::collections::BTreeSet;
 
 /// Listings above this length are made one at a time: each acquisition carries its log.
@@ -24,7 +25,10 @@ const ROI_TILES_PART: &str = "roi-tiles";
 #[utoipa::path(post, path = "/service/v1/start-acquisition", tag = "acquisitions",
     request_body(content_type = "multipart/form-data", content = Object, description = "File part `acq-inilog`"),
     responses((status = 200, body = Started)))]
-pub(super) async fn start(State(state): State<AppState>, request: Request) -> Result<Json<Started>, Failure> {
+pub(super) async fn start(
+    State(state): State<AppState>,
+    request: Request,
+) -> Result<(Extension<About>, Json<Started>), Failure> {
     let mut parts = read_parts(&state, request).await?.ok_or_else(not_multipart)?;
     let (file_name, log) = take_file(&mut parts, LOG_PART)?;
     let unusable = |error: String| Failure::bad_request(format!("{LOG_PART} \"{file_name}\": {error}"));
@@ -47,7 +51,7 @@ pub(super) async fn start(State(state): State<AppState>, request: Request) -> Re
         tracing::warn!(acquisition = acq.0, address, "no TEMCA is configured with this IP address: it counts as 0");
     }
     tracing::info!(acquisition = acq.0, "acquisition started");
-    Ok(Json(Started { uid: acq.0 }))
+    Ok((Extension(About(acq.0)), Json(Started { uid: acq.0 })))
 }
 
 fn not_multipart() -> Failure {

@@ -34,6 +34,8 @@ const REST: Duration = Duration::from_millis(200);
 const WARN_AGAIN: Duration = Duration::from_secs(60);
 /// Most bytes that one read takes, and so that an unfinished head holds.
 const READ_BUFFER: usize = 64 << 10;
+/// A head that is so much too long is still read, to be answered by the gate; beyond that HTTP itself refuses it.
+const HEAD_SLACK: usize = 8 << 10;
 /// Most TLS handshakes at a time.
 const HANDSHAKES_MAX: usize = 64;
 /// Time for one.
@@ -178,8 +180,8 @@ where
             http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(limits.idle_max.max(limits.head_time))
-                .max_header_size(limits.head_bytes_max)
-                .max_buf_size(READ_BUFFER.max(limits.head_bytes_max))
+                .max_header_size(limits.head_bytes_max + HEAD_SLACK)
+                .max_buf_size(READ_BUFFER.max(limits.head_bytes_max + HEAD_SLACK))
                 .serve_connection(TokioIo::new(stream), service)
         );
         tokio::select! {

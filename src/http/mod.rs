@@ -12,6 +12,7 @@ mod described;
 mod files;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod guard;
 mod health;
 mod leftover;
 mod listener;
@@ -20,6 +21,7 @@ mod openapi;
 mod pace;
 mod parts;
 mod query;
+mod scopes;
 mod settings;
 mod shapes;
 mod share;
@@ -28,6 +30,7 @@ mod tiles;
 mod v1;
 mod watched;
 
+use crate::access::Access;
 use crate::base::failpoint;
 use crate::base::life::Pulse;
 use crate::catalog::{Catalog, Lanes};
@@ -38,7 +41,9 @@ use axum::extract::{Request, State};
 use axum::handler::HandlerWithoutStateExt;
 use axum::middleware::{self, Next};
 use axum::response::Response;
+use guard::{Gate, guard, harden};
 use listener::Door;
+use scopes::Needs;
 use share::Share;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -142,6 +147,7 @@ impl HttpServer {
         tls: Option<&ServerTls>,
         catalog: &Arc<Catalog>,
         lanes: &Lanes,
+        access: &Arc<Access>,
     ) -> Result<Self, HttpError> {
         let state = AppState {
             catalog: Arc::clone(catalog),
@@ -159,14 +165,15 @@ impl HttpServer {
             long_listings: Arc::new(Semaphore::new(1)),
             api: bytes::Bytes::new(),
         };
-        Self::try_start(options, listener, tls, state).map_err(|source| HttpError { address: options.address, source })
+        Self::try_start(options, (listener, tls), state, access)
+            .map_err(|source| HttpError { address: options.address, source })
     }
 
     fn try_start(
         options: &HttpOptions,
-        listener: Option<std::net::TcpListener>,
-        tls: Option<&ServerTls>,
+        (listener, tls): (Option<std::net::TcpListener>, Option<&ServerTls>),
         state: AppState,
+        access: &Arc<Access>,
     ) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(options.threads)
@@ -179,7 +186,7 @@ impl HttpServer {
         let address = listener.local_addr()?;
         let (stop, stopping) = watch::channel(false);
         let metrics = Arc::clone(state.catalog.metrics());
-        let app = NormalizePathLayer::trim_trailing_slash().layer(router(state));
+        let app = NormalizePathLayer::trim_trailing_slash().layer(router(state, access, options));
         runtime.spawn(Door::new(options.connections, tls.cloned(), &metrics, app, stopping).listen(listener));
         Ok(Self { address, stop, runtime })
     }
@@ -264,22 +271,27 @@ fn described() -> OpenApiRouter<AppState> {
         .routes(routes!(v1::content))
 }
 
-fn router(mut state: AppState) -> Router {
+fn router(mut state: AppState, access: &Arc<Access>, options: &HttpOptions) -> Router {
     let (service, api) = described().split_for_parts();
-    state.api = openapi::complete(api).to_string().into();
+    let api = openapi::complete(api);
+    let head_bytes_max = options.connections.head_bytes_max;
+    let gate = Arc::new(Gate { access: Arc::clone(access), needs: Needs::of(&api), head_bytes_max });
+    state.api = api.to_string().into();
     service
         .fallback_service(answer::not_found.into_service())
         .method_not_allowed_fallback(answer::wrong_method)
         .layer(axum::extract::DefaultBodyLimit::disable())
+        .layer(middleware::from_fn_with_state(gate, guard))
         .layer(middleware::from_fn(leftover::read_first))
         .layer(middleware::from_fn_with_state(state.clone(), count))
         .with_state(state)
 }
 
-/// Counts every answer by its status; errors are all of one shape.
+/// Counts every answer by its status; errors are all of one shape, and all answers have the headers that browsers heed.
 async fn count(State(state): State<AppState>, request: Request, next: Next) -> Response {
     failpoint::pass("http");
-    let response = answer::in_json(next.run(request).await).await;
+    let mut response = answer::in_json(next.run(request).await).await;
+    harden(&mut response);
     state.catalog.metrics().http_request(response.status().as_u16());
     response
 }

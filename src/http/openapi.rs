@@ -1,7 +1,7 @@
 //! The OpenAPI 3.1 description, generated from the routes themselves, and what all of them have in common added to it.
 
 use super::shapes::ErrorBody;
-use super::{AppState, described};
+use super::{AppState, described, scopes};
 use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
@@ -24,6 +24,11 @@ pub(super) struct Description;
 type CommonError = (&'static str, &'static str, fn(&Route<'_>) -> bool);
 
 const COMMON: &[CommonError] = &[
+    ("401", "It needs a token, or its token is not known", |_| true),
+    ("403", "Who asks may not do this", |_| true),
+    ("414", "Path and query are too long", |_| true),
+    ("429", "Too many wrong tokens came from this address", |_| true),
+    ("431", "The headers are too long", |_| true),
     ("400", "A parameter or the body is not what it should be", |route| route.has_parameters || route.has_body),
     ("404", "There is no such thing", |route| route.has_path_parameters && (route.reads() || route.method == "delete")),
     ("408", "The body stopped coming", |route| route.has_body),
@@ -57,6 +62,8 @@ pub(super) fn complete(api: utoipa::openapi::OpenApi) -> Value {
         }
     }
     described::shapes(&mut api["components"]["schemas"]);
+    api["components"]["securitySchemes"]["token"] = json!({ "type": "http", "scheme": "bearer",
+        "description": "A token of the daemon's file. Without one, what the address of the client allows." });
     name_unsigned(&mut api);
     api
 }
@@ -93,9 +100,17 @@ fn complete_operation(path: &str, method: &str, operation: &mut Value) {
         uses_storage: operation["tags"][0] != "service",
     };
     complete_responses(path, &route, &mut operation["responses"]);
+    operation["security"] = security(method, path);
     if route.has_parameters {
         operation["parameters"] = parameters.into();
     }
+}
+
+/// No token where the address will do, or one with any of the scopes.
+fn security(method: &str, path: &str) -> Value {
+    let scopes = scopes::need(method, path).into_iter().flat_map(|need| need.scopes());
+    let with_scope = scopes.map(|scope| json!({ "token": [scope.name()] }));
+    std::iter::once(json!({})).chain(with_scope).collect()
 }
 
 fn complete_responses(path: &str, route: &Route<'_>, responses: &mut Value) {

@@ -3,6 +3,7 @@
 //! Must never spin when there is nothing to accept with, nor keep a connection that it does not let in.
 
 use super::transport::{Encryption, Transport};
+use crate::access::Access;
 use crate::base::admission::{Admission, Admitted, Denied};
 use crate::telemetry::{CloseReason, Metrics};
 use mio::net::{TcpListener, TcpStream};
@@ -46,14 +47,19 @@ impl Acceptor {
     }
 
     /// Takes every connection that waits; `admit` gets those that may come in.
-    pub(super) fn accept(&mut self, metrics: &Metrics, mut admit: impl FnMut(Transport, Admitted)) {
+    pub(super) fn accept(
+        &mut self,
+        metrics: &Metrics,
+        access: &Access,
+        mut admit: impl FnMut(Transport, Admitted, SocketAddr),
+    ) {
         let Some(listener) = &self.listener else { return };
         loop {
             match listener.accept() {
                 Ok((stream, address)) => {
                     metrics.connections_total.inc();
-                    match self.let_in(stream, address) {
-                        Ok((stream, place)) => admit(stream, place),
+                    match self.let_in(stream, address, access) {
+                        Ok((stream, place)) => admit(stream, place, address),
                         Err(why) => metrics.connection_closed(why),
                     }
                 }
@@ -64,7 +70,16 @@ impl Acceptor {
         }
     }
 
-    fn let_in(&self, stream: TcpStream, address: SocketAddr) -> Result<(Transport, Admitted), CloseReason> {
+    fn let_in(
+        &self,
+        stream: TcpStream,
+        address: SocketAddr,
+        access: &Access,
+    ) -> Result<(Transport, Admitted), CloseReason> {
+        // On an encrypted port the certificate decides.
+        if self.encryption.is_none() && !access.admits_capture(address) {
+            return Err(CloseReason::NotAllowed);
+        }
         let place = self.admission.enter(address.ip()).map_err(reason)?;
         set_up(&stream);
         let transport = match &self.encryption {

@@ -8,10 +8,11 @@ use crate::base::pool::{BufferWaiter, TileBuffer};
 use crate::catalog::{Ack, AckSink};
 use crossbeam_queue::SegQueue;
 use mio::Waker;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 pub(super) enum Message {
-    Connection(Transport, Admitted),
+    Connection(Transport, Admitted, SocketAddr),
     Ack(Ack),
     Buffer {
         ticket: u64,

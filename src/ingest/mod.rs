@@ -14,5 +14,6 @@ mod hasher;
 mod inbox;
 mod reactor;
 mod transport;
+mod visit;
 
 pub use reactor::{Capture, CaptureListeners, IngestError, IngestOptions};

@@ -9,6 +9,8 @@ use super::connection::{Connection, Step};
 use super::hasher::{HashJob, Hashers};
 use super::inbox::{Inbox, Message};
 use super::transport::{Encryption, Transport};
+use super::visit::Visit;
+use crate::access::{Access, By};
 use crate::base::admission::{Admission, Admitted, Limits};
 use crate::base::failpoint;
 use crate::base::guard::stop_on_panic;
@@ -121,6 +123,7 @@ struct Reactor {
     options: IngestOptions,
     catalog: Arc<Catalog>,
     metrics: Arc<Metrics>,
+    access: Arc<Access>,
     lanes: Lanes,
     hashers: Hashers,
     connections: Vec<Place>,
@@ -158,6 +161,7 @@ fn open(
 struct Place {
     connection: Option<Connection>,
     generation: u32,
+    visit: Visit,
 }
 
 /// Acquisitions that this reactor has found started, with their grids. Emptied when acquisitions change.
@@ -168,10 +172,10 @@ struct KnownAcquisitions {
 }
 
 impl Capture {
-    /// Starts reactors and hashers, on the listeners or on some that it opens.
+    /// As [`Self::start_guarded`], for peers on this machine only.
     ///
     /// # Errors
-    /// The port can not be bound, a thread not started.
+    /// As there.
     pub fn start(
         options: IngestOptions,
         listeners: CaptureListeners,
@@ -179,11 +183,27 @@ impl Capture {
         catalog: &Arc<Catalog>,
         lanes: &Lanes,
     ) -> Result<Self, IngestError> {
+        Self::start_guarded(options, listeners, tls, catalog, lanes, &Access::loopback_only(catalog.metrics()))
+    }
+
+    /// Starts reactors and hashers, on the listeners or on some that it opens; `access` says who may connect without a
+    /// certificate.
+    ///
+    /// # Errors
+    /// The port can not be bound, a thread not started.
+    pub fn start_guarded(
+        options: IngestOptions,
+        listeners: CaptureListeners,
+        tls: Option<&ServerTls>,
+        catalog: &Arc<Catalog>,
+        lanes: &Lanes,
+        access: &Arc<Access>,
+    ) -> Result<Self, IngestError> {
         let listener = open(listeners.plain, options.address)?;
         let tls_listener = open(listeners.tls, options.tls_address.filter(|_| tls.is_some()))?;
         let named = options.address.or(options.tls_address).unwrap_or(NOWHERE);
         let encryption = tls.map(|tls| Encryption::new(tls.clone(), catalog.metrics()));
-        Self::try_start(options, (listener, tls_listener.zip(encryption)), catalog, lanes)
+        Self::try_start(options, (listener, tls_listener.zip(encryption)), catalog, lanes, access)
             .map_err(|source| IngestError { address: named, source })
     }
 
@@ -192,6 +212,7 @@ impl Capture {
         (listener, tls_listener): (Option<TcpListener>, Option<(TcpListener, Encryption)>),
         catalog: &Arc<Catalog>,
         lanes: &Lanes,
+        access: &Arc<Access>,
     ) -> io::Result<Self> {
         let address = listener.as_ref().map(TcpListener::local_addr).transpose()?;
         let tls_address = tls_listener.as_ref().map(|(listener, _)| listener.local_addr()).transpose()?;
@@ -225,6 +246,7 @@ impl Capture {
                 options,
                 catalog: Arc::clone(catalog),
                 metrics: Arc::clone(metrics),
+                access: Arc::clone(access),
                 lanes: lanes.clone(),
                 hashers: hashers.clone(),
                 connections: Vec::new(),
@@ -345,11 +367,11 @@ impl Reactor {
     fn accept(&mut self, port: Token) {
         let (peers, metrics) = (&self.peers, &self.metrics);
         let Some((_, acceptor)) = self.acceptors.iter_mut().find(|(token, _)| *token == port) else { return };
-        acceptor.accept(metrics, |stream, place| {
+        acceptor.accept(metrics, &self.access, |stream, place, peer| {
             if let Some(inbox) = peers.iter().min_by_key(|inbox| inbox.load.load(Ordering::Relaxed)) {
                 inbox.load.fetch_add(1, Ordering::Relaxed);
                 metrics.connections.inc();
-                inbox.send(Message::Connection(stream, place));
+                inbox.send(Message::Connection(stream, place, peer));
             }
         });
     }
@@ -358,7 +380,7 @@ impl Reactor {
         let inbox = Arc::clone(&self.inbox);
         for message in inbox.open() {
             match message {
-                Message::Connection(stream, place) => self.adopt(stream, place),
+                Message::Connection(stream, place, peer) => self.adopt(stream, place, peer),
                 Message::Ack(ack) => self.on_ack(ack),
                 Message::Buffer { ticket, buffer } => {
                     if let Some((n, connection)) = self.tenant(ticket)
@@ -390,7 +412,7 @@ impl Reactor {
         }
     }
 
-    fn adopt(&mut self, mut stream: Transport, place: Admitted) {
+    fn adopt(&mut self, mut stream: Transport, place: Admitted, peer: SocketAddr) {
         let n = self.free.pop().unwrap_or_else(|| {
             self.connections.push(Place::default());
             self.connections.len() - 1
@@ -400,7 +422,9 @@ impl Reactor {
             self.free.push(n);
             return self.count_closed(CloseReason::Stopping);
         }
+        let by = if stream.is_encrypted() { By::Certificate } else { self.access.by_address(peer.ip()) };
         self.connections[n].connection = Some(Connection::new(stream, place));
+        self.connections[n].visit = Visit::begin(peer, by, &self.access);
         self.drive(n);
     }
 
@@ -412,9 +436,12 @@ impl Reactor {
             connection.rearm();
         }
         loop {
-            let Some(connection) = self.connections[n].connection.as_mut() else { return };
+            let place = &mut self.connections[n];
+            let Some(connection) = place.connection.as_mut() else { return };
             let step = connection.advance(window, bytes_max, &mut turn);
-            self.counts.received_bytes += std::mem::take(&mut connection.received_bytes);
+            let received = std::mem::take(&mut connection.received_bytes);
+            place.visit.bytes += received;
+            self.counts.received_bytes += received;
             match step {
                 Step::Readable | Step::Memory | Step::Answers | Step::Lane => return self.close_if_finished(n),
                 Step::Turn => {
@@ -531,10 +558,12 @@ impl Reactor {
     }
 
     fn on_ack(&mut self, ack: Ack) {
+        let is_stored = matches!(ack.outcome, Outcome::Accepted(_));
         let response = response(ack.acq, ack.outcome, self.pressures);
         match self.tenant(ack.token.connection) {
             Some((n, connection)) => {
                 connection.answer(ack.token.slot, response);
+                self.connections[n].visit.count(is_stored);
                 self.answered.push(n);
             }
             None => self.counts.unanswered += 1,
@@ -547,6 +576,7 @@ impl Reactor {
         if let Some(connection) = self.connections[n].connection.as_mut() {
             let slot = connection.open_slot(Instant::now(), 0);
             connection.answer(slot, response);
+            self.connections[n].visit.count(false);
             self.answered.push(n);
         }
     }
@@ -629,6 +659,7 @@ impl Reactor {
             }
             self.counts.unanswered += connection.undelivered() as u64;
             let _ = self.poll.registry().deregister(connection.stream().socket());
+            std::mem::take(&mut place.visit).end(why, &self.access);
             self.free.push(n);
             self.count_closed(why);
         }

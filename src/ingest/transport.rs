@@ -133,6 +133,10 @@ impl Transport {
         self.socket().shutdown(Shutdown::Write).is_ok()
     }
 
+    pub(super) fn is_encrypted(&self) -> bool {
+        matches!(self, Self::Tls(_))
+    }
+
     /// The handshake failed, or has not been done by the time that is given for it.
     pub(super) fn is_refused(&self) -> bool {
         matches!(self, Self::Tls(encrypted) if !matches!(encrypted.phase, Phase::Open { .. }))

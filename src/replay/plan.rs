@@ -4,7 +4,7 @@ use super::faults::FaultPart;
 use super::profile::Profile;
 use super::rate::Rate;
 use super::source::{SourceChoice, SourceError};
-use crate::client::{HttpClientError, PipelinedError};
+use crate::client::{BearerToken, HttpClientError, PipelinedError};
 use crate::model::AcqId;
 use crate::tls::ClientTls;
 use std::net::SocketAddr;
@@ -19,6 +19,8 @@ pub struct Plan {
     pub http: String,
     /// How both are spoken to; `None`: not encrypted.
     pub tls: Option<ClientTls>,
+    /// Shown to the HTTP port.
+    pub token: Option<BearerToken>,
     /// Who sends what and when.
     pub profile: Profile,
     /// How fast, where not as the profile says.
@@ -57,6 +59,7 @@ impl Plan {
             capture,
             http: http.to_owned(),
             tls: None,
+            token: None,
             profile,
             rate: None,
             source: SourceChoice::Synthetic,

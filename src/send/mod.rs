@@ -104,7 +104,7 @@ pub fn send_folder(
     folder.warnings().iter().for_each(|warning| listener.note(warning));
     let plan = Plan::make(&folder, options, listener)?;
     let link = &options.delivery.link;
-    let http = link.http_client(link.timeout);
+    let http = link.http_client();
     let patient = Patient { http: &http, retry_for: options.delivery.retry_for, listener, stop };
     let companions = Companions { patient, folder: &folder };
     let mut run = Run { companions, options, report: SendReport::new(folder.acq()) };

@@ -45,6 +45,27 @@ pub enum CloseReason {
     Stopping,
     /// The TLS handshake failed or took too long.
     Handshake,
+    /// The peer is neither on this machine nor in a trusted network.
+    NotAllowed,
+}
+
+/// Why a request to the HTTP port may not do what it asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusedAccess {
+    /// It carries no token.
+    NoToken,
+    /// Its token is not known.
+    BadToken,
+    /// Too many wrong tokens came from its address.
+    TooMany,
+    /// Its token or address lacks the scope.
+    Scope,
+    /// It names a host that is not this one.
+    Host,
+    /// It comes from the page of another site.
+    Origin,
+    /// The route has no scope.
+    NoScope,
 }
 
 /// The daemon's metrics.
@@ -129,6 +150,11 @@ pub struct Metrics {
     /// Connections ever accepted on the HTTP port.
     pub http_connections_total: IntCounter,
     http_closed: [IntCounter; HttpCloseReason::ALL.len()],
+    access_refused: [IntCounter; RefusedAccess::ALL.len()],
+    /// 1 while the file of tokens can not be read again.
+    pub tokens_reload_failed: IntGauge,
+    /// Lines of the audit log that could not be written.
+    pub audit_lines_lost: IntCounter,
 }
 
 /// Counts of one thread since it last published.
@@ -159,7 +185,7 @@ impl StoredAs {
 }
 
 impl CloseReason {
-    const ALL: [CloseReason; 9] = [
+    const ALL: [CloseReason; 10] = [
         Self::Peer,
         Self::Cut,
         Self::Framing,
@@ -169,9 +195,12 @@ impl CloseReason {
         Self::PeerLimit,
         Self::Stopping,
         Self::Handshake,
+        Self::NotAllowed,
     ];
 
-    fn name(self) -> &'static str {
+    /// The metric's label.
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
             Self::Peer => "peer",
             Self::Cut => "cut",
@@ -182,6 +211,26 @@ impl CloseReason {
             Self::PeerLimit => "peer_limit",
             Self::Stopping => "stopping",
             Self::Handshake => "handshake",
+            Self::NotAllowed => "not_allowed",
+        }
+    }
+}
+
+impl RefusedAccess {
+    const ALL: [RefusedAccess; 7] =
+        [Self::NoToken, Self::BadToken, Self::TooMany, Self::Scope, Self::Host, Self::Origin, Self::NoScope];
+
+    /// The metric's label.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NoToken => "no_token",
+            Self::BadToken => "bad_token",
+            Self::TooMany => "too_many",
+            Self::Scope => "scope",
+            Self::Host => "host",
+            Self::Origin => "origin",
+            Self::NoScope => "no_scope",
         }
     }
 }
@@ -283,6 +332,7 @@ impl Metrics {
         let tls_clients = make.gauges("tls_connections", "Encrypted capture connections now, by client", "client");
         let closed = make.counters("connections_closed_total", "Capture connections ended, by reason", "reason");
         let http_closed = make.counters("http_connections_closed_total", "HTTP connections ended, by reason", "reason");
+        let access_refused = make.counters("access_refused_total", "Requests to the HTTP port not allowed", "reason");
         Self {
             stored: StoredAs::ALL.map(|how| stored.with_label_values(&[how.name()])),
             refused: Refusal::ALL.map(|why| refused.with_label_values(&[why.name()])),
@@ -350,6 +400,10 @@ impl Metrics {
             http_connections: make.gauge("http_connections", "Connections on the HTTP port now"),
             http_connections_total: make.counter("http_connections_total", "Connections accepted on the HTTP port"),
             http_closed: HttpCloseReason::ALL.map(|why| http_closed.with_label_values(&[why.name()])),
+            access_refused: RefusedAccess::ALL.map(|why| access_refused.with_label_values(&[why.name()])),
+            tokens_reload_failed: make
+                .gauge("tokens_reload_failed", "1 while the file of tokens can not be read again"),
+            audit_lines_lost: make.counter("audit_lines_lost_total", "Lines of the audit log that were not written"),
             registry: make.registry,
             life: Arc::default(),
         }
@@ -374,6 +428,11 @@ impl Metrics {
     /// Counts the end of a connection to the HTTP port.
     pub fn http_connection_closed(&self, why: HttpCloseReason) {
         self.http_closed[why as usize].inc();
+    }
+
+    /// Counts a request that was not allowed.
+    pub fn access_refused(&self, why: RefusedAccess) {
+        self.access_refused[why as usize].inc();
     }
 
     /// Sets a gauge, at most to what it can show.

@@ -7,5 +7,5 @@ mod tls;
 
 pub use http_close::HttpCloseReason;
 pub use logging::{LogFormat, LogLevel, start_logging};
-pub use metrics::{CloseReason, LocalCounts, Metrics, StoredAs};
+pub use metrics::{CloseReason, LocalCounts, Metrics, RefusedAccess, StoredAs};
 pub use tls::{TlsClient, TlsRefusal};

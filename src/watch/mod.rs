@@ -196,7 +196,7 @@ pub fn watch_folder(
     let record = Record::open(&record_path, &options.delivery.link.http)?;
     tell_of_record(&record, &record_path, listener);
     let link = &options.delivery.link;
-    let http = link.http_client(link.timeout);
+    let http = link.http_client();
     probe(&http, options)?;
     let patient = Patient { http: &http, retry_for: options.delivery.retry_for, listener, stop };
     let inbox = Inbox::default();

@@ -2,6 +2,7 @@
 
 #![allow(missing_docs)]
 
+mod access;
 mod backup;
 mod bad_http;
 mod bad_input;

@@ -386,11 +386,11 @@ fn a_folder_is_sent_and_read_back_over_https_with_every_port_encrypted() {
         let summary: Value = serde_json::from_slice(&sent.stdout).expect("a summary");
         assert_eq!((&summary["complete"], &summary["refused"]), (&true.into(), &Value::Array(vec![])), "{summary}");
     }
-    let http = HttpClient::with_tls(&closed.url, PATIENCE, Some(&certificates.client("ca", None)));
+    let http = HttpClient::with(&closed.url, PATIENCE, Some(&certificates.client("ca", None)), None);
     let image = std::fs::read(folder.join("col0002/col0002_row0001_cam2.tif")).expect("a tile");
     assert_eq!(http.content(FOLDER_ACQ, 2, 1).expect("stored").bytes, image);
     // Who does not trust the server asks it nothing; who speaks no TLS is not understood.
-    let stranger = HttpClient::with_tls(&closed.url, PATIENCE, Some(&certificates.client("other", None)));
+    let stranger = HttpClient::with(&closed.url, PATIENCE, Some(&certificates.client("other", None)), None);
     assert!(stranger.get_path("/healthz").is_err());
     let mut plain = RawConnection::new(closed.daemon.http_address);
     plain.send(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -436,7 +436,7 @@ fn http_clients_need_a_certificate_where_that_is_configured() {
     let (data, certificates) = (data_dir(), Certificates::make());
     let ca = format!("http.tls_client_ca={}", certificates.certificate("ca").display());
     let closed = closed(data.path(), &certificates, &[ca]);
-    let ask = |identity| HttpClient::with_tls(&closed.url, PATIENCE, Some(&certificates.client("ca", identity)));
+    let ask = |identity| HttpClient::with(&closed.url, PATIENCE, Some(&certificates.client("ca", identity)), None);
     assert!(ask(None).get_path("/healthz").is_err());
     assert!(ask(Some("stranger")).get_path("/healthz").is_err());
     assert!(ask(Some("client")).get_path("/healthz").is_ok());

@@ -22,11 +22,14 @@ Parameters = Mapping[str, Union[str, int, None]]
 class Http:
     """A connection. For one thread at a time."""
 
-    def __init__(self, base: str, timeout_s: float, ssl_context: ssl.SSLContext | None = None) -> None:
-        """`base` is a URL such as http://127.0.0.1:5001. Does not connect yet.
+    def __init__(
+        self, base: str, timeout_s: float, ssl_context: ssl.SSLContext | None = None, token: str | None = None
+    ) -> None:
+        """`base` is a URL such as http://127.0.0.1:5001; `token` goes along with each request. Does not connect yet.
 
-        Raises BadInput: it is none.
+        Raises BadInput: either is none.
         """
+        self._authorization = {} if token is None else {"Authorization": f"Bearer {_one_word(token)}"}
         url = urlsplit(base)
         try:
             host, port = url.hostname or "", url.port
@@ -94,7 +97,7 @@ class Http:
         self, method: str, target: str, body: bytes | None, headers: dict[str, str], kept: bool
     ) -> tuple[int, bytes]:
         try:
-            self._connection.request(method, self._prefix + target, body, headers)
+            self._connection.request(method, self._prefix + target, body, {**headers, **self._authorization})
             response = self._connection.getresponse()
         except ConnectionError:
             self.close()
@@ -108,6 +111,14 @@ class Http:
             return json.loads(body)
         except ValueError as error:
             raise WrongProtocol(f"{self.base}{path}: the answer is no JSON: {error}; is this a tilecatcher?") from None
+
+
+def _one_word(token: str) -> str:
+    """A token without the blanks around it, as a file has them. The error must not show it."""
+    word = token.strip()
+    if not word or not all("!" <= letter <= "~" for letter in word):
+        raise BadInput("the token is none: it is one word, as `tilecatcher token add` printed it")
+    return word
 
 
 def _form_part(boundary: str, part: Part) -> bytes:

@@ -35,13 +35,16 @@ class Client:
         *,
         timeout_s: float = 60.0,
         ssl_context: ssl.SSLContext | None = None,
+        token: str | None = None,
     ) -> None:
         """`http` is a URL, `capture` host and port; `timeout_s` bounds each wait. Connects when the first call is made.
         With `ssl_context`, see `tls_context`, the capture port is encrypted, and so is HTTP where the URL says https.
 
-        Raises BadInput: `http` is no URL.
+        `token` is shown to the HTTP port, where the daemon asks for one; the capture port takes none.
+
+        Raises BadInput: `http` is no URL, `token` no token.
         """
-        self._http = Http(http, timeout_s, ssl_context)
+        self._http = Http(http, timeout_s, ssl_context, token)
         self._capture = capture
         self._timeout_s = timeout_s
         self._ssl_context = ssl_context

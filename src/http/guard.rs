@@ -1,0 +1,209 @@
+//! The gate behind the door of the HTTP port: sizes, who asks, whether it may, what is recorded of it, and the headers of every answer.
+//!
+//! Decides nothing by itself: `access` does. Must never let a request pass that it could not judge.
+
+use super::answer::Failure;
+use super::scopes::Needs;
+use crate::access::{Access, Asked, By, Denied, Event, Need};
+use axum::extract::{ConnectInfo, MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+/// Longest path with its query.
+const URI_BYTES_MAX: usize = 4 << 10;
+const CHALLENGE: &str = "Bearer realm=\"tilecatcher\"";
+const CHALLENGE_WRONG: &str = "Bearer realm=\"tilecatcher\", error=\"invalid_token\"";
+/// A page that one of our answers is made into can load nothing from elsewhere, and stand in no other page.
+const SECURITY_HEADERS: [(HeaderName, HeaderValue); 3] = [
+    (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'self'; frame-ancestors 'none'")),
+    (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+];
+
+/// What requests are judged by.
+pub(super) struct Gate {
+    pub(super) access: Arc<Access>,
+    pub(super) needs: Needs,
+    /// Longest headers, all together.
+    pub(super) head_bytes_max: usize,
+}
+
+/// Put into an answer by a handler: the acquisition that it was about, where the path does not say.
+#[derive(Clone, Copy)]
+pub(super) struct About(pub(super) u64);
+
+/// What is recorded of a request, taken before a handler has it.
+struct Visit {
+    peer: SocketAddr,
+    method: String,
+    path: String,
+    acquisition: Option<u64>,
+    bytes: Option<u64>,
+}
+
+/// Lets a request in, or answers it here.
+pub(super) async fn guard(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
+    if let Some(refusal) = too_long(&request, gate.head_bytes_max) {
+        return refusal.into_response();
+    }
+    // Without the connection's address nobody is trusted for it.
+    let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map_or(nowhere, |ConnectInfo(peer)| *peer);
+    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let need = gate.needs.for_request(request.method(), route);
+    let (by, judged) = gate.access.judge(&asked(&request, peer, need));
+    let is_recorded = judged.is_err() || need.is_some_and(Need::is_writing);
+    let visit = is_recorded.then(|| Visit::of(&request, peer, route));
+    let refused = judged.as_ref().err().map(|denied| denied.reason().name());
+    let mut response = match judged {
+        Ok(()) => next.run(request).await,
+        Err(denied) => refusal(&denied),
+    };
+    if matches!(by, By::Token(_)) {
+        keep_private(response.headers_mut());
+    }
+    if let Some(visit) = visit {
+        gate.access.record(visit.event(by, &response, refused));
+    }
+    response
+}
+
+/// The headers that every answer has.
+pub(super) fn harden(response: &mut Response) {
+    let status = response.status();
+    for (name, value) in SECURITY_HEADERS {
+        response.headers_mut().entry(name).or_insert(value);
+    }
+    if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS) {
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+}
+
+/// What was given for a token is for whoever has it, not for a cache on the way.
+fn keep_private(headers: &mut HeaderMap) {
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("private, no-cache"));
+    headers.append(header::VARY, HeaderValue::from_static("authorization"));
+}
+
+fn too_long(request: &Request, head_bytes_max: usize) -> Option<Failure> {
+    let uri = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    if uri > URI_BYTES_MAX {
+        let problem = format!("the path with its query has {uri} bytes: at most {URI_BYTES_MAX}");
+        return Some(Failure::new(StatusCode::URI_TOO_LONG, problem));
+    }
+    // As on the wire: a colon, a space, the line's end.
+    let line = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
+    let headers: usize = request.headers().iter().map(line).sum();
+    let problem = format!("the headers have {headers} bytes: at most {head_bytes_max}");
+    (headers > head_bytes_max).then(|| Failure::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, problem))
+}
+
+fn asked(request: &Request, peer: SocketAddr, need: Option<Need>) -> Asked<'_> {
+    let uri = request.uri();
+    Asked {
+        peer: peer.ip(),
+        bearer: bearer(request.headers()),
+        // A whole URL in the request line goes before the header.
+        host: uri.authority().map(|authority| authority.as_str()).or_else(|| text(request.headers(), &header::HOST)),
+        origin: text(request.headers(), &header::ORIGIN),
+        path: uri.path(),
+        need,
+    }
+}
+
+/// The token behind `Authorization: Bearer`; another kind of authorization is none for us.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (kind, token) = text(headers, &header::AUTHORIZATION)?.split_once(' ')?;
+    kind.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// A header; one that is no text is a name that nobody has.
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name).map(|value| value.to_str().unwrap_or_default())
+}
+
+fn refusal(denied: &Denied) -> Response {
+    let (status, problem) = match denied {
+        Denied::NoToken => (StatusCode::UNAUTHORIZED, "this needs a token: Authorization: Bearer ...".to_owned()),
+        Denied::BadToken => (StatusCode::UNAUTHORIZED, "the token is not known here, or was revoked".to_owned()),
+        Denied::TooMany(_) => {
+            (StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens came from this address: wait".to_owned())
+        }
+        Denied::Lacks(need) => (StatusCode::FORBIDDEN, format!("this needs the scope {need}")),
+        Denied::Host(host) => {
+            let problem = format!("\"{host}\" is no name of this daemon: use its address, or set http.host_names");
+            (StatusCode::FORBIDDEN, problem)
+        }
+        Denied::Origin(origin) => (StatusCode::FORBIDDEN, format!("pages of \"{origin}\" may not ask here")),
+        Denied::NoScope => (StatusCode::FORBIDDEN, "nobody may do this: the route has no scope".to_owned()),
+    };
+    let mut response = Failure::new(status, problem).into_response();
+    let headers = response.headers_mut();
+    match denied {
+        Denied::NoToken => drop(headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE))),
+        Denied::BadToken => drop(headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE_WRONG))),
+        Denied::TooMany(wait) => drop(headers.insert(header::RETRY_AFTER, (wait.as_secs() + 1).into())),
+        _ => {}
+    }
+    response
+}
+
+impl Visit {
+    fn of(request: &Request, peer: SocketAddr, route: Option<&str>) -> Self {
+        let uri = request.uri();
+        let in_path = route.and_then(|route| acquisition_in(route, uri.path()));
+        let in_query = || {
+            let parameters = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
+            parameters.into_iter().find(|(name, _)| name == "acqid")?.1.parse().ok()
+        };
+        Self {
+            peer,
+            method: request.method().to_string(),
+            path: uri.path().to_owned(),
+            acquisition: in_path.or_else(in_query),
+            bytes: text(request.headers(), &header::CONTENT_LENGTH).and_then(|bytes| bytes.parse().ok()),
+        }
+    }
+
+    fn event(self, by: By, response: &Response, refused: Option<&'static str>) -> Event {
+        let told = response.extensions().get::<About>().map(|About(acq)| *acq);
+        let Self { peer, method, path, acquisition, bytes } = self;
+        let status = response.status().as_u16();
+        Event::Request { peer, by, method, path, acquisition: told.or(acquisition), status, refused, bytes }
+    }
+}
+
+/// The number that stands in the path where the route has `{acqid}`.
+fn acquisition_in(route: &str, path: &str) -> Option<u64> {
+    let place = route.split('/').position(|part| part == "{acqid}")?;
+    path.split('/').nth(place)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_bearer_is_a_token() {
+        let of = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::AUTHORIZATION, value.parse().expect("a header"));
+            bearer(&headers).map(str::to_owned)
+        };
+        assert_eq!(of("Bearer abc").as_deref(), Some("abc"));
+        assert_eq!(of("bearer  abc ").as_deref(), Some("abc"));
+        assert_eq!((of("Basic abc"), of("abc")), (None, None));
+        assert_eq!(bearer(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn the_acquisition_is_read_where_the_route_has_it() {
+        let route = "/service/v1/acquisition/{acqid}/tile/{col}/{row}";
+        assert_eq!(acquisition_in(route, "/service/v1/acquisition/12/tile/3/4"), Some(12));
+        assert_eq!(acquisition_in(route, "/service/v1/acquisition/x/tile/3/4"), None);
+        assert_eq!(acquisition_in("/service/v1/tile-state", "/service/v1/tile-state"), None);
+    }
+}
