@@ -73,6 +73,8 @@ pub struct TlsClient(IntGauge);
 
 impl TlsClients {
     pub(super) fn new(connections: IntGaugeVec) -> Self {
+        // There from the start: a metric without a line would not be on the page.
+        connections.with_label_values(&[OTHER]);
         Self { connections, names: Mutex::default() }
     }
 

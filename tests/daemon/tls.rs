@@ -100,7 +100,8 @@ fn a_pipelined_window_of_small_and_long_tiles_is_answered_in_order() {
     let daemon = encrypted(data.path(), &certificates, &[]);
     let tls = certificates.client("ca", Some("client"));
     let mut client = PipelinedClient::connect_with(tls_address(&daemon), PATIENCE, Some(&tls)).expect("connected");
-    let images: Vec<Vec<u8>> = (0..60).map(|n| noise(n, [40, 70_000, 900_000][n as usize % 3])).collect();
+    let images: Vec<Vec<u8>> =
+        (0..60u64).zip([40, 70_000, 900_000].into_iter().cycle()).map(|(n, len)| noise(n, len)).collect();
     for (row, image) in (0..).zip(&images) {
         let fields = RequestFields { key: key(1, row), camera: 1, checksum: super::support::crc(image) };
         client.queue(&fields, image.clone()).expect("fits");
@@ -177,7 +178,7 @@ fn segments_of_one_byte_make_whole_tiles() {
     let daemon = encrypted(data.path(), &certificates, &[]);
     let tls = certificates.client("ca", Some("client"));
     let mut client = client(byte_by_byte(tls_address(&daemon)), 8, &tls);
-    let images: Vec<Vec<u8>> = (0..5).map(|row| noise(row, 1 + 2_000 * row as usize)).collect();
+    let images: Vec<Vec<u8>> = (0..5u64).zip([1, 2001, 4001, 6001, 8001]).map(|(n, len)| noise(n, len)).collect();
     for (row, image) in (0..).zip(&images) {
         client.send(&tile(key(0, row), image), row).expect("sent");
     }
@@ -358,7 +359,7 @@ fn closed(data: &Path, certificates: &Certificates, more: &[String]) -> Closed {
 }
 
 /// `send` and `replay` with all files.
-fn args<'a>(closed: &Closed, certificates: &Certificates, identity: &str, first: &[&'a str]) -> Vec<String> {
+fn args(closed: &Closed, certificates: &Certificates, identity: &str, first: &[&str]) -> Vec<String> {
     let file = |path: std::path::PathBuf| path.to_str().expect("text").to_owned();
     let mut args: Vec<String> = first.iter().map(|arg| (*arg).to_owned()).collect();
     for (flag, value) in [
