@@ -135,6 +135,9 @@ fn limits_that_do_not_fit_the_descriptors_are_lowered_and_said() {
     let plain = command(data.path(), &["capture.connections_max=1000", "log.level=warn"]);
     let mut limited = Command::new("sh");
     limited.args(["-c", "ulimit -n 128 && exec \"$0\" \"$@\""]).arg(plain.get_program()).args(plain.get_args());
+    plain.get_envs().filter(|(_, value)| value.is_none()).for_each(|(name, _)| {
+        limited.env_remove(name);
+    });
     let daemon = Daemon::run(limited);
     daemon.start_acquisition();
     assert!(daemon.log().contains("raise LimitNOFILE"), "{}", daemon.log());
