@@ -184,7 +184,7 @@ def main() -> None:
     parser.add_argument("socket", type=Path)
     parser.add_argument("--keep", type=float, default=0.0, help="share of unflushed writes of which something survives")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--flush-ms", type=int, default=15, help="time that a flush takes")
+    parser.add_argument("--flush-ms", type=int, default=50, help="time that a flush takes")
     args = parser.parse_args()
     disk = VolatileDisk(args.image, args.keep, args.seed, args.flush_ms)
 
