@@ -74,7 +74,7 @@ fn same_again(key: &[u8], value: &[u8]) {
         let again = board_rows::board_key(acq, &block);
         assert_eq!(board_rows::block_of_key(&again), Some((acq, block)));
         let places = [0, 63].map(|slot| block.cell(slot));
-        assert_eq!(places.map(|place| super::BlockKey::of(place)), [(block, 0), (block, 63)]);
+        assert_eq!(places.map(super::BlockKey::of), [(block, 0), (block, 63)]);
     }
 }
 

@@ -321,7 +321,7 @@ fn directory(data: &[u8]) -> (MemoryFs, Vec<(u64, Vec<u8>)>, bool) {
     let mut input = Input::new(data);
     let fs = MemoryFs::default();
     let (segments, has_store, has_note, appends) =
-        (1 + input.byte() % 3, input.byte() % 4 != 0, input.byte().is_multiple_of(4), input.flag());
+        (1 + input.byte() % 3, !input.byte().is_multiple_of(4), input.byte().is_multiple_of(4), input.flag());
     if has_store {
         fs.put("/data/store", encode_store_block(STORE).to_vec());
     }
