@@ -1,7 +1,7 @@
 //! The daemon as a whole: builds everything in order, stops it in reverse. A list of starts, nothing else.
 
 use crate::base::stop::{Stop, StopReason};
-use crate::catalog::{Catalog, CatalogError, OpenedCatalog};
+use crate::catalog::{Catalog, CatalogError, Finding, OpenedCatalog, Scrub};
 use crate::config::Config;
 use crate::http::{HttpError, HttpServer};
 use crate::index::{OpenOutcome, OpenReport};
@@ -34,6 +34,7 @@ pub struct Server {
     capture: Capture,
     http: HttpServer,
     lanes: Vec<JoinHandle<()>>,
+    scrub: Scrub,
     stop: Stop,
     stop_time: Duration,
     data: PathBuf,
@@ -51,13 +52,29 @@ impl Server {
         let OpenedCatalog { catalog, lanes, threads, recovery, index } =
             Catalog::open(&config.data, filesystem, &config.catalog, &metrics, stop)?;
         report(&recovery, &index, &metrics);
+        recovery
+            .damage
+            .iter()
+            .filter_map(Finding::of_recovery)
+            .for_each(|finding| _ = catalog.damage().found(&finding));
         for temca in &config.temcas {
             catalog.assert_temca(temca.clone())?;
         }
         let http = HttpServer::start(&config.http, &catalog, &lanes, config.catalog.lanes.ack)?;
         let capture = Capture::start(config.ingest, &catalog, &lanes)?;
+        let scrub = Scrub::start(config.scrub, &config.data, &catalog, &lanes)
+            .map_err(|source| CatalogError::Directory { dir: config.data.clone(), source })?;
         let data = std::fs::canonicalize(&config.data).unwrap_or_else(|_| config.data.clone());
-        Ok(Self { catalog, capture, http, lanes: threads, stop: stop.clone(), stop_time: config.stop_time, data })
+        Ok(Self {
+            catalog,
+            capture,
+            http,
+            lanes: threads,
+            scrub,
+            stop: stop.clone(),
+            stop_time: config.stop_time,
+            data,
+        })
     }
 
     /// Where senders connect.
@@ -83,6 +100,7 @@ impl Server {
     /// # Errors
     /// A last sync failed.
     pub fn shut_down(self) -> Result<Option<StopReason>, ServerError> {
+        self.scrub.stop();
         self.capture.stop();
         self.http.stop(self.stop_time / 4);
         for lane in self.lanes {

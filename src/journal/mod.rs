@@ -14,6 +14,7 @@ mod keeper;
 mod read_only;
 mod reader;
 mod recovery;
+mod scrub;
 mod store;
 mod swap;
 mod verify;
@@ -23,11 +24,12 @@ pub use compaction::{CompactOptions, CompactReport, LeftAlone, compact_segments}
 pub use filesystem::{DirectoryLock, Filesystem, RealFilesystem, SegmentFile, is_writable};
 pub use format::{
     CONTROL_LANE, FORMAT_MAJOR, RECORD_HEADER_BYTES, RecordHeader, RecordKind, SEGMENT_HEADER_BYTES, SegmentHeader,
-    StoreId, TRAILER_BYTES, TileStamp, Trailer, segment_file_name,
+    StoreId, TRAILER_BYTES, TileStamp, Trailer, parse_segment_file_name, segment_file_name,
 };
 pub use read_only::{ReadOnlyJournal, ReadOnlyRecords};
 pub use reader::{ReadError, StoredRecord};
 pub use recovery::{Damage, DamageKind, RecoveryReport};
+pub use scrub::{BadRecord, Pace, ScrubbedSegment};
 pub use store::{Journal, JournalOptions, JournalStatus};
 pub use verify::{VerifyProblem, VerifyReport, verify_segments};
 pub use writer::{LaneWriter, RecordDraft};

@@ -75,24 +75,33 @@ impl Daemon {
     }
 
     /// Runs a command that serves, and waits until it is ready.
-    pub fn run(mut command: Command) -> Self {
+    pub fn run(command: Command) -> Self {
+        Self::try_run(command).unwrap_or_else(|(status, log)| panic!("not ready, {status}: {log}"))
+    }
+
+    /// Runs a command that serves; where it ends before it is ready, its status and what it wrote to stderr.
+    pub fn try_run(mut command: Command) -> Result<Self, (ExitStatus, String)> {
         let stderr = tempfile::NamedTempFile::new().expect("a temporary file");
         command.stdout(Stdio::piped()).stderr(stderr.reopen().expect("the same file"));
         let mut process = command.spawn().expect("the daemon starts");
         let mut ready = String::new();
         BufReader::new(process.stdout.take().expect("a pipe")).read_line(&mut ready).expect("a line");
+        if ready.is_empty() {
+            let status = wait(&mut process);
+            return Err((status, std::fs::read_to_string(stderr.path()).expect("text")));
+        }
         let field = |name: &str| {
             let found = ready.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
             found.unwrap_or_else(|| panic!("no {name} in {ready:?}")).to_owned()
         };
         let http_address: SocketAddr = field("http").parse().expect("an address");
-        Self {
+        Ok(Self {
             capture: field("capture").parse().expect("an address"),
             http: HttpClient::new(&format!("http://{http_address}"), PATIENCE),
             http_address,
             process,
             stderr,
-        }
+        })
     }
 
     /// What the daemon has written to stderr.
