@@ -3,7 +3,7 @@
 //! The journal moves and removes; here is decided what. Dead is what a deletion with a higher sequence names, nothing
 //! else: replaced versions of tiles are still readable and stay. Must never run beside a daemon.
 
-use crate::audit::rebuild_opened;
+use crate::audit::{rebuild_opened, remove_index};
 use crate::catalog::{CatalogError, JournalFacts, open_journal};
 use crate::index::{FactSource, StoreError};
 use crate::journal::{
@@ -131,6 +131,8 @@ pub fn compact(
         tile_floor: deaths.next_tile.saturating_sub(1),
         sequence_floor: 0,
     };
+    // It knows of more records than there will be: a start behind a compaction that was cut off must not miss them.
+    remove_index(data)?;
     let report = compact_segments(data, &filesystem, &options, &mut |record| deaths.is_live(record), progress);
     reopen(data, &lock, filesystem)?;
     compacted.journal = Some(report?);

@@ -114,7 +114,7 @@ impl Server {
 fn report(recovery: &RecoveryReport, index: &OpenReport, metrics: &Metrics) {
     let count = |kind| recovery.damage.iter().filter(|damage| damage.kind == kind).count();
     Metrics::set(&metrics.recovery_torn, count(DamageKind::Torn));
-    Metrics::set(&metrics.recovery_corrupt, count(DamageKind::Corrupt));
+    Metrics::set(&metrics.recovery_corrupt, count(DamageKind::Corrupt).max(usize::from(index.lost > 0)));
     metrics.index_open_seconds.set(index.took.as_secs_f64());
     for damage in &recovery.damage {
         let (path, offset, len) = (damage.path.display(), damage.offset, damage.len);

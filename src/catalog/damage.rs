@@ -8,7 +8,7 @@ use crate::journal::{BadRecord, Damage, DamageKind, ReadError, RecordHeader, par
 use crate::model::{Location, TileEntry};
 use crate::telemetry::Metrics;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -88,12 +88,15 @@ enum Event {
     Holds,
 }
 
+/// Segment and offset, and who found it.
+type Places = BTreeMap<(u64, u64), FoundBy>;
+
 /// The damaged records of a data directory. Clones share it.
 #[derive(Clone)]
 pub struct DamageLog {
     path: Arc<Path>,
     metrics: Arc<Metrics>,
-    damaged: Arc<Mutex<BTreeSet<(u64, u64)>>>,
+    damaged: Arc<Mutex<Places>>,
 }
 
 impl Finding {
@@ -162,11 +165,11 @@ impl DamageLog {
     pub fn open(data_dir: &Path, metrics: &Arc<Metrics>, is_there: impl Fn(u64) -> bool) -> Self {
         let path = data_dir.join("quarantine").join("damage.jsonl");
         let damaged = match read_report(&path) {
-            Ok(text) => damaged_by(&text).into_iter().filter(|(segment, _)| is_there(*segment)).collect(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeSet::new(),
+            Ok(text) => damaged_by(&text).into_iter().filter(|((segment, _), _)| is_there(*segment)).collect(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Places::new(),
             Err(error) => {
                 tracing::warn!(path = %path.display(), %error, "the report of damaged records can not be read: what it says is counted again when it is found again");
-                BTreeSet::new()
+                Places::new()
             }
         };
         Metrics::set(&metrics.corrupt_records, damaged.len());
@@ -182,9 +185,11 @@ impl DamageLog {
     /// Takes a finding in: reported and logged if it is a new one. Returns whether it is.
     pub fn found(&self, finding: &Finding) -> bool {
         let mut damaged = self.lock();
-        if damaged.len() >= RECORDS_MAX || !damaged.insert((finding.segment, finding.offset)) {
+        let place = (finding.segment, finding.offset);
+        if damaged.len() >= RECORDS_MAX || damaged.contains_key(&place) {
             return false;
         }
+        damaged.insert(place, finding.found_by);
         Metrics::set(&self.metrics.corrupt_records, damaged.len());
         let Finding { segment, offset, sequence, tile, what, found_by } = finding;
         let tile = tile.map(|tile| format!("{}/{}/{}/{} id {}", tile.acq, tile.col, tile.row, tile.frame, tile.id));
@@ -205,13 +210,16 @@ impl DamageLog {
     /// Whether a place is known to be damaged.
     #[must_use]
     pub fn is_known(&self, segment: u64, offset: u64) -> bool {
-        self.lock().contains(&(segment, offset))
+        self.lock().contains_key(&(segment, offset))
     }
 
-    /// Takes notice that a segment was read whole: what was damaged in it and is not among `bad` holds again.
+    /// Takes notice that a segment was read whole: what was damaged in it and is not among `bad` holds again. Not a record
+    /// that recovery missed: the segment's table does not name it, so nobody looks for it any more.
     pub fn settle(&self, segment: u64, bad: &[Finding]) {
         let mut damaged = self.lock();
-        let known: Vec<u64> = damaged.range((segment, 0)..=(segment, u64::MAX)).map(|(_, offset)| *offset).collect();
+        let known = damaged.range((segment, 0)..=(segment, u64::MAX));
+        let known = known.filter(|((_, offset), found_by)| **found_by != FoundBy::Start || *offset == 0);
+        let known: Vec<u64> = known.map(|((_, offset), _)| *offset).collect();
         for offset in known.into_iter().filter(|offset| !bad.iter().any(|finding| finding.offset == *offset)) {
             damaged.remove(&(segment, offset));
             tracing::warn!(segment = format!("{segment:016x}"), offset, "a record that was damaged holds again");
@@ -237,7 +245,7 @@ impl DamageLog {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeSet<(u64, u64)>> {
+    fn lock(&self) -> MutexGuard<'_, Places> {
         self.damaged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -250,12 +258,12 @@ fn read_report(path: &PathBuf) -> io::Result<String> {
 }
 
 /// The places that a report leaves damaged. Lines that are none (cut off, edited) are passed over.
-fn damaged_by(report: &str) -> BTreeSet<(u64, u64)> {
-    let mut damaged = BTreeSet::new();
+fn damaged_by(report: &str) -> Places {
+    let mut damaged = Places::new();
     for line in report.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok()) {
         let place = (line.finding.segment, line.finding.offset);
         match line.event {
-            Event::Damaged if damaged.len() < RECORDS_MAX => _ = damaged.insert(place),
+            Event::Damaged if damaged.len() < RECORDS_MAX => _ = damaged.entry(place).or_insert(line.finding.found_by),
             Event::Damaged => {}
             Event::Holds => _ = damaged.remove(&place),
         }

@@ -15,7 +15,7 @@ use tilecatcher::model::AcqId;
 /// A column of tiles that only change their states.
 const STATES_COL: u32 = 90_000;
 const STATE_NAMES: u64 = 16;
-const SETTINGS: [&str; 3] = ["scrub.rate=unlimited", "scrub.interval=1ms", "storage.segment_size=2MiB"];
+const SETTINGS: [&str; 3] = ["scrub.rate=unlimited", "scrub.interval=100ms", "storage.segment_size=2MiB"];
 
 /// Cycles: 20, with TILECATCHER_LONG=1 200, or as TILECATCHER_TEST_KILLS says.
 fn cycles() -> u32 {
@@ -225,7 +225,7 @@ fn content_of(cycle: u32, sender: u32, row: u32) -> (u64, usize) {
 
 /// The last tiles, and a sample of the older ones; at the end all.
 fn check(daemon: &Daemon, all: &[Acknowledged], cycle: u32) {
-    let old = all.len().saturating_sub(300);
+    let old = all.len().saturating_sub(150);
     let sample = all.iter().enumerate().filter(|(n, _)| *n >= old || n % 41 == 0 || cycle == u32::MAX);
     for (_, tile) in sample {
         let described = daemon.http.tile(ACQ, tile.col, tile.row).expect("an acknowledged tile is described");

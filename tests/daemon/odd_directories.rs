@@ -226,3 +226,29 @@ fn a_directory_that_is_deleted_under_a_daemon_ends_it_before_anything_more_is_ac
     assert_eq!(daemon.wait().code(), Some(4), "{}", daemon.log());
     assert!(daemon.log().contains("removed while it was being written"), "{}", daemon.log());
 }
+
+#[test]
+fn a_segment_that_is_missing_at_a_start_is_an_error_and_the_others_are_served() {
+    for cut in [false, true] {
+        let data = data_dir();
+        let daemon = Daemon::start(data.path(), &["storage.segment_size=1MiB"]);
+        assert_eq!(send_until_refused(&daemon, 0, 30).len(), 30);
+        daemon.stop();
+        let lanes = |path: &PathBuf| path.to_string_lossy().ends_with("-0000.tcj");
+        let segment = super::support::segments(data.path()).into_iter().find(lanes).expect("a segment of tiles");
+        if cut {
+            let file = std::fs::File::options().write(true).open(&segment).expect("a segment");
+            file.set_len(500_000).expect("cut");
+        } else {
+            std::fs::remove_file(&segment).expect("removed");
+        }
+        let daemon = Daemon::start_bare(data.path(), &[]);
+        assert!(daemon.log().contains("stored records are gone from the journal"), "{}", daemon.log());
+        assert_eq!(daemon.metric("tilecatcher_recovery_corrupt"), 1.0);
+        assert!(daemon.http.tile(ACQ, 9, 0).is_err() || cut);
+        assert_stored(&daemon, 10..30);
+        // What is gone is taken when it is sent again.
+        assert_eq!(send_until_refused(&daemon, 0, 30).len(), 30);
+        assert_stored(&daemon, 0..30);
+    }
+}
