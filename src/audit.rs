@@ -6,9 +6,10 @@ use crate::index::{
     read_tile_id,
 };
 use crate::journal::{
-    Journal, JournalError, JournalOptions, ReadOnlyJournal, RealFilesystem, RecordKind, VerifyReport, verify_segments,
+    Journal, JournalError, JournalOptions, ReadOnlyJournal, RealFilesystem, RecordKind, VerifyReport, mirror_problem,
+    verify_segments,
 };
-use crate::model::{AcqId, Fact, FactBody, Sequence, TileEntry, TileKey};
+use crate::model::{AcqId, Fact, FactBody, Sequence, Tally, TileEntry, TileKey};
 use serde::Serialize;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,18 @@ pub struct Audit {
     pub journal: VerifyReport,
     /// The index.
     pub index: IndexAudit,
+    /// The mirror, when one was named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<MirrorAudit>,
+}
+
+/// What an audit of a mirror found.
+#[derive(Debug, Serialize)]
+pub struct MirrorAudit {
+    /// Its journal.
+    pub journal: VerifyReport,
+    /// How the two sides differ.
+    pub differences: Vec<String>,
 }
 
 /// Whether the index is what the journal says.
@@ -59,7 +72,9 @@ impl Audit {
     /// True when nothing is wrong.
     #[must_use]
     pub fn is_good(&self) -> bool {
-        self.journal.problems.is_empty() && !matches!(self.index, IndexAudit::Differs { .. })
+        let mirror = self.mirror.as_ref();
+        let mirror = mirror.is_none_or(|mirror| mirror.journal.problems.is_empty() && mirror.differences.is_empty());
+        self.journal.problems.is_empty() && !matches!(self.index, IndexAudit::Differs { .. }) && mirror
     }
 }
 
@@ -71,6 +86,15 @@ impl Audit {
 /// # Errors
 /// The directory can not be read.
 pub fn audit(data: &Path) -> Result<Audit, JournalError> {
+    audit_sides(data, None)
+}
+
+/// As [`audit`], and the mirror's records against their checksums and, where no daemon runs, against the data
+/// directory's.
+///
+/// # Errors
+/// A directory can not be read.
+pub fn audit_sides(data: &Path, mirror: Option<&Path>) -> Result<Audit, JournalError> {
     let lock = lock_directory(data, &RealFilesystem);
     let index = match &lock {
         Ok(_) => open_index(&data.join("index")),
@@ -79,15 +103,18 @@ pub fn audit(data: &Path) -> Result<Audit, JournalError> {
     };
     let folded = index.as_ref().map_or(Sequence(0), |(_, checkpoint)| checkpoint.applied);
     let (mut expected, mut deletions) = (Expected::default(), Vec::new());
-    let journal =
-        verify_segments(data, &RealFilesystem, &mut |record| match tile_entry(&record.header, record.location()) {
+    let mut tally = Tally::default();
+    let journal = verify_segments(data, &RealFilesystem, &mut |record| {
+        tally.add(record.header.digest());
+        match tile_entry(&record.header, record.location()) {
             Some(entry) if entry.sequence <= folded => expected.add(entry),
             Some(_) => expected.behind += 1,
             None if record.header.kind == RecordKind::ACQUISITION_DELETED && record.header.sequence <= folded => {
                 deletions.push(*record);
             }
             None => {}
-        })?;
+        }
+    })?;
     if !deletions.is_empty() {
         let readable = ReadOnlyJournal::open(data, Arc::new(RealFilesystem))?;
         for record in deletions {
@@ -98,7 +125,20 @@ pub fn audit(data: &Path) -> Result<Audit, JournalError> {
         }
     }
     let index = index.map_or_else(|skipped| skipped, |(store, _)| expected.compare(&store));
-    Ok(Audit { journal, index })
+    let quiet = lock.is_ok();
+    let mirror = mirror.map(|mirror| audit_mirror(data, mirror, quiet.then_some(tally))).transpose()?;
+    Ok(Audit { journal, index, mirror })
+}
+
+/// `tally` is of the data directory's records, when nothing changes them meanwhile.
+fn audit_mirror(data: &Path, mirror: &Path, tally: Option<Tally>) -> Result<MirrorAudit, JournalError> {
+    let mut differences: Vec<String> = mirror_problem(&RealFilesystem, data, mirror)?.into_iter().collect();
+    let mut theirs = Tally::default();
+    let journal = verify_segments(mirror, &RealFilesystem, &mut |record| theirs.add(record.header.digest()))?;
+    if differences.is_empty() && tally.is_some_and(|ours| ours != theirs) {
+        differences.push("the two sides do not hold the same records: the next start makes them equal".to_owned());
+    }
+    Ok(MirrorAudit { journal, differences })
 }
 
 fn open_index(index: &Path) -> Result<(SledStore, Checkpoint), IndexAudit> {

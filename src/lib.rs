@@ -30,6 +30,7 @@
 //!  ingest | http | client        data plane (mio) | side port (axum) | the protocol's other end (ureq)
 //!  catalog                       lanes, verification, commands and queries over journal and index
 //!  journal | index               bytes on disk | views of them (sled)
+//!  tls                           encryption of ports and clients (rustls)
 //!  wire | formats | telemetry    frames (flatbuffers) | the field's files (tiff) | metrics, logs (prometheus)
 //!  model                         the domain's nouns, no I/O
 //!  base                          buffers, limits, units, clock, stop; knows no tile, socket or file
@@ -131,6 +132,7 @@ pub mod server;
 pub mod simulate;
 #[cfg(feature = "daemon")]
 pub mod telemetry;
+pub mod tls;
 #[cfg(feature = "daemon")]
 pub mod verify_manifest;
 pub mod watch;

@@ -6,8 +6,9 @@ use crate::config::Config;
 use crate::http::{HttpError, HttpServer};
 use crate::index::{OpenOutcome, OpenReport};
 use crate::ingest::{Capture, IngestError};
-use crate::journal::{DamageKind, RealFilesystem, RecoveryReport};
+use crate::journal::{DamageKind, Filesystem, MirroredFilesystem, RealFilesystem, RecoveryReport};
 use crate::telemetry::Metrics;
+use crate::tls::{ServerTls, TlsError};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,6 +27,9 @@ pub enum ServerError {
     /// The HTTP port.
     #[error(transparent)]
     Http(#[from] HttpError),
+    /// Certificates and keys.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 /// A running daemon.
@@ -38,6 +42,14 @@ pub struct Server {
     stop: Stop,
     stop_time: Duration,
     data: PathBuf,
+    certificates: Certificates,
+}
+
+/// What the ports are encrypted with.
+#[derive(Clone, Default)]
+pub struct Certificates {
+    capture: Option<ServerTls>,
+    http: Option<ServerTls>,
 }
 
 impl Server {
@@ -46,9 +58,10 @@ impl Server {
     /// # Errors
     /// Directory or ports can not be used; nothing is left running.
     pub fn start(config: &Config, stop: &Stop) -> Result<Self, ServerError> {
+        let certificates = Certificates::load(config)?;
         let metrics = Arc::new(Metrics::new());
         metrics.add_process_metrics();
-        let filesystem = Arc::new(RealFilesystem);
+        let filesystem = filesystem(config);
         let OpenedCatalog { catalog, lanes, threads, recovery, index } =
             Catalog::open(&config.data, filesystem, &config.catalog, &metrics, stop)?;
         report(&recovery, &index, &metrics);
@@ -60,27 +73,31 @@ impl Server {
         for temca in &config.temcas {
             catalog.assert_temca(temca.clone())?;
         }
-        let http = HttpServer::start(&config.http, &catalog, &lanes, config.catalog.lanes.ack)?;
-        let capture = Capture::start(config.ingest, &catalog, &lanes)?;
+        let http = HttpServer::start(&config.http, certificates.http.as_ref(), &catalog, &lanes)?;
+        let capture = Capture::start(config.ingest, certificates.capture.as_ref(), &catalog, &lanes)?;
+        let data = std::fs::canonicalize(&config.data).unwrap_or_else(|_| config.data.clone());
         let scrub = Scrub::start(config.scrub, &config.data, &catalog, &lanes)
             .map_err(|source| CatalogError::Directory { dir: config.data.clone(), source })?;
-        let data = std::fs::canonicalize(&config.data).unwrap_or_else(|_| config.data.clone());
-        Ok(Self {
-            catalog,
-            capture,
-            http,
-            lanes: threads,
-            scrub,
-            stop: stop.clone(),
-            stop_time: config.stop_time,
-            data,
-        })
+        let (stop, stop_time) = (stop.clone(), config.stop_time);
+        Ok(Self { catalog, capture, http, lanes: threads, scrub, stop, stop_time, data, certificates })
     }
 
-    /// Where senders connect.
+    /// Where senders connect; `None`: that port is off.
     #[must_use]
-    pub fn capture_address(&self) -> SocketAddr {
+    pub fn capture_address(&self) -> Option<SocketAddr> {
         self.capture.address()
+    }
+
+    /// Where senders connect with TLS; `None`: that port is off.
+    #[must_use]
+    pub fn capture_tls_address(&self) -> Option<SocketAddr> {
+        self.capture.tls_address()
+    }
+
+    /// What the ports are encrypted with, to be read again.
+    #[must_use]
+    pub fn certificates(&self) -> Certificates {
+        self.certificates.clone()
     }
 
     /// Where the HTTP port is.
@@ -108,6 +125,42 @@ impl Server {
         }
         self.catalog.close()?;
         Ok(self.stop.reason())
+    }
+}
+
+/// The operating system's, on one directory or on two.
+fn filesystem(config: &Config) -> Arc<dyn Filesystem> {
+    if config.mirror.dir.as_os_str().is_empty() {
+        return Arc::new(RealFilesystem);
+    }
+    let side = || Arc::new(RealFilesystem);
+    Arc::new(MirroredFilesystem::new(side(), side(), &config.data, config.mirror.clone()))
+}
+
+impl Certificates {
+    fn load(config: &Config) -> Result<Self, TlsError> {
+        let load = |is_on: bool, files| is_on.then(|| ServerTls::load(files)).transpose();
+        Ok(Self {
+            capture: load(config.ingest.tls_address.is_some(), &config.capture_tls)?,
+            http: load(!config.http_tls.certificate.as_os_str().is_empty(), &config.http_tls)?,
+        })
+    }
+
+    /// True where no port is encrypted.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.capture.is_none() && self.http.is_none()
+    }
+
+    /// Reads all files again, for connections to come. A port whose files are wrong goes on with what it had.
+    pub fn reload(&self) {
+        for (port, tls) in [("capture", &self.capture), ("http", &self.http)] {
+            match tls.as_ref().map(ServerTls::reload) {
+                Some(Ok(())) => tracing::info!(port, "certificates are read again, for new connections"),
+                Some(Err(error)) => tracing::error!(port, %error, "certificates are left as they were"),
+                None => {}
+            }
+        }
     }
 }
 

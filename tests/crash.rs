@@ -7,6 +7,9 @@
 
 #![allow(missing_docs)]
 
+#[path = "crash/mirrored.rs"]
+mod mirrored;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};

@@ -7,11 +7,13 @@ use super::lane::{LaneOptions, Lanes};
 use crate::base::pool::Pool;
 use crate::base::stop::{Stop, StopReason};
 use crate::index::{AcquisitionView, Index, IndexOptions, OpenReport, StoreError};
-use crate::journal::{DirectoryLock, Filesystem, Journal, JournalError, JournalOptions, ReadError, RecoveryReport};
+use crate::journal::{
+    DirectoryLock, Filesystem, Journal, JournalError, JournalOptions, MirrorPhase, ReadError, RecoveryReport,
+};
 use crate::model::{
-    AcqId, AcquisitionDeleted, AcquisitionEnded, AcquisitionStarted, AncillaryKind, Calibration, CalibrationsImported,
-    FactBody, FileStored, ManifestMade, Pressure, Roi, RoisCreated, Sequence, Temca, TemcaConfigured, TileEntry,
-    TileId, TileKey, TileVersion,
+    AckLevel, AcqId, AcquisitionDeleted, AcquisitionEnded, AcquisitionStarted, AncillaryKind, Calibration,
+    CalibrationsImported, FactBody, FileStored, ManifestMade, Pressure, Roi, RoisCreated, Sequence, Temca,
+    TemcaConfigured, TileEntry, TileId, TileKey, TileVersion,
 };
 use crate::telemetry::Metrics;
 use std::collections::BTreeSet;
@@ -85,6 +87,7 @@ pub struct Catalog {
     control: Control,
     next_tile: Arc<AtomicU64>,
     damage: DamageLog,
+    ack: AckLevel,
     stop: Stop,
     _lock: DirectoryLock,
 }
@@ -140,6 +143,7 @@ impl Catalog {
             control,
             next_tile,
             damage,
+            ack: options.lanes.ack,
             stop: stop.clone(),
             _lock: lock,
         });
@@ -425,6 +429,21 @@ impl Catalog {
         Metrics::set(&metrics.segment_bytes, bytes(status.segment_bytes));
         Metrics::set(&metrics.disk_free_bytes, bytes(status.free_bytes));
         Metrics::set(&metrics.seal_failures, bytes(status.seal_failures));
+        Metrics::set(&metrics.ack_level, self.level_in_force() as usize);
+        if let Some(mirror) = self.journal.mirror() {
+            let mirror = mirror.status();
+            Metrics::set(&metrics.mirror_in_sync, usize::from(mirror.phase == MirrorPhase::InSync));
+            Metrics::set(&metrics.mirror_left_bytes, bytes(mirror.left_bytes));
+            Metrics::set(&metrics.mirror_losses, bytes(mirror.losses));
+            Metrics::set(&metrics.mirror_repairs, bytes(mirror.repairs));
+        }
+    }
+
+    /// The ack level now: without its mirror, `replicated` is `durable`.
+    #[must_use]
+    pub fn level_in_force(&self) -> AckLevel {
+        let in_sync = self.journal.mirror().is_some_and(|mirror| mirror.is_in_sync());
+        if in_sync { self.ack } else { self.ack.min(AckLevel::Durable) }
     }
 
     /// Syncs and seals everything. Call after the lanes have ended; commands fail from now on.

@@ -58,7 +58,10 @@ impl Catalog {
     fn read_image_for(&self, entry: &TileEntry, part: ByteRange, reader: FoundBy) -> Result<TileContent, ContentError> {
         let len = part.len as usize;
         let mut buffer = self.pool().try_reserve(len).ok_or(ContentError::Busy)?;
-        let head = read_verified(self.journal(), entry, part, &mut buffer[..len]).inspect_err(|error| {
+        let wanted = &mut buffer[..len];
+        let read = read_verified(self.journal(), entry, part, wanted);
+        let read = read.or_else(|error| read_mended(self.journal(), entry, part, wanted).ok_or(error));
+        let head = read.inspect_err(|error| {
             self.metrics().read_damaged.inc();
             self.damage().found(&Finding::of_tile(entry, error, reader));
         })?;
@@ -136,6 +139,21 @@ fn read_verified(
         hasher.finalize()
     };
     if crc == entry.image_crc { Ok(head) } else { Err(damaged(entry, "the image does not match its CRC-32")) }
+}
+
+/// As [`read_verified`], from a mirror, where there is one that holds; the copy that does not is written anew from it.
+fn read_mended(journal: &Journal, entry: &TileEntry, part: ByteRange, wanted: &mut [u8]) -> Option<[u8; HEAD_BYTES]> {
+    journal.mirror()?;
+    let mut image = vec![0; entry.image.len as usize];
+    let header = journal.read_mended(entry.location, entry.image, &mut image).ok()?;
+    if header.sequence != entry.sequence || crc32fast::hash(&image) != entry.image_crc {
+        return None;
+    }
+    copy_overlap(&image, 0, part, wanted);
+    let mut head = [0; HEAD_BYTES];
+    let head_len = HEAD_BYTES.min(image.len());
+    head[..head_len].copy_from_slice(&image[..head_len]);
+    Some(head)
 }
 
 /// Reads a piece of an image, from the record that the entry names and no other.

@@ -14,7 +14,7 @@ use crate::base::limits::BATCH_RECORDS_MAX;
 use crate::base::stop::{Stop, StopReason};
 use crate::index::Index;
 use crate::journal::{
-    Journal, JournalError, LaneWriter, RECORD_HEADER_BYTES, RecordDraft, RecordHeader, RecordKind, TileStamp,
+    CopyState, Journal, JournalError, LaneWriter, RECORD_HEADER_BYTES, RecordDraft, RecordHeader, RecordKind, TileStamp,
 };
 use crate::model::{
     AckLevel, AcqId, Fact, FactBody, Location, Refusal, Sequence, Tally, TileEntry, TileId, TileKey, TileVersion,
@@ -347,6 +347,9 @@ impl Lane {
         if self.failed {
             return self.refuse_all(batch, Refusal::StorageFailed);
         }
+        if self.mirror_refuses() {
+            return self.refuse_all(batch, Refusal::MirrorLost);
+        }
         if !self.index.wait_for_room(batch.len(), INDEX_PATIENCE) {
             return self.refuse_all(batch, Refusal::Overloaded);
         }
@@ -356,9 +359,17 @@ impl Lane {
             self.answer(batch, &decisions);
         }
         self.store(batch, &mut decisions);
+        // Lost with this batch: what was stored has one copy. Sent again when the mirror is back, it is a duplicate.
+        if self.mirror_refuses() {
+            decisions.fill(Decision::Refuse(Refusal::MirrorLost));
+        }
         if !early {
             self.answer(batch, &decisions);
         }
+    }
+
+    fn mirror_refuses(&self) -> bool {
+        self.journal.mirror().is_some_and(|mirror| mirror.refuses())
     }
 
     /// Decides about each tile of the batch, in order.
@@ -410,7 +421,15 @@ impl Lane {
             return self.decide_conflict(stored.id, stored.version);
         }
         self.compare.resize(COMPARE_STEP, 0);
-        match compare_with_stored(&self.journal, stored, tile.image(), &mut self.compare) {
+        let compared = compare_with_stored(&self.journal, stored, tile.image(), &mut self.compare);
+        // Where a mirror has a copy that holds, the damaged one is written anew from it.
+        let compared = compared.or_else(|error| match self.journal.check_record(stored.location) {
+            Ok(copies) if copies.data != CopyState::Damaged => {
+                compare_with_stored(&self.journal, stored, tile.image(), &mut self.compare)
+            }
+            _ => Err(error),
+        });
+        match compared {
             Ok(StoredCopy::Same) => Decision::Duplicate(stored.id),
             Ok(StoredCopy::Other) => self.decide_conflict(stored.id, stored.version),
             Err(error) => {
@@ -452,7 +471,7 @@ impl Lane {
         }
         let written = self.write(&mut drafts);
         let facts: Vec<Fact> = drafts.iter().filter_map(fact_of_draft).collect();
-        let durable = if self.options.ack == AckLevel::Durable && !facts.is_empty() { self.sync() } else { Ok(()) };
+        let durable = if self.options.ack >= AckLevel::Durable && !facts.is_empty() { self.sync() } else { Ok(()) };
         let failure = written.err().map(|error| self.refusal_for(&error));
         if let Err(error) = durable {
             let refusal = self.refusal_for(&error);
@@ -476,7 +495,7 @@ impl Lane {
         let placed = drafts.iter().filter(|draft| draft.placed.is_some());
         self.counts.stored_bytes += placed.map(|draft| u64::from(draft.payload_len)).sum::<u64>();
         self.unsynced_bytes += bytes;
-        if self.options.ack != AckLevel::Durable && self.unsynced_bytes > UNSYNCED_BYTES_MAX {
+        if self.options.ack < AckLevel::Durable && self.unsynced_bytes > UNSYNCED_BYTES_MAX {
             self.sync_late();
         }
         written

@@ -8,8 +8,8 @@ use super::damage::{DamageLog, Finding, FoundBy};
 use super::{Catalog, Lanes};
 use crate::base::clock;
 use crate::base::units::ByteSize;
-use crate::journal::ReadError;
-use crate::model::Pressure;
+use crate::journal::{BadRecord, CopyState, ReadError};
+use crate::model::{Location, Pressure};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -184,20 +184,27 @@ impl Scrubber {
                 return Ok(());
             }
         };
-        let findings: Vec<Finding> =
-            scrubbed.bad.iter().map(|bad| Finding::of_bad(number, bad, FoundBy::Scrub)).collect();
-        findings.iter().for_each(|finding| self.bad_record(finding));
+        let findings: Vec<Finding> = scrubbed.bad.iter().filter_map(|bad| self.bad_record(number, bad)).collect();
         if scrubbed.whole {
             self.damage().settle(number, &findings);
         }
         Ok(())
     }
 
-    /// All that is done about a record that does not hold. The one place where one could be mended.
-    fn bad_record(&self, finding: &Finding) {
-        if self.damage().found(finding) {
+    /// All that is done about a record that does not hold: it is written anew from a mirror that has it, or reported.
+    fn bad_record(&self, segment: u64, bad: &BadRecord) -> Option<Finding> {
+        let journal = self.catalog.journal();
+        let record = bad.header.filter(|_| journal.mirror().is_some());
+        let location = record.map(|record| Location { segment, offset: bad.offset, payload_len: record.payload_len });
+        let copies = location.and_then(|location| journal.check_record(location).ok());
+        if copies.is_some_and(|copies| copies.data == CopyState::Repaired) {
+            return None;
+        }
+        let finding = Finding::of_bad(segment, bad, FoundBy::Scrub);
+        if self.damage().found(&finding) {
             self.catalog.metrics().scrub_findings.inc();
         }
+        Some(finding)
     }
 
     fn damage(&self) -> &DamageLog {

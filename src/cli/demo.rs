@@ -49,7 +49,8 @@ pub(super) fn run(args: &DemoArgs) -> Outcome {
 
     let server = Server::start(&config, &stop).or_exit(COULD_NOT_RUN)?;
     let url = format!("http://{}", server.http_address());
-    println!("1. A daemon runs: tiles go to {}, questions to {url}", server.capture_address());
+    let capture = server.capture_address().expect("the demo's daemon has its plain port");
+    println!("1. A daemon runs: tiles go to {capture}, questions to {url}");
     let made = simulate_with_bar(temporary.path(), &options)?;
     println!(
         "2. A simulated microscope took {} tiles ({:.1} MB of TIFF) of acquisition {}",
@@ -58,12 +59,13 @@ pub(super) fn run(args: &DemoArgs) -> Outcome {
         options.acq
     );
     let link = LinkOptions {
-        capture: server.capture_address(),
+        capture,
         http: url.clone(),
         via: Via::Tcp,
         connections: options.cameras.count() as usize,
         window: 2,
         timeout: Duration::from_secs(60),
+        tls: None,
     };
     let send_options = SendOptions::new(DeliveryOptions { link, retry_for: Duration::from_secs(60) });
     let sent = send_with_bar(&made.folder, &send_options, &stop)?;

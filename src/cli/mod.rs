@@ -6,6 +6,8 @@
 #![allow(clippy::print_stdout)] // The one layer whose job it is.
 
 #[cfg(feature = "daemon")]
+mod backup;
+#[cfg(feature = "daemon")]
 mod demo;
 #[cfg(feature = "daemon")]
 mod doctor;
@@ -26,6 +28,7 @@ mod serve;
 mod settings;
 mod signals;
 mod simulate;
+mod tls_args;
 mod watch;
 
 use clap::{Parser, Subcommand};
@@ -86,6 +89,9 @@ enum Command {
     /// Free the space of deleted acquisitions; the daemon must not run
     #[cfg(feature = "daemon")]
     Compact(offline::CompactArgs),
+    /// Copy a data directory, also beside its daemon; run again, it copies what is new
+    #[cfg(feature = "daemon")]
+    Backup(backup::BackupArgs),
     /// Write an acquisition back as the folder that the microscope made
     #[cfg(feature = "daemon")]
     Export(export::ExportArgs),
@@ -139,6 +145,8 @@ pub fn main() -> ExitCode {
         Command::Verify(args) => offline::verify(&args),
         #[cfg(feature = "daemon")]
         Command::Compact(args) => offline::compact(&args),
+        #[cfg(feature = "daemon")]
+        Command::Backup(args) => backup::run(&args),
         #[cfg(feature = "daemon")]
         Command::Export(args) => export::run(&args),
         #[cfg(feature = "daemon")]

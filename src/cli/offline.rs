@@ -1,7 +1,7 @@
 //! `verify`, `compact` and `index rebuild`: tools for a data directory.
 
 use super::{BAD_INPUT, COULD_NOT_RUN, FOUND_A_PROBLEM, Failure, OrExit, Outcome};
-use crate::audit::{Audit, IndexAudit, audit, rebuild};
+use crate::audit::{Audit, IndexAudit, audit_sides, rebuild};
 use crate::base::units::ByteSize;
 use crate::catalog::CatalogError;
 use crate::compact::{CompactSettings, Compacted};
@@ -14,6 +14,9 @@ pub(super) struct VerifyArgs {
     /// Data directory
     #[arg(long, default_value = "./tilecatcher-data", value_name = "DIR")]
     data: PathBuf,
+    /// Its mirror, to be read, too
+    #[arg(long, value_name = "DIR")]
+    mirror: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -68,7 +71,10 @@ fn failure(error: CatalogError) -> Failure {
 /// Re-reads everything; exit code 1 when something does not hold.
 pub(super) fn verify(args: &VerifyArgs) -> Outcome {
     existing(&args.data)?;
-    let audit = audit(&args.data).or_exit(COULD_NOT_RUN)?;
+    if let Some(mirror) = &args.mirror {
+        existing(mirror)?;
+    }
+    let audit = audit_sides(&args.data, args.mirror.as_deref()).or_exit(COULD_NOT_RUN)?;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&audit).or_exit(COULD_NOT_RUN)?);
     } else {
@@ -100,6 +106,17 @@ fn print(audit: &Audit) {
         journal.segments,
         journal.problems.len(),
         journal.torn,
+    );
+    let Some(mirror) = &audit.mirror else { return };
+    for problem in &mirror.journal.problems {
+        println!("mirror: {} at {}: {}", problem.path.display(), problem.offset, problem.problem);
+    }
+    mirror.differences.iter().for_each(|difference| println!("mirror: {difference}"));
+    println!(
+        "mirror: {} records read: {} problems, {} differences",
+        mirror.journal.records,
+        mirror.journal.problems.len(),
+        mirror.differences.len(),
     );
 }
 

@@ -1,5 +1,6 @@
 //! The arguments of `replay`, and the plan that they make.
 
+use super::tls_args::TlsArgs;
 use super::{BAD_INPUT, Failure, OrExit};
 use crate::base::units::{ByteSize, Span};
 use crate::client::ChecksumChoice;
@@ -32,6 +33,8 @@ pub(super) struct ReplayArgs {
     /// How fast, of all senders: tiles a second (57), times the profile (2x), or bytes a second (300MB/s)
     #[arg(long, value_name = "R")]
     rate: Option<Rate>,
+    #[command(flatten)]
+    tls: TlsArgs,
     #[command(flatten)]
     senders: SenderArgs,
     #[command(flatten)]
@@ -199,6 +202,7 @@ impl ReplayArgs {
         Ok(Plan {
             capture: self.capture,
             http: self.http.clone(),
+            tls: self.tls.load(&self.http)?,
             profile: self.profile()?,
             rate: self.rate,
             source: source.choice(),

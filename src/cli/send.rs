@@ -1,6 +1,7 @@
 //! `send`: an acquisition folder to a daemon, resumable.
 
 use super::replies::{megabytes, quantile, rate, tile_bar};
+use super::tls_args::TlsArgs;
 use super::{BAD_INPUT, COULD_NOT_RUN, FOUND_A_PROBLEM, Failure, OrExit, Outcome};
 use crate::base::stop::Stop;
 use crate::base::units::Span;
@@ -46,11 +47,13 @@ pub(super) struct LinkArgs {
     /// How long to try again while the daemon is away or takes nothing; 10min for send, 24h for watch
     #[arg(long, value_name = "TIME")]
     retry_for: Option<Span>,
+    #[command(flatten)]
+    tls: TlsArgs,
 }
 
 impl LinkArgs {
     /// `retry_for`: where none is given.
-    pub(super) fn delivery(&self, retry_for: Duration) -> DeliveryOptions {
+    pub(super) fn delivery(&self, retry_for: Duration) -> Result<DeliveryOptions, Failure> {
         let link = LinkOptions {
             capture: self.capture,
             http: self.http.clone(),
@@ -58,8 +61,9 @@ impl LinkArgs {
             connections: self.connections.into(),
             window: self.window.into(),
             timeout: self.timeout.0.max(Duration::from_millis(1)),
+            tls: self.tls.load(&self.http)?,
         };
-        DeliveryOptions { link, retry_for: self.retry_for.map_or(retry_for, |span| span.0) }
+        Ok(DeliveryOptions { link, retry_for: self.retry_for.map_or(retry_for, |span| span.0) })
     }
 }
 
@@ -131,7 +135,7 @@ impl SendArgs {
             return Err(Failure { code: BAD_INPUT, error });
         }
         Ok(SendOptions {
-            delivery: self.link.delivery(RETRY_FOR),
+            delivery: self.link.delivery(RETRY_FOR)?,
             checksum: self.checksum,
             only: self.only.iter().map(part).collect(),
             selection,

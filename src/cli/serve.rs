@@ -23,9 +23,14 @@ pub(super) fn run(args: &ConfigArgs) -> Outcome {
         let code = exit_code(&error);
         super::Failure { code, error: error.into() }
     })?;
+    let certificates = server.certificates();
+    if !certificates.is_empty() {
+        super::signals::on_hangup(move || certificates.reload()).or_exit(COULD_NOT_RUN)?;
+    }
     println!(
-        "ready capture={} http={} data={}",
-        server.capture_address(),
+        "ready capture={}{} http={} data={}",
+        server.capture_address().map_or_else(|| "off".to_owned(), |address| address.to_string()),
+        server.capture_tls_address().map(|address| format!(" capture_tls={address}")).unwrap_or_default(),
         server.http_address(),
         server.data_dir().display()
     );
@@ -52,7 +57,7 @@ fn exit_code(error: &ServerError) -> u8 {
     match error {
         ServerError::Catalog(CatalogError::Journal(JournalError::Failed { .. })) => STORAGE_FAILED,
         ServerError::Catalog(CatalogError::Index(_)) => COULD_NOT_RUN,
-        ServerError::Catalog(_) | ServerError::Capture(_) | ServerError::Http(_) => BAD_INPUT,
+        ServerError::Catalog(_) | ServerError::Capture(_) | ServerError::Http(_) | ServerError::Tls(_) => BAD_INPUT,
     }
 }
 

@@ -21,6 +21,28 @@ pub(super) fn watch_signals(stop: &Stop) -> std::io::Result<()> {
     Ok(())
 }
 
+/// From now on SIGHUP, where there is one, does not end the process but does this.
+#[cfg(feature = "daemon")]
+pub(super) fn on_hangup(reload: impl Fn() + Send + 'static) -> std::io::Result<()> {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let mut hangup = {
+            let _inside = runtime.enter();
+            signal(SignalKind::hangup())?
+        };
+        std::thread::Builder::new().name("hangup".into()).spawn(move || {
+            while runtime.block_on(hangup.recv()).is_some() {
+                reload();
+            }
+        })?;
+    }
+    #[cfg(not(unix))]
+    drop(reload);
+    Ok(())
+}
+
 #[cfg(unix)]
 struct Signals {
     terminate: tokio::signal::unix::Signal,

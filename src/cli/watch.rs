@@ -70,9 +70,9 @@ pub(super) struct WatchArgs {
 }
 
 impl WatchArgs {
-    fn options(&self) -> WatchOptions {
-        WatchOptions {
-            delivery: self.link.delivery(RETRY_FOR),
+    fn options(&self) -> Result<WatchOptions, Failure> {
+        Ok(WatchOptions {
+            delivery: self.link.delivery(RETRY_FOR)?,
             checksum: self.checksum,
             settle: self.settle.0,
             poll: self.poll.0.max(POLL_MIN),
@@ -85,15 +85,16 @@ impl WatchArgs {
             after: self.after.clone(),
             trust_ack: self.trust_ack,
             record: self.record.clone(),
-        }
+        })
     }
 }
 
 pub(super) fn watch(args: &WatchArgs) -> Outcome {
+    let options = args.options()?;
     let stop = Stop::default();
     super::signals::watch_signals(&stop).or_exit(COULD_NOT_RUN)?;
     let progress = Progress::new();
-    let watched = watch_folder(&args.dir, &args.options(), &progress, &stop);
+    let watched = watch_folder(&args.dir, &options, &progress, &stop);
     progress.bar.bar.finish_and_clear();
     let report = watched.map_err(exit)?;
     tell_leftovers(&report.sent);

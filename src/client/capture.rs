@@ -1,11 +1,12 @@
 //! One connection to the capture port, with a window of tiles in flight.
 
-use super::socket;
+use super::socket::{self, Socket};
 use crate::model::{Checksum, TileKey};
+use crate::tls::ClientTls;
 use crate::wire::{FrameHead, FrameTail, PREFIX_BYTES, RequestFields, Response, parse_response};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// The longest answer that is read. A real one has 56 bytes.
@@ -61,7 +62,7 @@ pub enum CaptureError {
 
 /// A connection. `T` is whatever the caller wants back with each answer.
 pub struct CaptureClient<T> {
-    stream: TcpStream,
+    stream: Socket,
     address: SocketAddr,
     window: usize,
     in_flight: VecDeque<(T, Instant)>,
@@ -75,10 +76,24 @@ impl<T> CaptureClient<T> {
     /// # Errors
     /// Nobody listens there.
     pub fn connect(address: SocketAddr, window: usize, timeout: Duration) -> Result<Self, CaptureError> {
-        let io = |source| CaptureError::Io { address, source, unanswered: 0 };
-        let stream = socket::connect(address, timeout).map_err(io)?;
-        stream.set_read_timeout(Some(timeout)).map_err(io)?;
-        stream.set_write_timeout(Some(timeout)).map_err(io)?;
+        Self::connect_with(address, window, timeout, None)
+    }
+
+    /// Connects, with encryption where it is given.
+    ///
+    /// # Errors
+    /// Nobody listens there, or the two do not trust each other.
+    pub fn connect_with(
+        address: SocketAddr,
+        window: usize,
+        timeout: Duration,
+        tls: Option<&ClientTls>,
+    ) -> Result<Self, CaptureError> {
+        let stream = socket::connect(address, timeout, tls).map_err(|source| CaptureError::Io {
+            address,
+            source,
+            unanswered: 0,
+        })?;
         Ok(Self { stream, address, window: window.max(1), in_flight: VecDeque::new(), failed: None })
     }
 
@@ -125,7 +140,7 @@ impl<T> CaptureClient<T> {
     /// When the server closed the connection, it may have said why before: the answers that have come, up to `wait`
     /// after another. Afterwards [`Self::into_unanswered`] has the rest.
     pub fn salvage(&mut self, wait: Duration, mut each: impl FnMut(Answered<T>)) {
-        let _ = self.stream.set_read_timeout(Some(wait));
+        let _ = self.stream.tcp().set_read_timeout(Some(wait));
         while let Ok(Some(answered)) = self.receive() {
             each(answered);
         }
@@ -170,7 +185,7 @@ impl<T> CaptureClient<T> {
     }
 }
 
-fn write_all_vectored(stream: &mut TcpStream, mut parts: &mut [IoSlice<'_>]) -> io::Result<()> {
+fn write_all_vectored(stream: &mut Socket, mut parts: &mut [IoSlice<'_>]) -> io::Result<()> {
     IoSlice::advance_slices(&mut parts, 0);
     while !parts.is_empty() {
         match stream.write_vectored(parts) {

@@ -7,8 +7,9 @@ use super::link::{LinkOptions, Via};
 use super::patience::Patient;
 use super::report::Problem;
 use super::service::{FileToStore, StoredFile};
+use super::socket;
 use crate::formats::{AcquisitionFolder, FormatError};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 /// Why nothing, or not all that could be, was sent of a folder.
@@ -61,7 +62,7 @@ impl SendError {
 pub fn probe_capture_port(link: &LinkOptions) -> Result<(), SendError> {
     if link.via == Via::Tcp {
         let address = link.capture;
-        TcpStream::connect_timeout(&address, link.timeout)
+        socket::probe(address, link.timeout, link.tls.as_ref())
             .map_err(|source| SendError::NoCapturePort { address, source })?;
     }
     Ok(())

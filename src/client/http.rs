@@ -2,6 +2,7 @@
 //!
 //! Must never read an answer without end into memory, nor hide what the server said.
 
+use crate::tls::ClientTls;
 use serde::de::DeserializeOwned;
 use std::io::Read;
 use std::time::Duration;
@@ -81,7 +82,21 @@ impl HttpClient {
     /// A client of the server at `base`, such as `http://127.0.0.1:5001`.
     #[must_use]
     pub fn new(base: &str, timeout: Duration) -> Self {
-        let config = ureq::Agent::config_builder().timeout_global(Some(timeout)).http_status_as_error(false).build();
+        Self::with_tls(base, timeout, None)
+    }
+
+    /// The same, for `https://` too: `tls` says whom to trust, and what to show.
+    #[must_use]
+    pub fn with_tls(base: &str, timeout: Duration, tls: Option<&ClientTls>) -> Self {
+        let config = ureq::Agent::config_builder().timeout_global(Some(timeout)).http_status_as_error(false);
+        #[cfg(feature = "tls")]
+        let config = match tls {
+            Some(tls) => config.tls_config(tls.for_http()),
+            None => config,
+        };
+        #[cfg(not(feature = "tls"))]
+        let _ = tls;
+        let config = config.build();
         Self { agent: config.into(), base: base.trim_end_matches('/').to_owned() }
     }
 

@@ -5,6 +5,7 @@
 use super::capture::{Answered, CaptureClient, CaptureError, Tile};
 use super::http::{HttpClient, HttpClientError};
 use crate::model::TileId;
+use crate::tls::ClientTls;
 use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
@@ -48,6 +49,16 @@ pub struct LinkOptions {
     pub window: usize,
     /// Longest wait for an answer.
     pub timeout: Duration,
+    /// How the capture port and `https://` URLs are spoken to; `None`: not encrypted.
+    pub tls: Option<ClientTls>,
+}
+
+impl LinkOptions {
+    /// A client of the HTTP port whose waits have this limit.
+    #[must_use]
+    pub fn http_client(&self, timeout: Duration) -> HttpClient {
+        HttpClient::with_tls(&self.http, timeout, self.tls.as_ref())
+    }
 }
 
 /// What the server said of a tile.
@@ -109,10 +120,14 @@ pub enum LinkError {
 }
 
 impl LinkError {
-    /// Another attempt may succeed: the server is away, not something else.
+    /// Another attempt may succeed: the server is away, not something else, nor are its certificates in the way.
     #[must_use]
     pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Capture(CaptureError::Io { .. }) | Self::Http(HttpClientError::Unreachable { .. }))
+        match self {
+            Self::Capture(CaptureError::Io { source, .. }) => source.kind() != std::io::ErrorKind::PermissionDenied,
+            Self::Http(error) => matches!(error, HttpClientError::Unreachable { .. }),
+            Self::Capture(_) => false,
+        }
     }
 }
 
@@ -125,12 +140,13 @@ impl<T> Link<T> {
     pub(super) fn connect(options: &LinkOptions) -> Result<Self, LinkError> {
         let post = match options.via {
             Via::Tcp => {
-                return Ok(Self::Capture(CaptureClient::connect(options.capture, options.window, options.timeout)?));
+                let LinkOptions { capture, window, timeout, tls, .. } = options;
+                return Ok(Self::Capture(CaptureClient::connect_with(*capture, *window, *timeout, tls.as_ref())?));
             }
             Via::Put => false,
             Via::Post => true,
         };
-        Ok(Self::Http { client: HttpClient::new(&options.http, options.timeout), post, unanswered: None })
+        Ok(Self::Http { client: options.http_client(options.timeout), post, unanswered: None })
     }
 
     /// Sends a tile; the answer to this one or an earlier one, when one came.

@@ -4,12 +4,13 @@
 //! are small; answers are read while frames are being written. Must never copy an image. The caller bounds how many
 //! frames are queued, and waits with [`wait`].
 
-use super::socket;
+use super::socket::{self, Socket};
+use crate::tls::ClientTls;
 use crate::wire::{FrameHead, FrameTail, PREFIX_BYTES, RequestFields, Response, parse_response};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// Room for answers that have arrived and are not read yet. A real one has 60 bytes.
@@ -19,7 +20,7 @@ const FRAMES_A_WRITE: usize = 16;
 
 /// A connection. `T` carries the image and whatever the caller wants back with the answer.
 pub struct PipelinedClient<T> {
-    stream: TcpStream,
+    stream: Socket,
     address: SocketAddr,
     /// Unanswered, the oldest first.
     frames: VecDeque<Frame<T>>,
@@ -101,9 +102,21 @@ impl<T: AsRef<[u8]>> PipelinedClient<T> {
     /// # Errors
     /// Nobody listens there.
     pub fn connect(address: SocketAddr, timeout: Duration) -> Result<Self, PipelinedError> {
+        Self::connect_with(address, timeout, None)
+    }
+
+    /// Connects, with encryption where it is given.
+    ///
+    /// # Errors
+    /// Nobody listens there, or the two do not trust each other.
+    pub fn connect_with(
+        address: SocketAddr,
+        timeout: Duration,
+        tls: Option<&ClientTls>,
+    ) -> Result<Self, PipelinedError> {
         let io = |source| PipelinedError::Io { address, source };
-        let stream = socket::connect(address, timeout).map_err(io)?;
-        stream.set_nonblocking(true).map_err(io)?;
+        let stream = socket::connect(address, timeout, tls).map_err(io)?;
+        stream.tcp().set_nonblocking(true).map_err(io)?;
         let answers = Box::new([0; ANSWERS_BYTES]);
         Ok(Self { stream, address, frames: VecDeque::new(), written: 0, answers, filled: 0 })
     }
@@ -135,7 +148,8 @@ impl<T: AsRef<[u8]>> PipelinedClient<T> {
             match self.stream.write_vectored(&slices[..used]) {
                 Ok(0) => return Err(self.failed(io::ErrorKind::WriteZero.into())),
                 Ok(bytes) => {
-                    left -= bytes;
+                    // Encrypted bytes of an earlier call, with a larger budget, may be among them.
+                    left = left.saturating_sub(bytes);
                     self.note_written(bytes, now);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(WriteState::Blocked),
@@ -193,7 +207,7 @@ impl<T: AsRef<[u8]>> PipelinedClient<T> {
 
     /// Closes the connection, in the middle of a frame if there is one; gives back what was not answered.
     pub fn cut(self) -> impl Iterator<Item = T> {
-        let _ = self.stream.shutdown(std::net::Shutdown::Both); // It is closed in any case.
+        let _ = self.stream.tcp().shutdown(std::net::Shutdown::Both); // It is closed in any case.
         self.frames.into_iter().map(|frame| frame.tag)
     }
 
@@ -296,7 +310,7 @@ pub fn wait<'a, T: 'a>(
 ) -> io::Result<()> {
     let flags = |write| if write { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
     let mut polled: Vec<PollFd<'a>> =
-        interests.map(|interest| PollFd::new(&interest.client.stream, flags(interest.write))).collect();
+        interests.map(|interest| PollFd::new(interest.client.stream.tcp(), flags(interest.write))).collect();
     ready.clear();
     if polled.is_empty() {
         std::thread::sleep(limit); // Not every system lets one poll nothing.
@@ -329,7 +343,7 @@ mod tests {
     use super::*;
     use crate::model::{AcqId, Checksum, FrameNumber, Pressure, TileId, TileKey};
     use crate::wire::{encode_response, parse_request};
-    use std::net::TcpListener;
+    use std::net::{TcpListener, TcpStream};
 
     const PATIENCE: Duration = Duration::from_secs(10);
 

@@ -5,9 +5,10 @@ use crate::catalog::{CatalogOptions, ConflictPolicy, LaneOptions, ScrubOptions, 
 use crate::http::HttpOptions;
 use crate::index::IndexOptions;
 use crate::ingest::IngestOptions;
-use crate::journal::JournalOptions;
+use crate::journal::{JournalOptions, MirrorOptions, WhenLost};
 use crate::model::{AckLevel, Temca};
 use crate::telemetry::{LogFormat, LogLevel};
+use crate::tls::ServerFiles;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -34,10 +35,16 @@ pub struct Config {
     pub data: PathBuf,
     /// The capture port.
     pub ingest: IngestOptions,
+    /// What it is encrypted with, if `tls_address` says where.
+    pub capture_tls: ServerFiles,
     /// The HTTP port.
     pub http: HttpOptions,
+    /// What it is encrypted with; not at all when no file is named.
+    pub http_tls: ServerFiles,
     /// Journal, index, lanes.
     pub catalog: CatalogOptions,
+    /// The second directory; without one its `dir` is empty.
+    pub mirror: MirrorOptions,
     /// The TEMCAs that the file describes, tables `[temca.N]`.
     pub temcas: Vec<Temca>,
     /// How the journal is read again in the background.
@@ -54,10 +61,10 @@ pub struct Config {
 pub(super) const KEYS: &[Key] = &[
     Key {
         name: "capture.address",
-        unit: "IP:PORT",
+        unit: "IP:PORT or off",
         default: "127.0.0.1:5002",
         about: "where senders connect; port 0 takes a free one",
-        put: |config, text| read_address(text).map(|address| config.ingest.address = address),
+        put: |config, text| read_unless("off", text, read_address).map(|address| config.ingest.address = address),
     },
     Key {
         name: "capture.reactors",
@@ -145,6 +152,40 @@ pub(super) const KEYS: &[Key] = &[
         put: |config, text| read_time(text).map(|time| config.ingest.unread_max = time),
     },
     Key {
+        name: "capture.tls_address",
+        unit: "IP:PORT",
+        default: "",
+        about: "where senders connect with TLS; port 0 takes a free one; empty: nowhere",
+        put: |config, text| {
+            config.ingest.tls_address = read_unless("", text, read_address)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "capture.tls_certificate",
+        unit: "path",
+        default: "",
+        about: "PEM file with the certificate of capture.tls_address, those between it and the CA behind it",
+        put: |config, text| read_path(text, &mut config.capture_tls.certificate),
+    },
+    Key {
+        name: "capture.tls_key",
+        unit: "path",
+        default: "",
+        about: "PEM file with its key; others than owner and group may not read it",
+        put: |config, text| read_path(text, &mut config.capture_tls.key),
+    },
+    Key {
+        name: "capture.tls_client_ca",
+        unit: "path",
+        default: "",
+        about: "PEM file with the CA whose certificates senders must have",
+        put: |config, text| {
+            config.capture_tls.client_ca = read_unless("", text, |text| Ok(PathBuf::from(text)))?;
+            Ok(())
+        },
+    },
+    Key {
         name: "http.address",
         unit: "IP:PORT",
         default: "127.0.0.1:5001",
@@ -201,6 +242,30 @@ pub(super) const KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "http.tls_certificate",
+        unit: "path",
+        default: "",
+        about: "PEM file with the certificate of the HTTP port, which then speaks HTTPS only; empty: no TLS",
+        put: |config, text| read_path(text, &mut config.http_tls.certificate),
+    },
+    Key {
+        name: "http.tls_key",
+        unit: "path",
+        default: "",
+        about: "PEM file with its key; others than owner and group may not read it",
+        put: |config, text| read_path(text, &mut config.http_tls.key),
+    },
+    Key {
+        name: "http.tls_client_ca",
+        unit: "path",
+        default: "",
+        about: "PEM file with the CA whose certificates HTTP clients must have; empty: they need none",
+        put: |config, text| {
+            config.http_tls.client_ca = read_unless("", text, |text| Ok(PathBuf::from(text)))?;
+            Ok(())
+        },
+    },
+    Key {
         name: "storage.data",
         unit: "path",
         default: "./tilecatcher-data",
@@ -214,7 +279,7 @@ pub(super) const KEYS: &[Key] = &[
         name: "storage.ack",
         unit: "level",
         default: "durable",
-        about: "when a tile is acknowledged: durable (synced), written (survives the process), received (in memory)",
+        about: "when a tile is acknowledged: replicated (synced here and in mirror.data), durable (synced), written (survives the process), received (in memory)",
         put: |config, text| text.parse().map(|ack| config.catalog.lanes.ack = ack),
     },
     Key {
@@ -276,6 +341,37 @@ pub(super) const KEYS: &[Key] = &[
         default: "256MiB",
         about: "free disk space that tiles leave alone; below it they are refused with status 3",
         put: |config, text| text.parse::<ByteSize>().map(|size| config.catalog.journal.reserve_bytes = size.0),
+    },
+    Key {
+        name: "mirror.data",
+        unit: "path",
+        default: "",
+        about: "second directory, on another disk, that gets every record, too; empty: none",
+        put: |config, text| {
+            config.mirror.dir = PathBuf::from(text);
+            Ok(())
+        },
+    },
+    Key {
+        name: "mirror.when_lost",
+        unit: "policy",
+        default: "go_on",
+        about: "without its mirror the daemon acknowledges tiles with one copy (go_on), or refuses them with status 3 (refuse)",
+        put: |config, text| text.parse().map(|policy| config.mirror.when_lost = policy),
+    },
+    Key {
+        name: "mirror.retry",
+        unit: "time",
+        default: "10s",
+        about: "pause between two looks whether the mirror is still there, or back",
+        put: |config, text| read_time(text).map(|time| config.mirror.retry = time.max(Duration::from_millis(1))),
+    },
+    Key {
+        name: "mirror.rate",
+        unit: "size a second",
+        default: "100MiB",
+        about: "most bytes a second that are read to bring a mirror up to date; 0 for no limit",
+        put: |config, text| text.parse::<ByteSize>().map(|size| config.mirror.rate_bytes = size.0),
     },
     Key {
         name: "memory.buffers",
@@ -361,7 +457,47 @@ impl Config {
                 ByteSize(self.ingest.frame_bytes_max as u64),
             ));
         }
-        Ok(())
+        self.check_mirror()?;
+        self.check_tls()
+    }
+
+    fn check_mirror(&self) -> Result<(), String> {
+        let (data, mirror) = (&self.data, &self.mirror.dir);
+        if mirror.as_os_str().is_empty() {
+            return match self.catalog.lanes.ack {
+                AckLevel::Replicated => {
+                    Err("storage.ack = replicated: name a second directory with mirror.data".into())
+                }
+                _ => Ok(()),
+            };
+        }
+        let absolute = |path: &PathBuf| std::fs::canonicalize(path).or_else(|_| std::path::absolute(path));
+        match (absolute(data), absolute(mirror)) {
+            (Ok(data), Ok(mirror)) if data.starts_with(&mirror) || mirror.starts_with(&data) => {
+                Err("mirror.data: must lie outside storage.data, and that outside it; best on another disk".into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Files that are named and not used, or used and not named, are a mistake.
+    fn check_tls(&self) -> Result<(), String> {
+        let (capture, http) = (&self.capture_tls, &self.http_tls);
+        let is_set = |path: &PathBuf| !path.as_os_str().is_empty();
+        let of_capture = [is_set(&capture.certificate), is_set(&capture.key), capture.client_ca.is_some()];
+        match (self.ingest.tls_address, of_capture) {
+            (Some(_), [true, true, true]) | (None, [false, false, false]) => {}
+            (Some(_), _) => {
+                return Err(
+                    "capture.tls_address: set capture.tls_certificate, tls_key and tls_client_ca, too".to_owned()
+                );
+            }
+            (None, _) => return Err("capture.tls_*: set capture.tls_address, or none of them".to_owned()),
+        }
+        match ([is_set(&http.certificate), is_set(&http.key)], http.client_ca.is_some()) {
+            ([true, true], _) | ([false, false], false) => Ok(()),
+            _ => Err("http.tls_*: set http.tls_certificate and http.tls_key, or none of them".to_owned()),
+        }
     }
 }
 
@@ -372,7 +508,8 @@ impl Default for Config {
         Self {
             data: PathBuf::new(),
             ingest: IngestOptions {
-                address: nowhere,
+                address: None,
+                tls_address: None,
                 reactors: 1,
                 hashers: 1,
                 frame_bytes_max: 0,
@@ -386,6 +523,8 @@ impl Default for Config {
                 unread_max: Duration::ZERO,
                 stop_time: Duration::ZERO,
             },
+            capture_tls: ServerFiles::default(),
+            http_tls: ServerFiles::default(),
             http: HttpOptions {
                 address: nowhere,
                 threads: 1,
@@ -398,6 +537,13 @@ impl Default for Config {
                 fixed_temcas: std::collections::BTreeSet::new(),
             },
             temcas: Vec::new(),
+            mirror: MirrorOptions {
+                dir: PathBuf::new(),
+                when_lost: WhenLost::GoOn,
+                retry: Duration::ZERO,
+                rate_bytes: 0,
+                lock: true,
+            },
             catalog: CatalogOptions {
                 journal: JournalOptions::default(),
                 index: IndexOptions::default(),
@@ -451,6 +597,16 @@ fn read_threads(text: &str, share: usize) -> Result<usize, String> {
         return Ok((cpus / share).max(1));
     }
     read_at_least(text, 1)
+}
+
+/// `None` where the text is the word for nothing.
+fn read_unless<T>(nothing: &str, text: &str, read: fn(&str) -> Result<T, String>) -> Result<Option<T>, String> {
+    if text == nothing { Ok(None) } else { read(text).map(Some) }
+}
+
+fn read_path(text: &str, into: &mut PathBuf) -> Result<(), String> {
+    *into = PathBuf::from(text);
+    Ok(())
 }
 
 fn read_address(text: &str) -> Result<SocketAddr, String> {

@@ -95,7 +95,10 @@ impl DaemonHere {
 
     fn address(&self) -> ServerUnderTest {
         let http = format!("http://{}", self.server.http_address());
-        ServerUnderTest { capture: self.server.capture_address(), http }
+        ServerUnderTest {
+            capture: self.server.capture_address().expect("the daemon measured has its plain port"),
+            http,
+        }
     }
 }
 

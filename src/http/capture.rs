@@ -343,6 +343,9 @@ fn failure_of(why: Refusal, checksum: &Checksum) -> Failure {
             Failure::new(StatusCode::CONFLICT, "another content is stored under this name, and the policy is to reject")
         }
         Refusal::NoSpace => Failure::new(StatusCode::INSUFFICIENT_STORAGE, "there is no space for the tile"),
+        Refusal::MirrorLost => {
+            Failure::new(StatusCode::INSUFFICIENT_STORAGE, "the mirror is lost: tiles are refused until it is back")
+        }
         Refusal::Overloaded => Failure::busy(),
         Refusal::StorageFailed => {
             Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "the storage failed: the tile is not stored")

@@ -243,7 +243,8 @@ pub(super) fn shapes(shapes: &mut Value) {
     shapes["NextTilesAnswer"]["properties"]["resultType"]["enum"] =
         json!(["TILE_FOUND", "NO_TILE_READY", "NO_TILE_READY_IN_SECTION", "SERVED_ALL_ACQ", "SERVED_ALL_SECTION"]);
     shapes["CompletenessShape"]["properties"]["expected_by"]["enum"] = json!(["rois", "mosaic"]);
-    shapes["Ready"]["properties"]["ack_level"]["enum"] = json!(["received", "written", "durable"]);
+    shapes["Ready"]["properties"]["ack_level"]["enum"] = json!(["received", "written", "durable", "replicated"]);
+    shapes["Ready"]["properties"]["mirror"]["enum"] = json!(["off", "in_sync", "resynchronising", "lost"]);
     shapes["FileResults"]["properties"]["completeness"] = completeness_at_end();
     let state = &mut shapes["StateChange"]["properties"]["state"];
     state["minLength"] = json!(1);

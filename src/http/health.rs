@@ -51,9 +51,11 @@ pub(super) async fn healthz() -> impl IntoResponse {
 #[derive(Serialize, ToSchema)]
 pub(super) struct Ready {
     ready: bool,
-    /// When a tile is acknowledged.
+    /// When a tile is acknowledged, as it is now: without its mirror, replicated is durable.
     #[schema(value_type = String)]
     ack_level: AckLevel,
+    /// How the mirror is.
+    mirror: String,
     /// Tiles that the index' store does not hold yet.
     index_lag_tiles: usize,
     /// True until a restart after the index' store failed.
@@ -73,7 +75,8 @@ pub(super) async fn readyz(State(state): State<AppState>) -> impl IntoResponse {
     let corrupt_records = state.catalog.damage().count();
     let body = Ready {
         ready: healthy,
-        ack_level: state.ack,
+        ack_level: state.catalog.level_in_force(),
+        mirror: state.catalog.journal().mirror().map_or("off", |mirror| mirror.phase().name()).to_owned(),
         index_lag_tiles: lag.tiles,
         index_store_failed: lag.store_failed,
         degraded: corrupt_records > 0,

@@ -21,10 +21,12 @@ mod shapes;
 mod share;
 mod states;
 mod tiles;
+mod tls_listener;
 mod v1;
 
 use crate::catalog::{Catalog, Lanes};
-use crate::model::{AckLevel, AcqId};
+use crate::model::AcqId;
+use crate::tls::ServerTls;
 use axum::extract::{Request, State};
 use axum::handler::HandlerWithoutStateExt;
 use axum::middleware::{self, Next};
@@ -34,6 +36,7 @@ use share::Share;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use tls_listener::TlsListener;
 use tokio::sync::{Semaphore, oneshot};
 use tower_http::normalize_path::NormalizePathLayer;
 use tower_layer::Layer;
@@ -79,7 +82,6 @@ pub struct HttpError {
 struct AppState {
     catalog: Arc<Catalog>,
     lanes: Lanes,
-    ack: AckLevel,
     public_url: Arc<str>,
     listing_max: usize,
     default_lease_s: Option<u32>,
@@ -127,14 +129,13 @@ impl HttpServer {
     /// The port can not be bound, the runtime not started.
     pub fn start(
         options: &HttpOptions,
+        tls: Option<&ServerTls>,
         catalog: &Arc<Catalog>,
         lanes: &Lanes,
-        ack: AckLevel,
     ) -> Result<Self, HttpError> {
         let state = AppState {
             catalog: Arc::clone(catalog),
             lanes: lanes.clone(),
-            ack,
             public_url: options.public_url.as_str().into(),
             listing_max: options.listing_max,
             default_lease_s: options.default_lease_s,
@@ -148,10 +149,10 @@ impl HttpServer {
             long_listings: Arc::new(Semaphore::new(1)),
             api: bytes::Bytes::new(),
         };
-        Self::try_start(options, state).map_err(|source| HttpError { address: options.address, source })
+        Self::try_start(options, tls, state).map_err(|source| HttpError { address: options.address, source })
     }
 
-    fn try_start(options: &HttpOptions, state: AppState) -> std::io::Result<Self> {
+    fn try_start(options: &HttpOptions, tls: Option<&ServerTls>, state: AppState) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(options.threads)
             .max_blocking_threads(16)
@@ -161,16 +162,20 @@ impl HttpServer {
         let listener = runtime.block_on(tokio::net::TcpListener::bind(options.address))?;
         let address = listener.local_addr()?;
         let (stop, stopped) = oneshot::channel::<()>();
+        let metrics = Arc::clone(state.catalog.metrics());
         let app = NormalizePathLayer::trim_trailing_slash().layer(router(state));
-        let served = runtime.spawn(async move {
-            let service = ServiceExt::<Request>::into_make_service(app);
-            let server = axum::serve(listener, service).with_graceful_shutdown(async {
-                let _ = stopped.await;
-            });
-            if let Err(error) = server.await {
-                tracing::error!(%error, "the HTTP port failed");
+        let service = ServiceExt::<Request>::into_make_service(app);
+        let stopped = async {
+            let _ = stopped.await;
+        };
+        let served = match tls {
+            None => runtime.spawn(report(axum::serve(listener, service).with_graceful_shutdown(stopped).into_future())),
+            Some(tls) => {
+                let _inside = runtime.enter();
+                let listener = TlsListener::start(listener, tls.clone(), metrics);
+                runtime.spawn(report(axum::serve(listener, service).with_graceful_shutdown(stopped).into_future()))
             }
-        });
+        };
         Ok(Self { address, stop, runtime, served })
     }
 
@@ -186,6 +191,12 @@ impl HttpServer {
         let served = self.served;
         let _ = self.runtime.block_on(async { tokio::time::timeout(limit, served).await });
         self.runtime.shutdown_timeout(limit);
+    }
+}
+
+async fn report(served: impl Future<Output = std::io::Result<()>>) {
+    if let Err(error) = served.await {
+        tracing::error!(%error, "the HTTP port failed");
     }
 }
 

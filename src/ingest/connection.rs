@@ -3,15 +3,14 @@
 //! A state machine over a non-blocking socket. Knows nothing of other connections, lanes or the pool: it says what
 //! it needs ([`Step`]) and the reactor provides it.
 
+use super::transport::Transport;
 use crate::base::limits::READ_CHUNK;
 use crate::base::pool::TileBuffer;
 use crate::catalog::{FrameBuffer, LaneTile, ReceivedFrame};
 use crate::telemetry::CloseReason;
 use crate::wire::{LengthPrefix, RESPONSE_BYTES, Response, encode_response};
-use mio::net::TcpStream;
 use std::collections::VecDeque;
-use std::io::{self, IoSliceMut, Read, Write};
-use std::net::Shutdown;
+use std::io;
 use std::time::{Duration, Instant};
 
 /// Bytes read and thrown away after a framing error, so that the answer is not lost to a reset.
@@ -42,8 +41,8 @@ pub(super) enum Step {
 enum Intake {
     /// Between frames, or inside the prefix.
     Prefix,
-    /// The prefix is complete; the buffer is asked for.
-    Waiting { len: u32 },
+    /// The prefix is complete; the buffer is to be asked for, or has been and will come.
+    Waiting { len: u32, asked: bool },
     /// Inside a frame.
     Body(FrameBuffer),
     /// A verified tile that its lane has no room for.
@@ -69,7 +68,7 @@ struct Pace {
 }
 
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: Transport,
     prefix: LengthPrefix,
     intake: Intake,
     slots: VecDeque<Slot>,
@@ -93,7 +92,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream) -> Self {
+    pub(super) fn new(stream: Transport) -> Self {
         let now = Instant::now();
         Self {
             stream,
@@ -114,7 +113,7 @@ impl Connection {
         }
     }
 
-    pub(super) fn stream(&mut self) -> &mut TcpStream {
+    pub(super) fn stream(&mut self) -> &mut Transport {
         &mut self.stream
     }
 
@@ -133,7 +132,8 @@ impl Connection {
     pub(super) fn advance(&mut self, window: usize, bytes_max: usize, turn: &mut usize) -> Step {
         loop {
             match &self.intake {
-                Intake::Waiting { len } => return Step::Buffer(*len),
+                Intake::Waiting { asked: true, .. } => return Step::Readable,
+                Intake::Waiting { len, .. } => return Step::Buffer(*len),
                 Intake::Parked(_) => return Step::Lane,
                 Intake::Ended => return Step::Readable,
                 Intake::Prefix if self.is_busy(window, bytes_max) => return Step::Answers,
@@ -141,7 +141,7 @@ impl Connection {
             }
             if let (Intake::Prefix, Some(len)) = (&self.intake, self.prefix.complete()) {
                 self.prefix = LengthPrefix::default();
-                self.intake = Intake::Waiting { len };
+                self.intake = Intake::Waiting { len, asked: false };
                 continue;
             }
             if self.drained && !self.half_closed {
@@ -154,13 +154,13 @@ impl Connection {
                 (Ok(0), _) => return self.end_of_stream(),
                 (Ok(read), asked) => (read, asked),
                 (Err(error), _) if error.kind() == io::ErrorKind::WouldBlock => return Step::Readable,
-                (Err(error), _) if error.kind() == io::ErrorKind::Interrupted => continue,
+                (Err(error), _) if error.kind() == io::ErrorKind::Interrupted => return Step::Turn,
                 (Err(_), _) => return Step::Broken,
             };
             *turn = turn.saturating_sub(read);
             self.received_bytes += read as u64;
             // A short read has emptied the socket: the next byte brings a new event.
-            self.drained = read < asked;
+            self.drained = self.stream.is_emptied(read, asked);
             if let Some(frame) = self.take_complete_frame() {
                 return Step::Frame(frame);
             }
@@ -176,8 +176,7 @@ impl Connection {
                 let body_len = body.len();
                 let read = if missing == body_len {
                     let asked = body_len + self.prefix.unfilled().len();
-                    let slices = &mut [IoSliceMut::new(body), IoSliceMut::new(self.prefix.unfilled())];
-                    (self.stream.read_vectored(slices), asked)
+                    (self.stream.read_both(body, self.prefix.unfilled()), asked)
                 } else {
                     (self.stream.read(body), body_len)
                 };
@@ -226,6 +225,7 @@ impl Connection {
         self.end = match self.intake {
             Intake::Draining { .. } => CloseReason::Framing,
             Intake::Body(_) | Intake::Waiting { .. } => CloseReason::Cut,
+            _ if self.stream.is_refused() => CloseReason::Handshake,
             _ if !self.prefix.is_empty() => CloseReason::Cut,
             _ => CloseReason::Peer,
         };
@@ -246,10 +246,18 @@ impl Connection {
 
     /// Gives the buffer that [`Step::Buffer`] asked for.
     pub(super) fn give_buffer(&mut self, buffer: TileBuffer) {
-        if let Intake::Waiting { len } = self.intake {
+        if let Intake::Waiting { len, .. } = self.intake {
             let now = Instant::now();
             self.pace = Pace { since: now, bytes: 0, frame_began: now };
             self.intake = Intake::Body(FrameBuffer::new(buffer, len as usize));
+        }
+    }
+
+    /// The buffer will come: until then it is not asked for again. Two that come for one frame would leave one for the
+    /// next, whatever its length.
+    pub(super) fn await_buffer(&mut self) {
+        if let Intake::Waiting { asked, .. } = &mut self.intake {
+            *asked = true;
         }
     }
 
@@ -326,7 +334,7 @@ impl Connection {
         }
         self.out_since = None;
         if matches!(self.intake, Intake::Draining { .. }) && self.slots.is_empty() {
-            let _ = self.stream.shutdown(Shutdown::Write);
+            self.stream.shut_down_write();
         }
         Ok(())
     }

@@ -2,15 +2,15 @@
 //!
 //! Bounded by what can be in flight: one message for each connection handed over, buffer waited for, tile accepted.
 
+use super::transport::Transport;
 use crate::base::pool::{BufferWaiter, TileBuffer};
 use crate::catalog::{Ack, AckSink};
 use crossbeam_queue::SegQueue;
 use mio::Waker;
-use mio::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 pub(super) enum Message {
-    Connection(TcpStream),
+    Connection(Transport),
     Ack(Ack),
     Buffer { ticket: u64, buffer: TileBuffer },
     LaneRoom,

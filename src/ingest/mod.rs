@@ -12,5 +12,6 @@ mod connection;
 mod hasher;
 mod inbox;
 mod reactor;
+mod transport;
 
 pub use reactor::{Capture, IngestError, IngestOptions};

@@ -7,6 +7,7 @@
 use super::connection::{Connection, Step};
 use super::hasher::{HashJob, Hashers};
 use super::inbox::{Inbox, Message};
+use super::transport::{Encryption, Transport};
 use crate::base::limits::READ_TURN;
 use crate::base::pool::{BufferWaiter, Reserved};
 use crate::catalog::{
@@ -15,29 +16,35 @@ use crate::catalog::{
 };
 use crate::model::{AcqId, GridShape, Pressure, Refusal, TileId, TileKey};
 use crate::telemetry::{CloseReason, LocalCounts, Metrics};
+use crate::tls::ServerTls;
 use crate::wire::Response;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+const TLS_LISTENER: Token = Token(usize::MAX - 2);
 const LISTENER: Token = Token(usize::MAX - 1);
 const WAKER: Token = Token(usize::MAX);
 /// Time between looks at slow and silent connections.
 const TICK: Duration = Duration::from_secs(1);
 /// Time for which accepting rests after it failed: out of descriptors, most likely.
 const ACCEPT_REST: Duration = Duration::from_millis(200);
+/// Named when threads can not be started for ports that are off.
+const NOWHERE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
 
 /// How the capture port works.
 #[derive(Clone, Copy, Debug)]
 pub struct IngestOptions {
-    /// Where to listen.
-    pub address: SocketAddr,
+    /// Where to listen; `None`: nowhere.
+    pub address: Option<SocketAddr>,
+    /// Where to listen for encrypted connections; `None`: nowhere.
+    pub tls_address: Option<SocketAddr>,
     /// Number of reactor threads.
     pub reactors: usize,
     /// Number of hasher threads.
@@ -76,7 +83,8 @@ pub struct IngestError {
 
 /// The running capture port.
 pub struct Capture {
-    address: SocketAddr,
+    address: Option<SocketAddr>,
+    tls_address: Option<SocketAddr>,
     inboxes: Vec<Arc<Inbox>>,
     reactors: Vec<JoinHandle<()>>,
     hashers: Vec<JoinHandle<()>>,
@@ -86,6 +94,7 @@ struct Reactor {
     poll: Poll,
     inbox: Arc<Inbox>,
     listener: Option<TcpListener>,
+    tls_listener: Option<(TcpListener, Encryption)>,
     /// All reactors' inboxes, for handing out connections.
     peers: Vec<Arc<Inbox>>,
     accept_again: Option<Instant>,
@@ -108,6 +117,11 @@ struct Reactor {
     stop_at: Option<Instant>,
 }
 
+fn bind(address: Option<SocketAddr>) -> Result<Option<TcpListener>, IngestError> {
+    let bind = |address| TcpListener::bind(address).map_err(|source| IngestError { address, source });
+    address.map(bind).transpose()
+}
+
 /// A place for a connection; the generation tells a later tenant from an earlier one.
 #[derive(Default)]
 struct Place {
@@ -127,13 +141,28 @@ impl Capture {
     ///
     /// # Errors
     /// The port can not be bound, a thread not started.
-    pub fn start(options: IngestOptions, catalog: &Arc<Catalog>, lanes: &Lanes) -> Result<Self, IngestError> {
-        Self::try_start(options, catalog, lanes).map_err(|source| IngestError { address: options.address, source })
+    pub fn start(
+        options: IngestOptions,
+        tls: Option<&ServerTls>,
+        catalog: &Arc<Catalog>,
+        lanes: &Lanes,
+    ) -> Result<Self, IngestError> {
+        let listener = bind(options.address)?;
+        let tls_listener = bind(options.tls_address.filter(|_| tls.is_some()))?;
+        let named = options.address.or(options.tls_address).unwrap_or(NOWHERE);
+        let encryption = tls.map(|tls| Encryption::new(tls.clone(), catalog.metrics()));
+        Self::try_start(options, (listener, tls_listener.zip(encryption)), catalog, lanes)
+            .map_err(|source| IngestError { address: named, source })
     }
 
-    fn try_start(options: IngestOptions, catalog: &Arc<Catalog>, lanes: &Lanes) -> io::Result<Self> {
-        let mut listener = TcpListener::bind(options.address)?;
-        let address = listener.local_addr()?;
+    fn try_start(
+        options: IngestOptions,
+        (mut listener, mut tls_listener): (Option<TcpListener>, Option<(TcpListener, Encryption)>),
+        catalog: &Arc<Catalog>,
+        lanes: &Lanes,
+    ) -> io::Result<Self> {
+        let address = listener.as_ref().map(TcpListener::local_addr).transpose()?;
+        let tls_address = tls_listener.as_ref().map(|(listener, _)| listener.local_addr()).transpose()?;
         let metrics = catalog.metrics();
         let (hashers, hasher_threads) = Hashers::start(options.hashers, lanes, metrics)?;
         let polls = (0..options.reactors.max(1)).map(|_| Poll::new()).collect::<io::Result<Vec<Poll>>>()?;
@@ -141,14 +170,18 @@ impl Capture {
             .iter()
             .map(|poll| Ok(Arc::new(Inbox::new(Waker::new(poll.registry(), WAKER)?))))
             .collect::<io::Result<Vec<Arc<Inbox>>>>()?;
-        polls[0].registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-        let mut listener = Some(listener);
+        let listeners = listener.iter_mut().map(|listener| (listener, LISTENER));
+        let tls_listeners = tls_listener.iter_mut().map(|(listener, _)| (listener, TLS_LISTENER));
+        for (listener, token) in listeners.chain(tls_listeners) {
+            polls[0].registry().register(listener, token, Interest::READABLE)?;
+        }
         let mut reactors = Vec::new();
         for (n, poll) in polls.into_iter().enumerate() {
             let reactor = Reactor {
                 poll,
                 inbox: Arc::clone(&inboxes[n]),
                 listener: listener.take(),
+                tls_listener: tls_listener.take(),
                 peers: inboxes.clone(),
                 accept_again: None,
                 options,
@@ -168,13 +201,19 @@ impl Capture {
             };
             reactors.push(std::thread::Builder::new().name(format!("reactor-{n}")).spawn(move || reactor.run())?);
         }
-        Ok(Self { address, inboxes, reactors, hashers: hasher_threads })
+        Ok(Self { address, tls_address, inboxes, reactors, hashers: hasher_threads })
     }
 
     /// The bound address.
     #[must_use]
-    pub fn address(&self) -> SocketAddr {
+    pub fn address(&self) -> Option<SocketAddr> {
         self.address
+    }
+
+    /// The bound address for encrypted connections.
+    #[must_use]
+    pub fn tls_address(&self) -> Option<SocketAddr> {
+        self.tls_address
     }
 
     /// Stops accepting, lets begun frames end within the configured time, answers what is in flight, closes.
@@ -225,7 +264,7 @@ impl Reactor {
 
     fn on_event(&mut self, event: &mio::event::Event) {
         match event.token() {
-            LISTENER => self.accept(),
+            LISTENER | TLS_LISTENER => self.accept(),
             WAKER => {}
             Token(n) => {
                 if event.is_writable() {
@@ -248,32 +287,53 @@ impl Reactor {
         soonest.map_or(TICK, |at| at.saturating_duration_since(Instant::now()).min(TICK))
     }
 
+    /// Accepts on both ports, as far as there is somebody.
     fn accept(&mut self) {
-        let Some(listener) = &self.listener else { return };
+        if let Some(listener) = &self.listener {
+            let rest = self.accept_from(listener, |stream, _| Some(Transport::Plain(stream)));
+            self.accept_again = rest;
+        }
+        if let Some((listener, encryption)) = &self.tls_listener {
+            let rest = self.accept_from(listener, |stream, peer| encryption.begin(stream, peer));
+            self.accept_again = self.accept_again.or(rest);
+        }
+    }
+
+    /// Returns when to try again, if it has to rest.
+    fn accept_from(
+        &self,
+        listener: &TcpListener,
+        begin: impl Fn(TcpStream, SocketAddr) -> Option<Transport>,
+    ) -> Option<Instant> {
         loop {
             match listener.accept() {
-                Ok((stream, _)) => self.hand_out(stream),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Ok((stream, peer)) => self.hand_out(stream, peer, &begin),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
                 Err(error) => {
                     if is_out_of_descriptors(&error) {
                         tracing::warn!(%error, "can not accept a capture connection: raise LimitNOFILE or close some");
                     }
                     // Whatever it is, trying again at once would spin.
-                    self.accept_again = Some(Instant::now() + ACCEPT_REST);
-                    return;
+                    return Some(Instant::now() + ACCEPT_REST);
                 }
             }
         }
     }
 
     /// Gives the connection to the reactor with the fewest.
-    fn hand_out(&self, stream: TcpStream) {
+    fn hand_out(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        begin: impl Fn(TcpStream, SocketAddr) -> Option<Transport>,
+    ) {
         self.metrics.connections_total.inc();
         let load = |inbox: &Arc<Inbox>| inbox.load.load(Ordering::Relaxed);
         if self.peers.iter().map(load).sum::<usize>() >= self.options.connections_max {
             self.metrics.connection_closed(CloseReason::Limit);
             return;
         }
+        let Some(stream) = begin(stream, peer) else { return self.metrics.connection_closed(CloseReason::Limit) };
         if let Some(inbox) = self.peers.iter().min_by_key(|inbox| load(inbox)) {
             inbox.load.fetch_add(1, Ordering::Relaxed);
             self.metrics.connections.inc();
@@ -309,14 +369,14 @@ impl Reactor {
         }
     }
 
-    fn adopt(&mut self, mut stream: TcpStream) {
+    fn adopt(&mut self, mut stream: Transport) {
         let n = self.free.pop().unwrap_or_else(|| {
             self.connections.push(Place::default());
             self.connections.len() - 1
         });
-        let _ = stream.set_nodelay(true);
+        let _ = stream.socket().set_nodelay(true);
         let interest = Interest::READABLE | Interest::WRITABLE;
-        if self.stop_at.is_some() || self.poll.registry().register(&mut stream, Token(n), interest).is_err() {
+        if self.stop_at.is_some() || self.poll.registry().register(stream.socket(), Token(n), interest).is_err() {
             self.free.push(n);
             return self.count_closed(CloseReason::Stopping);
         }
@@ -374,7 +434,10 @@ impl Reactor {
                 connection.give_buffer(buffer);
                 true
             }
-            Some(Reserved::Later) => false,
+            Some(Reserved::Later) => {
+                connection.await_buffer();
+                false
+            }
             None => {
                 connection.drain();
                 self.refuse_now(n, AcqId(0), Refusal::TooLarge);
@@ -490,6 +553,8 @@ impl Reactor {
                 self.close(n, CloseReason::Slow);
             } else if connection.has_drained() {
                 self.close(n, CloseReason::Framing);
+            } else if connection.stream().is_overdue() {
+                self.close(n, CloseReason::Handshake);
             }
         }
         let (waiting, places) = self.lanes.fill();
@@ -511,7 +576,7 @@ impl Reactor {
         if let Some(mut connection) = place.connection.take() {
             place.generation = place.generation.wrapping_add(1);
             self.counts.unanswered += connection.undelivered() as u64;
-            let _ = self.poll.registry().deregister(connection.stream());
+            let _ = self.poll.registry().deregister(connection.stream().socket());
             self.free.push(n);
             self.count_closed(why);
         }
@@ -525,7 +590,8 @@ impl Reactor {
 
     fn begin_stop(&mut self) {
         self.stop_at = Some(Instant::now() + self.options.stop_time);
-        if let Some(mut listener) = self.listener.take() {
+        let encrypted = self.tls_listener.take().map(|(listener, _)| listener);
+        for mut listener in self.listener.take().into_iter().chain(encrypted) {
             let _ = self.poll.registry().deregister(&mut listener);
         }
         for n in 0..self.connections.len() {

@@ -186,6 +186,7 @@ impl<'a> Compaction<'a> {
             path: data_dir.join("store"),
             problem: "missing or damaged: open the journal first, that makes it again".to_owned(),
         })?;
+        super::mirror::note_compaction(filesystem, data_dir)?;
         let swaps = Swaps::new(filesystem, data_dir);
         swaps.settle(store)?;
         let next_number = swaps.free_number()?;

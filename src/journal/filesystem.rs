@@ -3,6 +3,7 @@
 //! [`RealFilesystem`] is the operating system's; tests put a model with volatile and durable images in its place.
 //! Must never retry a sync (invariant 9) and never hide an error.
 
+use super::mirror::Mirror;
 use crate::base::limits::BLOCK;
 use rustix::fs::{AtFlags, FallocateFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -11,6 +12,7 @@ use std::io::{self, IoSlice};
 use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// An open file of the journal. Offsets and lengths in bytes.
 pub trait SegmentFile: Send + Sync {
@@ -116,6 +118,11 @@ pub trait Filesystem: Send + Sync {
     /// # Errors
     /// As the operating system says.
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
+
+    /// The mirror, for a file system of two sides.
+    fn mirror(&self) -> Option<&Arc<Mirror>> {
+        None
+    }
 }
 
 /// The operating system's file system. Writes with O_DIRECT where the file system takes it.

@@ -7,28 +7,34 @@
 //! Budget per group commit, however many tiles it holds: one vectored write for each run of records in one
 //! segment, one `fdatasync`. No copy of a payload. Segments are made and sealed by the keeper's thread, off the path.
 
+mod backup;
 mod compaction;
 mod filesystem;
 mod format;
 mod keeper;
+mod mirror;
 mod read_only;
 mod reader;
 mod recovery;
+mod repair;
 mod scrub;
 mod store;
 mod swap;
 mod verify;
 mod writer;
 
+pub use backup::{BackupError, BackupReport, back_up};
 pub use compaction::{CompactOptions, CompactReport, LeftAlone, compact_segments};
 pub use filesystem::{DirectoryLock, Filesystem, RealFilesystem, SegmentFile, is_writable};
 pub use format::{
     CONTROL_LANE, FORMAT_MAJOR, RECORD_HEADER_BYTES, RecordHeader, RecordKind, SEGMENT_HEADER_BYTES, SegmentHeader,
     StoreId, TRAILER_BYTES, TileStamp, Trailer, parse_segment_file_name, segment_file_name,
 };
+pub use mirror::{Mirror, MirrorOptions, MirrorPhase, MirrorStatus, MirroredFilesystem, WhenLost, mirror_problem};
 pub use read_only::{ReadOnlyJournal, ReadOnlyRecords};
 pub use reader::{ReadError, StoredRecord};
 pub use recovery::{Damage, DamageKind, RecoveryReport};
+pub use repair::{CopyState, RecordCopies};
 pub use scrub::{BadRecord, Pace, ScrubbedSegment};
 pub use store::{Journal, JournalOptions, JournalStatus};
 pub use verify::{VerifyProblem, VerifyReport, verify_segments};

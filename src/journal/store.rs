@@ -6,6 +6,7 @@ use super::format::{
     encode_store_block,
 };
 use super::keeper::Keeper;
+use super::mirror::{self, Mirror, MirrorKeeper};
 use super::reader::{self, ReadError, StoredRecord};
 use super::recovery::{self, Found, RecoveryReport};
 use super::swap::Swaps;
@@ -46,7 +47,8 @@ impl Default for JournalOptions {
 /// The journal of one data directory. Dropping it seals what its writers handed back.
 pub struct Journal {
     keeper: Mutex<Keeper>,
-    shared: Arc<Shared>,
+    mirror_keeper: Mutex<Option<MirrorKeeper>>,
+    pub(super) shared: Arc<Shared>,
 }
 
 /// Figures for metrics.
@@ -111,6 +113,10 @@ impl Journal {
         for dir in [&segments_dir, &quarantine_dir] {
             filesystem.create_dir_all(dir).map_err(JournalError::failed(dir, "create"))?;
         }
+        match filesystem.mirror() {
+            Some(mirror) => mirror.settle()?,
+            None => mirror::go_alone(&*filesystem, data_dir)?,
+        }
         let store = open_store(&*filesystem, data_dir, &segments_dir)?;
         let settled = Swaps::new(&*filesystem, data_dir).settle(store)?;
         let shared = Arc::new(Shared {
@@ -135,7 +141,9 @@ impl Journal {
             ..report
         };
         let keeper = Keeper::start(Arc::clone(&shared)).map_err(JournalError::failed(data_dir, "start thread"))?;
-        Ok((Self { keeper: Mutex::new(keeper), shared }, report))
+        let mirror_keeper = shared.filesystem.mirror().map(MirrorKeeper::start).transpose();
+        let mirror_keeper = mirror_keeper.map_err(JournalError::failed(data_dir, "start thread"))?;
+        Ok((Self { keeper: Mutex::new(keeper), mirror_keeper: Mutex::new(mirror_keeper), shared }, report))
     }
 
     /// The writer of a lane (below [`CONTROL_LANE`]). One at a time for each lane.
@@ -159,6 +167,7 @@ impl Journal {
 
     /// Waits until everything that writers handed back is sealed. Call after the writers are closed.
     pub fn close(&self) {
+        drop(lock(&self.mirror_keeper).take());
         lock(&self.keeper).stop();
     }
 
@@ -225,6 +234,19 @@ impl Journal {
     /// # Errors
     /// The segment is missing, unreadable, or holds another record there.
     pub fn read(&self, location: Location, range: ByteRange, bytes: &mut [u8]) -> Result<RecordHeader, ReadError> {
+        match self.read_first(location, range, bytes) {
+            Err(error) if self.mirror().is_some() => self.read_mended(location, range, bytes).map_err(|_| error),
+            read => read,
+        }
+    }
+
+    /// As [`Self::read`], from the data directory as it is.
+    pub(super) fn read_first(
+        &self,
+        location: Location,
+        range: ByteRange,
+        bytes: &mut [u8],
+    ) -> Result<RecordHeader, ReadError> {
         let (file, marker) = self.file_of(location.segment)?;
         let io = |source| ReadError::Io { segment: location.segment, offset: location.offset, source };
         let damaged = |what| ReadError::Damaged { segment: location.segment, offset: location.offset, what };
@@ -243,8 +265,9 @@ impl Journal {
     /// As [`Self::read`], and a CRC that does not hold.
     pub fn read_control(&self, location: Location) -> Result<Vec<u8>, ReadError> {
         let mut bytes = vec![0; location.payload_len as usize];
-        let header = self.read(location, ByteRange { offset: 0, len: location.payload_len }, &mut bytes)?;
-        if crc32fast::hash(&bytes) != header.payload_crc {
+        let whole = ByteRange { offset: 0, len: location.payload_len };
+        let header = self.read(location, whole, &mut bytes)?;
+        if crc32fast::hash(&bytes) != header.payload_crc && self.read_mended(location, whole, &mut bytes).is_err() {
             return Err(ReadError::Damaged {
                 segment: location.segment,
                 offset: location.offset,
@@ -281,6 +304,19 @@ impl Journal {
         Pressure::from_code(self.shared.disk_pressure.load(Ordering::Relaxed))
     }
 
+    /// The mirror, if there is one.
+    #[must_use]
+    pub fn mirror(&self) -> Option<&Arc<Mirror>> {
+        self.shared.filesystem.mirror()
+    }
+
+    /// Path and marker of a segment.
+    pub(super) fn place_of(&self, segment: u64) -> Result<(PathBuf, [u8; 16]), ReadError> {
+        let segments = self.shared.segments.read().unwrap_or_else(PoisonError::into_inner);
+        let info = segments.get(&segment).ok_or(ReadError::Missing(segment))?;
+        Ok((info.path.clone(), info.header.marker()))
+    }
+
     /// Figures for metrics.
     #[must_use]
     pub fn status(&self) -> JournalStatus {
@@ -310,7 +346,7 @@ impl Journal {
         Ok(reader::scan(&*file, &info.header, trailer.table_offset).map_err(io)?.records)
     }
 
-    fn file_of(&self, number: u64) -> Result<(Arc<dyn SegmentFile>, [u8; 16]), ReadError> {
+    pub(super) fn file_of(&self, number: u64) -> Result<(Arc<dyn SegmentFile>, [u8; 16]), ReadError> {
         let info = {
             let segments = self.shared.segments.read().unwrap_or_else(PoisonError::into_inner);
             segments.get(&number).cloned().ok_or(ReadError::Missing(number))?
@@ -457,29 +493,61 @@ impl Shared {
 }
 
 /// Reads the data directory's identity, or gives it one.
-fn open_store(filesystem: &dyn Filesystem, data_dir: &Path, segments_dir: &Path) -> Result<StoreId, JournalError> {
-    let path = data_dir.join("store");
-    let failed = |action| JournalError::failed(&path, action);
-    if filesystem.list(data_dir).map_err(failed("list"))?.iter().any(|name| name == "store") {
-        let mut block = [0; BLOCK];
-        let file = filesystem.open_read(&path).map_err(failed("open"))?;
-        let filled = file.read_at(&mut block, 0).map_err(failed("read"))?;
-        if let Some(store) = decode_store_block(&block[..filled]) {
-            return Ok(store);
-        }
-        filesystem.remove(&path).map_err(failed("remove"))?;
+pub(super) fn open_store(
+    filesystem: &dyn Filesystem,
+    data_dir: &Path,
+    segments_dir: &Path,
+) -> Result<StoreId, JournalError> {
+    if let Some(store) = read_store(filesystem, data_dir)? {
+        return Ok(store);
     }
     let store = match store_of_segments(filesystem, segments_dir)? {
         Some(store) => store,
         None => StoreId(*uuid::Uuid::new_v4().as_bytes()),
     };
+    write_store(filesystem, data_dir, store)?;
+    Ok(store)
+}
+
+/// The identity of a directory, if it has one.
+pub(super) fn identity(filesystem: &dyn Filesystem, data_dir: &Path) -> Result<Option<StoreId>, JournalError> {
+    if let Some(store) = read_store(filesystem, data_dir)? {
+        return Ok(Some(store));
+    }
+    match store_of_segments(filesystem, &data_dir.join("journal")) {
+        Err(JournalError::Failed { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        found => found,
+    }
+}
+
+fn read_store(filesystem: &dyn Filesystem, data_dir: &Path) -> Result<Option<StoreId>, JournalError> {
+    let path = data_dir.join("store");
+    let failed = |action| JournalError::failed(&path, action);
+    if !filesystem.list(data_dir).map_err(failed("list"))?.iter().any(|name| name == "store") {
+        return Ok(None);
+    }
+    let mut block = [0; BLOCK];
+    let file = filesystem.open_read(&path).map_err(failed("open"))?;
+    let filled = file.read_at(&mut block, 0).map_err(failed("read"))?;
+    Ok(decode_store_block(&block[..filled]))
+}
+
+/// Gives a directory its identity, in place of one that is damaged.
+pub(super) fn write_store(filesystem: &dyn Filesystem, data_dir: &Path, store: StoreId) -> Result<(), JournalError> {
+    let path = data_dir.join("store");
+    let failed = |action| JournalError::failed(&path, action);
+    if read_store(filesystem, data_dir)? == Some(store) {
+        return Ok(());
+    }
+    if filesystem.list(data_dir).map_err(failed("list"))?.iter().any(|name| name == "store") {
+        filesystem.remove(&path).map_err(failed("remove"))?;
+    }
     let file = filesystem.create(&path, BLOCK as u64).map_err(failed("create"))?;
     let mut block = AlignedBytes::zeroed(BLOCK);
     block.copy_from_slice(&encode_store_block(store));
     file.write_all_at(&mut [IoSlice::new(&block)], 0).map_err(failed("write"))?;
     file.sync().map_err(failed("sync"))?;
-    filesystem.sync_dir(data_dir).map_err(failed("sync"))?;
-    Ok(store)
+    filesystem.sync_dir(data_dir).map_err(failed("sync"))
 }
 
 /// The identity that the segments carry, for a directory whose store file is gone or damaged.

@@ -13,6 +13,8 @@ pub enum AckLevel {
     Written,
     /// The record was synced and is visible in the index. Survives a power cut (invariant 1).
     Durable,
+    /// As durable, and synced in a second directory. Survives the loss of one of two disks.
+    Replicated,
 }
 
 impl fmt::Display for AckLevel {
@@ -21,6 +23,7 @@ impl fmt::Display for AckLevel {
             Self::Received => "received",
             Self::Written => "written",
             Self::Durable => "durable",
+            Self::Replicated => "replicated",
         })
     }
 }
@@ -33,7 +36,8 @@ impl FromStr for AckLevel {
             "received" => Ok(Self::Received),
             "written" => Ok(Self::Written),
             "durable" => Ok(Self::Durable),
-            other => Err(format!("\"{other}\" is no ack level: durable, written or received")),
+            "replicated" => Ok(Self::Replicated),
+            other => Err(format!("\"{other}\" is no ack level: replicated, durable, written or received")),
         }
     }
 }
@@ -61,13 +65,15 @@ pub enum Refusal {
     Overloaded,
     /// The file system is full.
     NoSpace,
+    /// The mirror is lost and tiles are to be stored twice or not at all.
+    MirrorLost,
     /// Writing or syncing failed.
     StorageFailed,
 }
 
 impl Refusal {
     /// All refusals, for metrics.
-    pub const ALL: [Refusal; 11] = [
+    pub const ALL: [Refusal; 12] = [
         Self::TooLarge,
         Self::EmptyFrame,
         Self::BadMessage,
@@ -78,15 +84,17 @@ impl Refusal {
         Self::Conflict,
         Self::Overloaded,
         Self::NoSpace,
+        Self::MirrorLost,
         Self::StorageFailed,
     ];
 
-    /// The response's `status`: 1 do not resend unchanged, 2 resend later, 3 no space, 4 storage failed.
+    /// The response's `status`: 1 do not resend unchanged, 2 resend later, 3 no space (or no second copy), 4 storage
+    /// failed.
     #[must_use]
     pub fn status(self) -> i16 {
         match self {
             Self::Overloaded => 2,
-            Self::NoSpace => 3,
+            Self::NoSpace | Self::MirrorLost => 3,
             Self::StorageFailed => 4,
             _ => 1,
         }
@@ -106,6 +114,7 @@ impl Refusal {
             Self::Conflict => "conflict",
             Self::Overloaded => "overloaded",
             Self::NoSpace => "no_space",
+            Self::MirrorLost => "mirror_lost",
             Self::StorageFailed => "storage_failed",
         }
     }
@@ -180,7 +189,8 @@ mod tests {
     #[test]
     fn ack_levels_order_from_weak_to_strong_and_parse_back() {
         assert!(AckLevel::Received < AckLevel::Written && AckLevel::Written < AckLevel::Durable);
-        for level in [AckLevel::Received, AckLevel::Written, AckLevel::Durable] {
+        assert!(AckLevel::Durable < AckLevel::Replicated);
+        for level in [AckLevel::Received, AckLevel::Written, AckLevel::Durable, AckLevel::Replicated] {
             assert_eq!(level.to_string().parse(), Ok(level));
         }
     }

@@ -2,6 +2,7 @@
 
 use super::course::Course;
 use super::faults::{Expected, Fault};
+use super::plan::Plan;
 use super::source::{Image, ImageId, Place};
 use super::tally::Wait;
 use crate::client::{PipelinedAnswer, PipelinedClient, PipelinedError, WriteState};
@@ -92,8 +93,8 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn connect(capture: std::net::SocketAddr, timeout: Duration) -> Result<Self, PipelinedError> {
-        let client = Some(PipelinedClient::connect(capture, timeout)?);
+    pub(super) fn connect(plan: &Plan) -> Result<Self, PipelinedError> {
+        let client = Some(PipelinedClient::connect_with(plan.capture, plan.timeout, plan.tls.as_ref())?);
         Ok(Self { client, slow_until: 0, retry_at: 0, attempts: 0, fresh: false })
     }
 
@@ -195,7 +196,7 @@ impl Link {
         let over = RETRY.saturating_mul(self.attempts.into())
             > u64::try_from(course.plan.patience.as_nanos()).unwrap_or(RETRY);
         let limit = course.plan.patience.clamp(Duration::from_millis(100), Duration::from_secs(1));
-        match PipelinedClient::connect(course.plan.capture, limit) {
+        match PipelinedClient::connect_with(course.plan.capture, limit, course.plan.tls.as_ref()) {
             Ok(_) if over => {
                 let source = std::io::Error::other("it closes every connection before it answers");
                 Err(PipelinedError::Io { address: course.plan.capture, source })

@@ -133,7 +133,7 @@ impl Report {
 fn connect(plan: &Plan, senders: Vec<SenderPlan>) -> Result<Vec<Sender>, ReplayError> {
     let careful = !plan.faults.is_empty();
     let connected = (1u64..).zip(senders).map(|(n, sender)| {
-        let links = (0..sender.connections).map(|_| Link::connect(plan.capture, plan.timeout));
+        let links = (0..sender.connections).map(|_| Link::connect(plan));
         let links = links.collect::<Result<Vec<_>, _>>()?;
         let dice = FaultDice::new(&plan.faults, plan.seed.wrapping_mul(31).wrapping_add(n));
         Ok(Sender::new(sender.schedule, sender.feed, links, sender.window as usize, (dice, careful)))

@@ -6,6 +6,7 @@ use super::rate::Rate;
 use super::source::{SourceChoice, SourceError};
 use crate::client::{HttpClientError, PipelinedError};
 use crate::model::AcqId;
+use crate::tls::ClientTls;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ pub struct Plan {
     pub capture: SocketAddr,
     /// The HTTP port's URL.
     pub http: String,
+    /// How both are spoken to; `None`: not encrypted.
+    pub tls: Option<ClientTls>,
     /// Who sends what and when.
     pub profile: Profile,
     /// How fast, where not as the profile says.
@@ -53,6 +56,7 @@ impl Plan {
         Self {
             capture,
             http: http.to_owned(),
+            tls: None,
             profile,
             rate: None,
             source: SourceChoice::Synthetic,

@@ -20,7 +20,7 @@ pub(super) struct Target {
 impl Target {
     /// Looks whether the server is there, and which acquisition is free.
     pub(super) fn greet(plan: &Plan) -> Result<Self, ReplayError> {
-        let http = HttpClient::new(&plan.http, plan.timeout);
+        let http = HttpClient::with_tls(&plan.http, plan.timeout, plan.tls.as_ref());
         let ready: Value = http.get_json("/readyz")?;
         let described: Value = http.get_json("/service/v1/openapi.json")?;
         let text = |value: &Value| value.as_str().unwrap_or("unknown").to_owned();

@@ -18,8 +18,8 @@ pub use plan::{Order, Selection};
 
 use crate::base::stop::Stop;
 use crate::client::{
-    ChecksumChoice, Companions, Compare, DeliveryOptions, HttpClient, Listener, Patient, SendError, SendReport,
-    StoredTiles, Undelivered, probe_capture_port,
+    ChecksumChoice, Companions, Compare, DeliveryOptions, Listener, Patient, SendError, SendReport, StoredTiles,
+    Undelivered, probe_capture_port,
 };
 use crate::formats::AcquisitionFolder;
 use plan::Plan;
@@ -104,7 +104,7 @@ pub fn send_folder(
     folder.warnings().iter().for_each(|warning| listener.note(warning));
     let plan = Plan::make(&folder, options, listener)?;
     let link = &options.delivery.link;
-    let http = HttpClient::new(&link.http, link.timeout);
+    let http = link.http_client(link.timeout);
     let patient = Patient { http: &http, retry_for: options.delivery.retry_for, listener, stop };
     let companions = Companions { patient, folder: &folder };
     let mut run = Run { companions, options, report: SendReport::new(folder.acq()) };

@@ -3,9 +3,11 @@
 //! Threads on the data path count into plain numbers and publish once per wake-up ([`LocalCounts`]); nothing here
 //! looks up a label per tile.
 
+use super::tls::{TlsClient, TlsClients, TlsRefusal};
 use crate::model::Refusal;
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
 /// How an accepted tile was accepted.
@@ -36,6 +38,8 @@ pub enum CloseReason {
     Limit,
     /// The daemon stops.
     Stopping,
+    /// The TLS handshake failed or took too long.
+    Handshake,
 }
 
 /// The daemon's metrics.
@@ -110,7 +114,19 @@ pub struct Metrics {
     pub ended_incomplete: IntCounter,
     /// Tiles that were missing when their acquisition was ended.
     pub ended_missing_tiles: IntCounter,
+    /// The ack level in force, 0 to 3.
+    pub ack_level: IntGauge,
+    /// 1 while the mirror holds everything that was acknowledged.
+    pub mirror_in_sync: IntGauge,
+    /// Bytes that the mirror does not hold yet.
+    pub mirror_left_bytes: IntGauge,
+    /// How often the mirror was lost.
+    pub mirror_losses: IntGauge,
+    /// Records and segments that were damaged on one side and written anew from the other.
+    pub mirror_repairs: IntGauge,
     http_requests: IntCounterVec,
+    tls_refused: [IntCounter; TlsRefusal::ALL.len()],
+    tls_clients: TlsClients,
 }
 
 /// Counts of one thread since it last published.
@@ -141,8 +157,8 @@ impl StoredAs {
 }
 
 impl CloseReason {
-    const ALL: [CloseReason; 7] =
-        [Self::Peer, Self::Cut, Self::Framing, Self::Slow, Self::Unread, Self::Limit, Self::Stopping];
+    const ALL: [CloseReason; 8] =
+        [Self::Peer, Self::Cut, Self::Framing, Self::Slow, Self::Unread, Self::Limit, Self::Stopping, Self::Handshake];
 
     fn name(self) -> &'static str {
         match self {
@@ -153,6 +169,7 @@ impl CloseReason {
             Self::Unread => "unread",
             Self::Limit => "limit",
             Self::Stopping => "stopping",
+            Self::Handshake => "handshake",
         }
     }
 }
@@ -207,6 +224,12 @@ impl Maker {
         counters
     }
 
+    fn gauges(&self, name: &str, help: &str, label: &str) -> IntGaugeVec {
+        let gauges = IntGaugeVec::new(Opts::new(Self::name(name), help), &[label]).expect(KEEP);
+        self.registry.register(Box::new(gauges.clone())).expect(KEEP);
+        gauges
+    }
+
     fn gauge(&self, name: &str, help: &str) -> IntGauge {
         let gauge = IntGauge::new(Self::name(name), help).expect(KEEP);
         self.registry.register(Box::new(gauge.clone())).expect(KEEP);
@@ -244,6 +267,8 @@ impl Metrics {
         let make = Maker { registry: Registry::new() };
         let stored = make.counters("tiles_stored_total", "Tiles accepted, by what they were", "as");
         let refused = make.counters("tiles_refused_total", "Requests refused, by reason", "reason");
+        let tls_refused = make.counters("tls_refused_total", "TLS handshakes that failed, by reason", "reason");
+        let tls_clients = make.gauges("tls_connections", "Encrypted capture connections now, by client", "client");
         let closed = make.counters("connections_closed_total", "Capture connections ended, by reason", "reason");
         Self {
             stored: StoredAs::ALL.map(|how| stored.with_label_values(&[how.name()])),
@@ -306,7 +331,16 @@ impl Metrics {
                 .counter("acquisitions_ended_incomplete_total", "Acquisitions that were ended with tiles missing"),
             ended_missing_tiles: make
                 .counter("ended_missing_tiles_total", "Tiles that were missing when their acquisition was ended"),
+            ack_level: make
+                .gauge("ack_level", "The ack level in force: 0 received, 1 written, 2 durable, 3 replicated"),
+            mirror_in_sync: make.gauge("mirror_in_sync", "1 while the mirror holds everything that was acknowledged"),
+            mirror_left_bytes: make.gauge("mirror_left_bytes", "Bytes that the mirror does not hold yet"),
+            mirror_losses: make.gauge("mirror_losses", "How often the mirror was lost since the start"),
+            mirror_repairs: make
+                .gauge("mirror_repairs", "Damaged copies written anew from the other one since the start"),
             http_requests: make.counters("http_requests_total", "Requests to the HTTP port, by status", "status"),
+            tls_refused: TlsRefusal::ALL.map(|why| tls_refused.with_label_values(&[why.name()])),
+            tls_clients: TlsClients::new(tls_clients),
             registry: make.registry,
         }
     }
@@ -314,6 +348,17 @@ impl Metrics {
     /// Counts the end of a connection.
     pub fn connection_closed(&self, why: CloseReason) {
         self.closed[why as usize].inc();
+    }
+
+    /// Counts a TLS handshake that failed, on either port.
+    pub fn tls_refused(&self, why: TlsRefusal) {
+        self.tls_refused[why as usize].inc();
+    }
+
+    /// Counts an encrypted capture connection of this client for as long as the result lives.
+    #[must_use]
+    pub fn tls_client(&self, name: &str) -> TlsClient {
+        self.tls_clients.connected(name)
     }
 
     /// Sets a gauge, at most to what it can show.

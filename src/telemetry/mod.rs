@@ -2,6 +2,8 @@
 
 mod logging;
 mod metrics;
+mod tls;
 
 pub use logging::{LogFormat, LogLevel, start_logging};
 pub use metrics::{CloseReason, LocalCounts, Metrics, StoredAs};
+pub use tls::{TlsClient, TlsRefusal};

@@ -65,7 +65,7 @@ impl<'a> Follower<'a> {
             polls: 0,
             log_sent: None,
             told: String::new(),
-            asking: HttpClient::new(&link.http, link.timeout.min(ASK_TIMEOUT)),
+            asking: link.http_client(link.timeout.min(ASK_TIMEOUT)),
         }
     }
 

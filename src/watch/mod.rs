@@ -196,7 +196,7 @@ pub fn watch_folder(
     let record = Record::open(&record_path, &options.delivery.link.http)?;
     tell_of_record(&record, &record_path, listener);
     let link = &options.delivery.link;
-    let http = HttpClient::new(&link.http, link.timeout);
+    let http = link.http_client(link.timeout);
     probe(&http, options)?;
     let patient = Patient { http: &http, retry_for: options.delivery.retry_for, listener, stop };
     let inbox = Inbox::default();
@@ -243,7 +243,7 @@ fn tell_of_record(record: &Record, path: &Path, listener: &dyn Listener) {
 fn probe(http: &HttpClient, options: &WatchOptions) -> Result<(), WatchError> {
     let level = http.ack_level()?;
     probe_capture_port(&options.delivery.link)?;
-    if options.after == After::Keep || options.trust_ack || level == Some(AckLevel::Durable) {
+    if options.after == After::Keep || options.trust_ack || level >= Some(AckLevel::Durable) {
         return Ok(());
     }
     let weak = |level| format!("at the level \"{level}\"");

@@ -75,7 +75,7 @@ impl Recorder<'_> {
     /// Asked for each batch: the server may be another by now.
     fn is_durable(&self) -> bool {
         let level = || self.patient.ask(|http| http.ack_level());
-        self.trust_ack || matches!(level(), Ok(Some(AckLevel::Durable)))
+        self.trust_ack || level().is_ok_and(|level| level >= Some(AckLevel::Durable))
     }
 
     /// A file that changed after it was read stays: the follower sees the change, and sends it again.

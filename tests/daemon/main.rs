@@ -2,9 +2,12 @@
 
 #![allow(missing_docs)]
 
+mod backup;
 mod bad_http;
 mod bad_input;
 mod capture;
+#[cfg(feature = "tls")]
+mod certificates;
 
 mod compaction;
 mod completeness;
@@ -20,6 +23,7 @@ mod legacy_distribution;
 mod legacy_files;
 mod legacy_listings;
 mod legacy_rois;
+mod mirror;
 mod odd_directories;
 mod offline;
 mod readers;
@@ -29,5 +33,7 @@ mod same_answers;
 mod send;
 mod stop;
 mod support;
+#[cfg(feature = "tls")]
+mod tls;
 mod watch;
 mod web;

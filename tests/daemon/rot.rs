@@ -331,3 +331,24 @@ fn the_scrub_keeps_to_its_rate_stops_at_once_and_goes_on_where_it_was() {
     Daemon::start_bare(data.path(), &["scrub.rate=1B"]).stop();
     assert!(began.elapsed() < Duration::from_secs(20), "a scrub that waits for its turn holds up the stop");
 }
+
+#[test]
+fn the_scrub_mends_a_record_from_the_mirror_and_reports_nothing() {
+    let (data, mirror) = (data_dir(), data_dir());
+    let twin = format!("mirror.data={}", mirror.path().display());
+    let settings = [SCRUB_ALWAYS.as_slice(), &["storage.ack=replicated", "storage.segment_size=1MiB", &twin]].concat();
+    let daemon = Daemon::start(data.path(), &settings);
+    let mut connection = daemon.connect();
+    for col in 0..12 {
+        connection.send(&frame(key(col, 0), &noise(u64::from(col), 200_000)));
+        assert_eq!(connection.answer().status, 0);
+    }
+    let (segment, image) = find(data.path(), &noise(1, 200_000));
+    Flip::make(&segment, image + 77);
+    daemon.await_metric_that("tilecatcher_mirror_repairs", |repairs| repairs >= 1.0);
+    await_passes(&daemon, 2.0);
+    assert_eq!(daemon.metric("tilecatcher_corrupt_records"), 0.0, "{:?}", report(data.path()));
+    let bytes = std::fs::read(&segment).expect("a segment");
+    let at = usize::try_from(image).expect("small");
+    assert!(bytes[at..at + 200_000] == noise(1, 200_000), "not mended on the disk");
+}

@@ -20,7 +20,7 @@ pub const LOG: &str = "[General]\nDate = \"03/04/2026     10:46:49 AM\"\nSample 
     [Mosaic Settings]\nNumber of X steps = 4\nNumber of Y steps = 4\n[TEM Settings]\nPixels per um = 250\n";
 
 /// Small enough for many tests at once, large enough for their tiles.
-const SMALL: [&str; 7] = [
+const SMALL: [&str; 8] = [
     "log.level=error",
     "storage.segment_size=4MiB",
     "storage.control_segment_size=1MiB",
@@ -28,6 +28,7 @@ const SMALL: [&str; 7] = [
     "memory.buffers=64MiB",
     "capture.frame_max=8MiB",
     "index.cache=16MiB",
+    "scrub.rate=off",
 ];
 
 /// A running daemon; killed when dropped. What it wrote to stderr is shown then; a panic in it fails the test.
@@ -35,6 +36,7 @@ pub struct Daemon {
     process: Child,
     stderr: tempfile::NamedTempFile,
     pub capture: SocketAddr,
+    pub capture_tls: Option<SocketAddr>,
     pub http: HttpClient,
     pub http_address: SocketAddr,
 }
@@ -96,7 +98,9 @@ impl Daemon {
         };
         let http_address: SocketAddr = field("http").parse().expect("an address");
         Ok(Self {
-            capture: field("capture").parse().expect("an address"),
+            // Port 0: the plain port is off.
+            capture: field("capture").parse().unwrap_or_else(|_| SocketAddr::from(([127, 0, 0, 1], 0))),
+            capture_tls: ready.contains(" capture_tls=").then(|| field("capture_tls").parse().expect("an address")),
             http: HttpClient::new(&format!("http://{http_address}"), PATIENCE),
             http_address,
             process,

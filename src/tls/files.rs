@@ -1,0 +1,66 @@
+//! PEM files: certificates, keys, and who may read them.
+//!
+//! Must never put a byte of a key into a message.
+
+use super::TlsError;
+use rustls::RootCertStore;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::path::Path;
+use std::sync::Arc;
+
+/// The cipher suites and their implementation.
+pub(super) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// Says which file it is.
+pub(super) fn wrong(path: &Path, problem: impl ToString) -> TlsError {
+    TlsError { path: path.to_owned(), problem: problem.to_string() }
+}
+
+/// All certificates of a file, at least one.
+pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let text = std::fs::read(path).map_err(|error| wrong(path, error))?;
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    let certificates = read.map_err(|error| wrong(path, format!("not PEM: {error}")))?;
+    if certificates.is_empty() {
+        return Err(wrong(path, "holds no certificate: it must be PEM (-----BEGIN CERTIFICATE-----)"));
+    }
+    Ok(certificates)
+}
+
+/// The certificates of a file as those whose word counts.
+pub(super) fn authorities(path: &Path) -> Result<RootCertStore, TlsError> {
+    let mut store = RootCertStore::empty();
+    for certificate in certificates(path)? {
+        store.add(certificate).map_err(|error| wrong(path, format!("not the certificate of a CA: {error}")))?;
+    }
+    Ok(store)
+}
+
+/// The key of a file that others can not read.
+pub(super) fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    check_private(path)?;
+    let text = std::fs::read(path).map_err(|error| wrong(path, error))?;
+    PrivateKeyDer::from_pem_slice(&text).map_err(|_| {
+        wrong(path, "holds no key that can be read: it must be PEM (-----BEGIN PRIVATE KEY-----), without a password")
+    })
+}
+
+#[cfg(unix)]
+fn check_private(path: &Path) -> Result<(), TlsError> {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = std::fs::metadata(path).map_err(|error| wrong(path, error))?.permissions().mode();
+    match mode & 0o007 {
+        0 => Ok(()),
+        _ => Err(wrong(path, format!("everyone may use this key (mode {:04o}): chmod 600 it", mode & 0o7777))),
+    }
+}
+
+/// Other systems keep to lists of who may read a file, which are not looked at.
+#[cfg(not(unix))]
+fn check_private(_: &Path) -> Result<(), TlsError> {
+    Ok(())
+}

@@ -1,0 +1,119 @@
+//! `backup` beside a daemon that is being written to: what was acknowledged before it began is in it.
+
+use super::support::{ACQ, Daemon, data_dir, key, noise, program, segments, tile};
+use std::path::Path;
+use std::process::Output;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+fn backup(data: &Path, to: &Path) -> Output {
+    program().args(["backup", "--data"]).arg(data).arg("--to").arg(to).output().expect("runs")
+}
+
+fn report(output: &Output) -> serde_json::Value {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {stderr}"))
+}
+
+fn image(n: u32) -> Vec<u8> {
+    noise(u64::from(n) + 5, [900, 40_000, 200_000][n as usize % 3])
+}
+
+fn send_while(daemon: &Daemon, on: &AtomicBool, sender: u32, acknowledged: &Mutex<Vec<u32>>) {
+    let mut client = daemon.client(3);
+    let mut note = |answered: tilecatcher::client::Answered<u32>| {
+        assert_eq!(answered.response.status, 0);
+        acknowledged.lock().expect("no panic").push(answered.tag);
+    };
+    for n in (sender * 100_000..).take_while(|_| on.load(Ordering::SeqCst)) {
+        let image = image(n);
+        client.send(&tile(key(n, 0), &image), n).expect("sent").into_iter().for_each(&mut note);
+    }
+    while let Some(answered) = client.receive().expect("an answer") {
+        note(answered);
+    }
+}
+
+fn await_tiles(acknowledged: &Mutex<Vec<u32>>, least: usize) -> Vec<u32> {
+    loop {
+        let known = acknowledged.lock().expect("no panic").clone();
+        if known.len() >= least {
+            return known;
+        }
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_backup_under_load_holds_what_was_acknowledged_before_it_began() {
+    let (data, to) = (data_dir(), data_dir());
+    let daemon = Daemon::start(data.path(), &["storage.lanes=2"]);
+    let (on, acknowledged) = (AtomicBool::new(true), Mutex::new(Vec::new()));
+    let known = std::thread::scope(|scope| {
+        for sender in 0..2 {
+            let (daemon, on, acknowledged) = (&daemon, &on, &acknowledged);
+            scope.spawn(move || send_while(daemon, on, sender, acknowledged));
+        }
+        await_tiles(&acknowledged, 60);
+        let first = backup(data.path(), to.path());
+        assert!(first.status.success(), "{}", String::from_utf8_lossy(&first.stderr));
+        let first = report(&first);
+        let known = await_tiles(&acknowledged, 200);
+        let second = backup(data.path(), to.path());
+        on.store(false, Ordering::SeqCst);
+        assert!(second.status.success(), "{}", String::from_utf8_lossy(&second.stderr));
+        let second = report(&second);
+        assert!(first["segments_open"].as_u64() > Some(0), "{first}");
+        assert!(second["segments_equal"].as_u64() > Some(0), "nothing was there already: {second}");
+        assert!(second["records"].as_u64() >= u64::try_from(known.len()).ok(), "{second}");
+        known
+    });
+    daemon.stop();
+    let verified = program().args(["verify", "--data"]).arg(to.path()).output().expect("runs");
+    assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
+    let daemon = Daemon::start_bare(to.path(), &[]);
+    for n in known {
+        let content = daemon.http.content(ACQ, n, 0).unwrap_or_else(|error| panic!("tile {n}: {error}"));
+        assert!(content.bytes == image(n), "tile {n} is altered");
+    }
+    assert_eq!(daemon.metric("tilecatcher_recovery_torn") + daemon.metric("tilecatcher_recovery_corrupt"), 0.0);
+}
+
+#[test]
+fn a_damaged_segment_is_named_and_foreign_directories_are_refused() {
+    let (data, to, other) = (data_dir(), data_dir(), data_dir());
+    let daemon = Daemon::start(data.path(), &[]);
+    let acknowledged = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        let on = AtomicBool::new(true);
+        let (daemon, on, acknowledged) = (&daemon, &on, &acknowledged);
+        scope.spawn(move || {
+            await_tiles(acknowledged, 20);
+            on.store(false, Ordering::SeqCst);
+        });
+        send_while(daemon, on, 0, acknowledged);
+    });
+    daemon.stop();
+    let twice = [backup(data.path(), to.path()), backup(data.path(), to.path())].map(|output| report(&output));
+    assert_eq!((&twice[1]["segments_copied"], &twice[1]["segments"]), (&0.into(), &twice[0]["segments"]));
+
+    Daemon::start(other.path(), &[]).stop();
+    assert_eq!(backup(other.path(), to.path()).status.code(), Some(2));
+    assert_eq!(backup(data.path(), data.path()).status.code(), Some(2));
+    assert_eq!(backup(&data.path().join("nothing"), to.path()).status.code(), Some(2));
+
+    let segment = segments(data.path()).remove(0);
+    let mut bytes = std::fs::read(&segment).expect("readable");
+    bytes[4096 + 192 + 300] ^= 1;
+    std::fs::write(&segment, bytes).expect("written");
+    let fresh = data_dir();
+    let damaged = backup(data.path(), fresh.path());
+    let said = String::from_utf8_lossy(&damaged.stderr).into_owned();
+    let name = segment.file_name().expect("a name").to_string_lossy().into_owned();
+    assert!(damaged.status.code() == Some(1) && said.contains(&name), "{:?} {said}", damaged.status);
+    assert_eq!(report(&damaged)["segments"], twice[0]["segments"], "the others are there");
+    let source: Vec<_> = segments(data.path());
+    std::fs::remove_file(&source[source.len() - 1]).expect("removed");
+    let later = report(&backup(data.path(), to.path()));
+    assert_eq!(later["segments_superseded"], 1, "{later}");
+}
