@@ -111,6 +111,28 @@ pub fn compact(
 ) -> Result<Compacted, CatalogError> {
     let filesystem: Arc<dyn Filesystem> = Arc::new(RealFilesystem);
     let (lock, journal, _) = open_journal(data, Arc::clone(&filesystem), JournalOptions::default())?;
+    if settings.dry_run {
+        return compact_journal(data, journal, &filesystem, settings, progress);
+    }
+    // It knows of more records than there will be: a start behind a compaction that was cut off must not miss them.
+    remove_index(data)?;
+    let compacted = compact_journal(data, journal, &filesystem, settings, progress);
+    reopen(data, &lock, filesystem)?;
+    compacted
+}
+
+/// As [`compact`], for a journal that was opened for this, and without its index: that does not hold afterwards unless
+/// the report says that nothing was done.
+///
+/// # Errors
+/// As [`compact`]. What was done until then is done.
+pub fn compact_journal(
+    data: &Path,
+    journal: Journal,
+    filesystem: &Arc<dyn Filesystem>,
+    settings: &CompactSettings,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Compacted, CatalogError> {
     let deaths = Deaths::find(&journal)?;
     let mut compacted = Compacted { deleted_acquisitions: deaths.deleted.len(), ..Compacted::default() };
     for record in journal.records_after(Sequence(0)) {
@@ -131,10 +153,7 @@ pub fn compact(
         tile_floor: deaths.next_tile.saturating_sub(1),
         sequence_floor: 0,
     };
-    // It knows of more records than there will be: a start behind a compaction that was cut off must not miss them.
-    remove_index(data)?;
-    let report = compact_segments(data, &filesystem, &options, &mut |record| deaths.is_live(record), progress);
-    reopen(data, &lock, filesystem)?;
+    let report = compact_segments(data, filesystem, &options, &mut |record| deaths.is_live(record), progress);
     compacted.journal = Some(report?);
     Ok(compacted)
 }

@@ -25,6 +25,7 @@
 //!  cli                           arguments, output, exit codes (clap, anyhow)
 //!  doctor                        what a machine will hold: measures, a daemon at its limit, arithmetic
 //!  server, config, simulate      start and stop in order; keys; input for everyone
+//!  service                       listeners of a service manager, readiness, watchdog (listenfd, sd-notify)
 //!  audit, compact, export, verify_manifest   tools on a data directory, without a daemon or beside one
 //!  send, watch | replay          a folder to a daemon, whole or while it is written (notify) | a load test
 //!  ingest | http | client        data plane (mio) | side port (axum) | the protocol's other end (ureq)
@@ -47,7 +48,7 @@
 //!
 //! | hop | from -> to | bound | when it fails |
 //! |---|---|---|---|
-//! | [`ingest`] connection | readiness -> bytes in a [`base::pool::TileBuffer`] | connections; bytes a turn | peer gone: drop what is incomplete, count |
+//! | [`ingest`] connection | readiness -> bytes in a [`base::pool::TileBuffer`] | connections and unfinished bytes, of all and of one peer ([`base::admission`]); bytes a turn | peer gone or too slow: drop what is incomplete, count |
 //! | [`catalog::FrameBuffer`] | bytes -> [`catalog::ReceivedFrame`]; CRC-32 while the bytes are hot | length checked before a buffer is taken | too long: answer, shut down writing, drain a bounded amount, close |
 //! | [`catalog::verify`] | frame -> [`catalog::VerifiedTile`] | the tile's own bytes | refused with a status; the connection stays |
 //! | [`catalog::Lanes::route`] | tile -> the lane of its key | places in the queue | full: that connection is not read; TCP pushes back |
@@ -85,6 +86,9 @@
 //!   lane's earlier segments, or a torn first record would look like corruption. Both were found by tests/crash.rs.
 //! - **A compacted segment gets a new number**, and a note while it replaces the old one: under the old number a stale
 //!   location would lead to another record instead of nowhere. Its copy is read back whole before the old one goes.
+//! - **A mirror is a file system of two sides** ([`journal::MirroredFilesystem`]): writer, keeper and recovery know one
+//!   directory. A side that fails is recorded as out of date on the other one before anything further is acknowledged;
+//!   an epoch in both decides at the next start which of them is to be believed.
 //! - **The index can hold lanes back** when its overlay is full: a tile that is acknowledged must be visible and
 //!   recognised when sent again, and memory is bounded. The overlay covers sled's slow moments (100 ms, observed).
 //! - **Boards stay in memory** ([`index::Board`]): 64 places share a block of bitmaps, so distribution, completeness and
@@ -116,6 +120,9 @@ pub mod doctor;
 #[cfg(feature = "daemon")]
 pub mod export;
 pub mod formats;
+#[cfg(all(feature = "daemon", any(test, fuzzing)))]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(feature = "daemon")]
 pub mod http;
 #[cfg(feature = "daemon")]
@@ -129,10 +136,14 @@ pub mod replay;
 pub mod send;
 #[cfg(feature = "daemon")]
 pub mod server;
+#[cfg(feature = "daemon")]
+pub mod service;
 pub mod simulate;
 #[cfg(feature = "daemon")]
 pub mod telemetry;
 pub mod tls;
+#[cfg(test)]
+mod unsafe_files;
 #[cfg(feature = "daemon")]
 pub mod verify_manifest;
 pub mod watch;

@@ -1,12 +1,14 @@
 //! The daemon as a whole: builds everything in order, stops it in reverse. A list of starts, nothing else.
 
+use crate::base::descriptors;
 use crate::base::stop::{Stop, StopReason};
-use crate::catalog::{Catalog, CatalogError, Finding, OpenedCatalog, Scrub};
+use crate::catalog::{Catalog, CatalogError, CatalogOptions, Finding, OpenedCatalog, Scrub};
 use crate::config::Config;
 use crate::http::{HttpError, HttpServer};
 use crate::index::{OpenOutcome, OpenReport};
-use crate::ingest::{Capture, IngestError};
+use crate::ingest::{Capture, CaptureListeners, IngestError};
 use crate::journal::{DamageKind, Filesystem, MirroredFilesystem, RealFilesystem, RecoveryReport};
+use crate::service::{self, Ports};
 use crate::telemetry::Metrics;
 use crate::tls::{ServerTls, TlsError};
 use std::net::SocketAddr;
@@ -14,6 +16,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+/// How long a start on inherited listeners waits for the data directory: somewhat longer than a stop takes by default, so
+/// that the process before may still be draining.
+const LOCK_WAIT_INHERITED: Duration = Duration::from_secs(30);
 
 /// Why the daemon did not start.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +33,9 @@ pub enum ServerError {
     /// The HTTP port.
     #[error(transparent)]
     Http(#[from] HttpError),
+    /// The watchdog's thread.
+    #[error("the watchdog's thread can not be started: {0}")]
+    Watchdog(std::io::Error),
     /// Certificates and keys.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -58,12 +67,22 @@ impl Server {
     /// # Errors
     /// Directory or ports can not be used; nothing is left running.
     pub fn start(config: &Config, stop: &Stop) -> Result<Self, ServerError> {
-        let certificates = Certificates::load(config)?;
+        Self::start_on(Ports::default(), config, stop)
+    }
+
+    /// As [`Self::start`], on listeners that exist already, as far as there are any.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_on(ports: Ports, config: &Config, stop: &Stop) -> Result<Self, ServerError> {
+        let config = &fit_to_descriptors(config);
+        let certificates = Certificates::load(config, &ports)?;
         let metrics = Arc::new(Metrics::new());
         metrics.add_process_metrics();
         let filesystem = filesystem(config);
+        let options = catalog_options(config, &ports);
         let OpenedCatalog { catalog, lanes, threads, recovery, index } =
-            Catalog::open(&config.data, filesystem, &config.catalog, &metrics, stop)?;
+            Catalog::open(&config.data, filesystem, &options, &metrics, stop)?;
         report(&recovery, &index, &metrics);
         recovery
             .damage
@@ -73,8 +92,10 @@ impl Server {
         for temca in &config.temcas {
             catalog.assert_temca(temca.clone())?;
         }
-        let http = HttpServer::start(&config.http, certificates.http.as_ref(), &catalog, &lanes)?;
-        let capture = Capture::start(config.ingest, certificates.capture.as_ref(), &catalog, &lanes)?;
+        let http = HttpServer::start(&config.http, ports.http, certificates.http.as_ref(), &catalog, &lanes)?;
+        let listeners = CaptureListeners { plain: ports.capture, tls: ports.capture_tls };
+        let capture = Capture::start(config.ingest, listeners, certificates.capture.as_ref(), &catalog, &lanes)?;
+        service::start_watchdog(Arc::clone(&metrics.life), stop.clone()).map_err(ServerError::Watchdog)?;
         let data = std::fs::canonicalize(&config.data).unwrap_or_else(|_| config.data.clone());
         let scrub = Scrub::start(config.scrub, &config.data, &catalog, &lanes)
             .map_err(|source| CatalogError::Directory { dir: config.data.clone(), source })?;
@@ -117,6 +138,7 @@ impl Server {
     /// # Errors
     /// A last sync failed.
     pub fn shut_down(self) -> Result<Option<StopReason>, ServerError> {
+        self.http.begin_stop();
         self.scrub.stop();
         self.capture.stop();
         self.http.stop(self.stop_time / 4);
@@ -126,6 +148,29 @@ impl Server {
         self.catalog.close()?;
         Ok(self.stop.reason())
     }
+}
+
+/// Connections beyond the descriptors that there are would take those of the journal.
+fn fit_to_descriptors(config: &Config) -> Config {
+    let mut config = config.clone();
+    let Some(limit) = descriptors::raise() else { return config };
+    let wanted = [config.ingest.connections_max, config.http.connections.connections_max];
+    let [capture, http] = descriptors::fit(wanted, limit);
+    if [capture, http] != wanted {
+        tracing::warn!(
+            limit,
+            capture,
+            http,
+            "capture.connections_max and http.connections_max are lowered to what the limit on open files holds: raise LimitNOFILE, or lower them"
+        );
+    }
+    (config.ingest.connections_max, config.http.connections.connections_max) = (capture, http);
+    config
+}
+
+fn catalog_options(config: &Config, ports: &Ports) -> CatalogOptions {
+    let inherited = if ports.any() { LOCK_WAIT_INHERITED } else { Duration::ZERO };
+    CatalogOptions { lock_wait: config.lock_wait.unwrap_or(inherited), ..config.catalog }
 }
 
 /// The operating system's, on one directory or on two.
@@ -138,10 +183,11 @@ fn filesystem(config: &Config) -> Arc<dyn Filesystem> {
 }
 
 impl Certificates {
-    fn load(config: &Config) -> Result<Self, TlsError> {
+    /// An encrypted listener that was handed over needs a certificate, whatever its own address would be.
+    fn load(config: &Config, ports: &Ports) -> Result<Self, TlsError> {
         let load = |is_on: bool, files| is_on.then(|| ServerTls::load(files)).transpose();
         Ok(Self {
-            capture: load(config.ingest.tls_address.is_some(), &config.capture_tls)?,
+            capture: load(config.ingest.tls_address.is_some() || ports.capture_tls.is_some(), &config.capture_tls)?,
             http: load(!config.http_tls.certificate.as_os_str().is_empty(), &config.http_tls)?,
         })
     }

@@ -12,7 +12,7 @@ use tilecatcher::base::stop::{Stop, StopReason};
 use tilecatcher::catalog::{Catalog, OpenedCatalog};
 use tilecatcher::client::{CaptureClient, ChecksumChoice, Tile, checksum_of};
 use tilecatcher::config::Settings;
-use tilecatcher::ingest::Capture;
+use tilecatcher::ingest::{Capture, CaptureListeners};
 use tilecatcher::journal::{Filesystem, RealFilesystem, SegmentFile};
 use tilecatcher::model::{AcqId, AcquisitionFacts, AcquisitionStarted, ByteRange, FrameNumber, TileKey};
 use tilecatcher::telemetry::Metrics;
@@ -156,12 +156,13 @@ impl Rig {
             temca: 0,
         };
         catalog.start_acquisition(started).expect("started");
-        let capture = Capture::start(config.ingest, &catalog, &lanes).expect("a port");
+        let capture =
+            Capture::start(config.ingest, CaptureListeners::default(), None, &catalog, &lanes).expect("a port");
         Self { catalog, capture, lanes: threads, stop, faults }
     }
 
     fn send(&self, col: u32) -> Response {
-        send(self.capture.address(), col)
+        send(self.capture.address().expect("an open port"), col)
     }
 
     fn stop(self) {

@@ -3,9 +3,21 @@
 //! Must never import anything from a layer above it.
 
 #[cfg(feature = "daemon")]
+pub mod admission;
+#[cfg(feature = "daemon")]
 pub mod aligned;
 pub mod clock;
+#[cfg(feature = "daemon")]
+pub mod descriptors;
+#[cfg(feature = "daemon")]
+pub mod failpoint;
+#[cfg(feature = "daemon")]
+pub mod guard;
+#[cfg(feature = "daemon")]
+pub mod life;
 pub mod limits;
+#[cfg(feature = "daemon")]
+pub mod planted;
 #[cfg(feature = "daemon")]
 pub mod pool;
 pub mod stop;

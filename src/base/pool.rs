@@ -118,6 +118,16 @@ impl Pool {
         Some(Reserved::Now(self.buffer(first_block, blocks)))
     }
 
+    /// Takes a waiter out of the queue: whoever asked is gone. Those behind it move up.
+    pub fn cancel(&self, ticket: u64, waiter: &Arc<dyn BufferWaiter>) {
+        let mut state = self.region.lock();
+        let is_it = |waiting: &Waiting| waiting.ticket == ticket && Arc::ptr_eq(&waiting.waiter, waiter);
+        if let Some(n) = state.waiting.iter().position(is_it) {
+            state.waiting.remove(n);
+        }
+        drop(Region::grant(&self.region, state));
+    }
+
     /// The limit in bytes.
     #[must_use]
     pub fn capacity(&self) -> usize {
@@ -148,6 +158,17 @@ fn blocks_for(bytes: usize) -> Option<u32> {
 impl Region {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Serves waiters, in order, as far as there is room. The lock is not held while one takes its buffer.
+    fn grant<'a>(region: &'a Arc<Self>, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        while let Some((waiting, first_block)) = state.next_grant() {
+            drop(state);
+            let buffer = TileBuffer { region: Arc::clone(region), first_block, blocks: waiting.blocks };
+            waiting.waiter.granted(waiting.ticket, buffer);
+            state = region.lock();
+        }
+        state
     }
 }
 
@@ -197,12 +218,7 @@ impl Drop for TileBuffer {
     fn drop(&mut self) {
         let mut state = self.region.lock();
         state.give_back(self.first_block, self.blocks);
-        while let Some((waiting, first_block)) = state.next_grant() {
-            drop(state);
-            let buffer = TileBuffer { region: Arc::clone(&self.region), first_block, blocks: waiting.blocks };
-            waiting.waiter.granted(waiting.ticket, buffer);
-            state = self.region.lock();
-        }
+        drop(Region::grant(&self.region, state));
     }
 }
 
@@ -301,6 +317,23 @@ mod tests {
         let second = granted.0.lock().expect("no panic").pop().expect("the second waiter was served");
         assert_eq!(second.0, 2);
         assert_eq!(pool.waiting(), 0);
+    }
+
+    #[test]
+    fn who_is_gone_leaves_the_queue_and_those_behind_move_up() {
+        let pool = pool(4);
+        let granted = Arc::new(Granted::default());
+        let waiter: Arc<dyn BufferWaiter> = granted.clone();
+        let held = pool.try_reserve(2 * BLOCK).expect("room");
+        assert!(matches!(pool.reserve_or_wait(4 * BLOCK, 1, &waiter), Some(Reserved::Later)));
+        assert!(matches!(pool.reserve_or_wait(BLOCK, 2, &waiter), Some(Reserved::Later)));
+        let stranger: Arc<dyn BufferWaiter> = Arc::new(Granted::default());
+        pool.cancel(1, &stranger);
+        assert_eq!(pool.waiting(), 2, "another's ticket of the same number");
+        pool.cancel(1, &waiter);
+        assert_eq!(pool.waiting(), 0);
+        assert_eq!(granted.0.lock().expect("no panic").pop().map(|(ticket, _)| ticket), Some(2));
+        drop(held);
     }
 
     #[test]

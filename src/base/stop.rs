@@ -4,10 +4,12 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Why the daemon stops.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum StopReason {
     /// Asked to, by a signal or by the program around it.
     Requested,
+    /// One of its threads panicked.
+    Panicked,
     /// A write or sync failed: what is unacknowledged was refused (invariant 9).
     StorageFailed,
 }
@@ -19,13 +21,11 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// Raises the flag. A storage failure is said even if a stop was asked for before.
+    /// Raises the flag. The worst reason is said, whatever came first.
     pub fn raise(&self, reason: StopReason) {
         let (state, changed) = &*self.shared;
         let mut raised = state.lock().unwrap_or_else(PoisonError::into_inner);
-        if raised.is_none() || reason == StopReason::StorageFailed {
-            *raised = Some(reason);
-        }
+        *raised = (*raised).max(Some(reason));
         drop(raised);
         changed.notify_all();
     }

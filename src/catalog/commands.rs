@@ -6,7 +6,7 @@ use super::facts::JournalFacts;
 use super::lane::{LaneOptions, Lanes};
 use crate::base::pool::Pool;
 use crate::base::stop::{Stop, StopReason};
-use crate::index::{AcquisitionView, Index, IndexOptions, OpenReport, StoreError};
+use crate::index::{AcquisitionView, Index, IndexOptions, OpenReport, StoreError, ViewStore};
 use crate::journal::{
     DirectoryLock, Filesystem, Journal, JournalError, JournalOptions, MirrorPhase, ReadError, RecoveryReport,
 };
@@ -21,6 +21,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Time between two looks at a directory that is in use.
+const LOCK_POLL: Duration = Duration::from_millis(20);
 
 /// How a catalog is opened.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +37,8 @@ pub struct CatalogOptions {
     pub lanes: LaneOptions,
     /// Memory for tile buffers, bytes.
     pub memory_bytes: usize,
+    /// How long to wait for a directory that is in use.
+    pub lock_wait: Duration,
 }
 
 /// Why a command was not carried out.
@@ -107,7 +113,8 @@ pub struct OpenedCatalog {
 }
 
 impl Catalog {
-    /// Takes the directory's lock, recovers the journal, opens the index, starts the lanes.
+    /// Takes the directory's lock (waits for it as long as the options say, or until the stop), recovers the journal, opens
+    /// the index, starts the lanes.
     ///
     /// # Errors
     /// The directory is in use or unusable.
@@ -118,13 +125,33 @@ impl Catalog {
         metrics: &Arc<Metrics>,
         stop: &Stop,
     ) -> Result<OpenedCatalog, CatalogError> {
-        let (lock, journal, recovery) = open_journal(dir, filesystem, options.journal)?;
+        Self::open_on(dir, filesystem, None, options, metrics, stop)
+    }
+
+    /// As [`Self::open`], with the index on a store that is at hand instead of sled's files below `dir`.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_on(
+        dir: &Path,
+        filesystem: Arc<dyn Filesystem>,
+        index: Option<Arc<dyn ViewStore>>,
+        options: &CatalogOptions,
+        metrics: &Arc<Metrics>,
+        stop: &Stop,
+    ) -> Result<OpenedCatalog, CatalogError> {
+        let lock = await_directory(dir, &*filesystem, options.lock_wait, stop)?;
+        let (journal, recovery) = Journal::open(dir, filesystem, options.journal)?;
         let journal = Arc::new(journal);
         let safe = {
             let journal = Arc::clone(&journal);
             Box::new(move || journal.safe_sequence())
         };
-        let (index, report) = Index::open(&dir.join("index"), &JournalFacts(&journal), safe, &options.index)?;
+        let facts = JournalFacts(&journal);
+        let (index, report) = match index {
+            Some(store) => Index::open_on(store, &facts, safe, &options.index)?,
+            None => Index::open(&dir.join("index"), &facts, safe, &options.index)?,
+        };
         let index = Arc::new(index);
         let first_tile = (journal.max_tile_id() + 1).max(index.settings().tile_floor);
         let next_tile = Arc::new(AtomicU64::new(first_tile));
@@ -413,7 +440,14 @@ impl Catalog {
     /// True while storage works: what a health check asks.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
-        self.stop.reason() != Some(StopReason::StorageFailed) && !self.index.lag().store_failed
+        !matches!(self.stop.reason(), Some(StopReason::StorageFailed | StopReason::Panicked))
+            && !self.index.lag().store_failed
+    }
+
+    /// What stops the daemon.
+    #[must_use]
+    pub fn stop(&self) -> &Stop {
+        &self.stop
     }
 
     /// Brings the gauges up to date that nobody counts as they change.
@@ -518,6 +552,27 @@ pub(crate) fn open_journal(
     let lock = lock_directory(dir, &*filesystem)?;
     let (journal, recovery) = Journal::open(dir, filesystem, options)?;
     Ok((lock, journal, recovery))
+}
+
+/// Locks a data directory, within `limit` if somebody else holds it.
+fn await_directory(
+    dir: &Path,
+    filesystem: &dyn Filesystem,
+    limit: Duration,
+    stop: &Stop,
+) -> Result<DirectoryLock, CatalogError> {
+    let until = Instant::now() + limit;
+    let mut told = false;
+    loop {
+        match lock_directory(dir, filesystem) {
+            Err(CatalogError::Locked { .. }) if Instant::now() < until && stop.wait_for(LOCK_POLL).is_none() => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::info!(dir = %dir.display(), "waiting for the data directory: another tilecatcher uses it");
+                }
+            }
+            other => return other,
+        }
+    }
 }
 
 pub(crate) fn lock_directory(dir: &Path, filesystem: &dyn Filesystem) -> Result<DirectoryLock, CatalogError> {

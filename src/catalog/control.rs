@@ -7,6 +7,7 @@
 use super::commands::CatalogError;
 use super::facts::encode_control;
 use crate::base::clock;
+use crate::base::guard::stop_on_panic;
 use crate::base::stop::{Stop, StopReason};
 use crate::index::Index;
 use crate::journal::{JournalError, LaneWriter, RecordKind};
@@ -119,15 +120,8 @@ impl Control {
             ControlThread { writer, index: Arc::clone(index), stop: stop.clone(), queue, held: None, failed: false };
         let stop = stop.clone();
         let run = move || {
-            let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| thread.run()));
-            if ran.is_err() {
-                tracing::error!(
-                    "the control thread panicked: the daemon stops; a restart recovers what was acknowledged"
-                );
-                stop.raise(StopReason::StorageFailed);
-                return Ok(());
-            }
-            thread.writer.close()
+            let ran = stop_on_panic("control", &stop, || thread.run());
+            ran.map_or(Ok(()), |()| thread.writer.close())
         };
         let thread = std::thread::Builder::new().name("control".into()).spawn(run)?;
         Ok(Self { jobs: Mutex::new(Some(jobs)), thread: Mutex::new(Some(thread)) })

@@ -10,7 +10,11 @@ use super::content::{StoredCopy, compare_with_stored};
 use super::damage::{DamageLog, Finding, FoundBy};
 use super::facts;
 use super::verify::VerifiedTile;
+use crate::base::failpoint;
+use crate::base::guard::stop_on_panic;
+use crate::base::life::Pulse;
 use crate::base::limits::BATCH_RECORDS_MAX;
+use crate::base::planted::{Bug, planted};
 use crate::base::stop::{Stop, StopReason};
 use crate::index::Index;
 use crate::journal::{
@@ -162,6 +166,7 @@ struct Lane {
     metrics: Arc<Metrics>,
     counts: LocalCounts,
     stop: Stop,
+    pulse: Arc<Pulse>,
     unsynced_bytes: u64,
     failed: bool,
     compare: Vec<u8>,
@@ -209,6 +214,7 @@ impl Lanes {
                 metrics: Arc::clone(metrics),
                 counts: LocalCounts::default(),
                 stop: stop.clone(),
+                pulse: metrics.life.pulse(&format!("lane-{number}")),
                 unsynced_bytes: 0,
                 failed: false,
                 compare: Vec::new(),
@@ -216,13 +222,7 @@ impl Lanes {
             };
             queues.push(LaneQueue { tiles, starved });
             let stop = stop.clone();
-            let run = move || {
-                // A lane that is gone acknowledges nothing more: the process must not stay half alive.
-                if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| lane.run())).is_err() {
-                    tracing::error!("a lane panicked: the daemon stops; a restart recovers all that was acknowledged");
-                    stop.raise(StopReason::StorageFailed);
-                }
-            };
+            let run = move || stop_on_panic("lane", &stop, || lane.run()).unwrap_or(());
             threads.push(std::thread::Builder::new().name(format!("lane-{number}")).spawn(run)?);
         }
         Ok((Self { queues: queues.into(), capacity: options.queue_tiles }, threads))
@@ -283,12 +283,15 @@ impl Lane {
     fn run(mut self) {
         let mut batch = Vec::new();
         while self.next_batch(&mut batch) {
+            self.pulse.moves();
             self.tell_of_room();
+            failpoint::pass("lane");
             self.metrics.batch_tiles.observe(batch.len() as f64);
             self.commit(&mut batch);
             batch.clear();
             self.counts.publish(&self.metrics);
         }
+        self.pulse.waits();
         if !self.failed
             && let Err(error) = self.writer.close()
         {
@@ -320,6 +323,7 @@ impl Lane {
         if self.unsynced_bytes > 0 {
             self.sync_late();
         }
+        self.pulse.waits();
         while self.options.prewrite_bytes > 0 && !self.failed {
             match self.queue.recv_timeout(IDLE_AFTER) {
                 Ok(tile) => return Some(tile),
@@ -350,11 +354,14 @@ impl Lane {
         if self.mirror_refuses() {
             return self.refuse_all(batch, Refusal::MirrorLost);
         }
-        if !self.index.wait_for_room(batch.len(), INDEX_PATIENCE) {
+        self.pulse.waits();
+        let has_room = self.index.wait_for_room(batch.len(), INDEX_PATIENCE);
+        self.pulse.moves();
+        if !has_room {
             return self.refuse_all(batch, Refusal::Overloaded);
         }
         let mut decisions = self.decide_all(batch);
-        let early = self.options.ack == AckLevel::Received;
+        let early = self.options.ack == AckLevel::Received || planted(Bug::AckBeforeSync);
         if early {
             self.answer(batch, &decisions);
         }
@@ -421,6 +428,7 @@ impl Lane {
             return self.decide_conflict(stored.id, stored.version);
         }
         self.compare.resize(COMPARE_STEP, 0);
+        self.pulse.waits();
         let compared = compare_with_stored(&self.journal, stored, tile.image(), &mut self.compare);
         // Where a mirror has a copy that holds, the damaged one is written anew from it.
         let compared = compared.or_else(|error| match self.journal.check_record(stored.location) {
@@ -429,6 +437,7 @@ impl Lane {
             }
             _ => Err(error),
         });
+        self.pulse.moves();
         match compared {
             Ok(StoredCopy::Same) => Decision::Duplicate(stored.id),
             Ok(StoredCopy::Other) => self.decide_conflict(stored.id, stored.version),
@@ -442,6 +451,9 @@ impl Lane {
     }
 
     fn decide_conflict(&self, id: TileId, version: TileVersion) -> Decision {
+        if planted(Bug::OverwrittenOnResend) {
+            return Decision::Store(id, version);
+        }
         match (self.options.conflict, version.0.checked_add(1)) {
             (ConflictPolicy::Replace, Some(next)) => Decision::Store(id, TileVersion(next)),
             _ => Decision::Refuse(Refusal::Conflict),
@@ -489,7 +501,9 @@ impl Lane {
     fn write(&mut self, drafts: &mut [RecordDraft<'_>]) -> Result<(), JournalError> {
         let bytes: u64 = drafts.iter().map(|draft| u64::from(draft.payload_len)).sum();
         let began = Instant::now();
+        self.pulse.waits();
         let written = self.writer.append(drafts);
+        self.pulse.moves();
         self.metrics.write_seconds.observe(began.elapsed().as_secs_f64());
         self.metrics.batch_bytes.observe(bytes as f64);
         let placed = drafts.iter().filter(|draft| draft.placed.is_some());
@@ -503,7 +517,9 @@ impl Lane {
 
     fn sync(&mut self) -> Result<(), JournalError> {
         let began = Instant::now();
+        self.pulse.waits();
         let synced = self.writer.sync();
+        self.pulse.moves();
         self.metrics.sync_seconds.observe(began.elapsed().as_secs_f64());
         self.unsynced_bytes = 0;
         synced

@@ -13,6 +13,8 @@ mod crc;
 mod damage;
 mod facts;
 mod frame;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod lane;
 mod manifest;
 mod scrub;

@@ -1,7 +1,8 @@
 //! The command line: arguments, output, exit codes. `anyhow` and `clap` live only here.
 //!
 //! Data goes to stdout, talk to stderr. Exit codes: 0 ok, 1 found a problem, 2 usage, input or configuration,
-//! 3 could not run, 4 storage failed.
+//! 3 could not run, 4 storage failed,
+//! 5 a fault inside.
 
 #![allow(clippy::print_stdout)] // The one layer whose job it is.
 
@@ -43,6 +44,9 @@ const COULD_NOT_RUN: u8 = 3;
 /// Storage failed: exit code 4.
 #[cfg(feature = "daemon")]
 const STORAGE_FAILED: u8 = 4;
+/// One of the daemon's threads panicked: exit code 5.
+#[cfg(feature = "daemon")]
+const BROKE_INSIDE: u8 = 5;
 
 #[derive(Parser)]
 #[command(

@@ -1,12 +1,13 @@
 //! `serve` and `config`.
 
 use super::settings::ConfigArgs;
-use super::{BAD_INPUT, COULD_NOT_RUN, OrExit, Outcome, STORAGE_FAILED};
+use super::{BAD_INPUT, BROKE_INSIDE, COULD_NOT_RUN, OrExit, Outcome, STORAGE_FAILED};
 use crate::base::stop::{Stop, StopReason};
 use crate::catalog::CatalogError;
 use crate::config::{Origin, environment_variable, temca_tables};
 use crate::journal::JournalError;
 use crate::server::{Server, ServerError};
+use crate::service::{self, Ports};
 use crate::telemetry::start_logging;
 use serde_json::json;
 use std::io::Write;
@@ -15,18 +16,24 @@ use std::time::Duration;
 
 /// Runs the daemon until it is told to stop, or storage fails.
 pub(super) fn run(args: &ConfigArgs) -> Outcome {
+    let ports = Ports::inherited().or_exit(BAD_INPUT)?;
     let config = args.load().or_exit(BAD_INPUT)?.config;
     start_logging(config.log_format, config.log_level);
     let stop = Stop::default();
     super::signals::watch_signals(&stop).or_exit(COULD_NOT_RUN)?;
-    let server = Server::start(&config, &stop).map_err(|error| {
-        let code = exit_code(&error);
-        super::Failure { code, error: error.into() }
-    })?;
+    let server = match Server::start_on(ports, &config, &stop) {
+        Ok(server) => server,
+        // It waited for the directory, and was told to end.
+        Err(ServerError::Catalog(CatalogError::Locked { .. })) if stop.reason().is_some() => {
+            return Ok(ExitCode::SUCCESS);
+        }
+        Err(error) => return Err(super::Failure { code: exit_code(&error), error: error.into() }),
+    };
     let certificates = server.certificates();
     if !certificates.is_empty() {
         super::signals::on_hangup(move || certificates.reload()).or_exit(COULD_NOT_RUN)?;
     }
+    service::notify_ready();
     println!(
         "ready capture={}{} http={} data={}",
         server.capture_address().map_or_else(|| "off".to_owned(), |address| address.to_string()),
@@ -36,6 +43,7 @@ pub(super) fn run(args: &ConfigArgs) -> Outcome {
     );
     std::io::stdout().flush().or_exit(COULD_NOT_RUN)?;
     let reason = stop.wait();
+    service::notify_stopping();
     tracing::info!("stopping: answering what is in flight, syncing, sealing");
     give_up_after(config.stop_time);
     let stopped = server.shut_down();
@@ -43,6 +51,12 @@ pub(super) fn run(args: &ConfigArgs) -> Outcome {
         (Ok(Some(StopReason::StorageFailed)), _) | (_, StopReason::StorageFailed) => {
             tracing::error!("stopped because storage failed; a restart recovers everything that was acknowledged");
             Ok(ExitCode::from(STORAGE_FAILED))
+        }
+        (Ok(Some(StopReason::Panicked)), _) | (_, StopReason::Panicked) => {
+            tracing::error!(
+                "stopped because of a fault inside: please report it, with the lines above; a restart recovers everything that was acknowledged"
+            );
+            Ok(ExitCode::from(BROKE_INSIDE))
         }
         (Ok(_), StopReason::Requested) => {
             tracing::info!("stopped");
@@ -56,7 +70,7 @@ pub(super) fn run(args: &ConfigArgs) -> Outcome {
 fn exit_code(error: &ServerError) -> u8 {
     match error {
         ServerError::Catalog(CatalogError::Journal(JournalError::Failed { .. })) => STORAGE_FAILED,
-        ServerError::Catalog(CatalogError::Index(_)) => COULD_NOT_RUN,
+        ServerError::Catalog(CatalogError::Index(_)) | ServerError::Watchdog(_) => COULD_NOT_RUN,
         ServerError::Catalog(_) | ServerError::Capture(_) | ServerError::Http(_) | ServerError::Tls(_) => BAD_INPUT,
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::base::units::{ByteSize, Span};
 use crate::catalog::{CatalogOptions, ConflictPolicy, LaneOptions, ScrubOptions, ScrubRate};
-use crate::http::HttpOptions;
+use crate::http::{ConnectionLimits, HttpOptions};
 use crate::index::IndexOptions;
 use crate::ingest::IngestOptions;
 use crate::journal::{JournalOptions, MirrorOptions, WhenLost};
@@ -41,6 +41,9 @@ pub struct Config {
     pub http: HttpOptions,
     /// What it is encrypted with; not at all when no file is named.
     pub http_tls: ServerFiles,
+    /// How long a start waits for a data directory that is in use; `None`: as long as a stop takes on inherited listeners,
+    /// else not at all.
+    pub lock_wait: Option<Duration>,
     /// Journal, index, lanes.
     pub catalog: CatalogOptions,
     /// The second directory; without one its `dir` is empty.
@@ -186,6 +189,23 @@ pub(super) const KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "capture.connections_per_peer",
+        unit: "count",
+        default: "512",
+        about: "most connections of one peer address; further ones are closed at once",
+        put: |config, text| read(text).map(|n| config.ingest.connections_per_peer = n),
+    },
+    Key {
+        name: "capture.peer_memory_max",
+        unit: "size or auto",
+        default: "auto",
+        about: "most buffer memory that tiles of one peer address hold while they come in; auto: half of memory.buffers",
+        put: |config, text| {
+            config.ingest.peer_bytes_max = if text == "auto" { None } else { Some(read_size(text)?) };
+            Ok(())
+        },
+    },
+    Key {
         name: "http.address",
         unit: "IP:PORT",
         default: "127.0.0.1:5001",
@@ -266,6 +286,60 @@ pub(super) const KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "http.connections_max",
+        unit: "count",
+        default: "512",
+        about: "most connections to the HTTP port; further ones are closed at once",
+        put: |config, text| read(text).map(|n| config.http.connections.connections_max = n),
+    },
+    Key {
+        name: "http.connections_per_peer",
+        unit: "count",
+        default: "256",
+        about: "most connections to the HTTP port of one peer address",
+        put: |config, text| read(text).map(|n| config.http.connections.connections_per_peer = n),
+    },
+    Key {
+        name: "http.head_max",
+        unit: "size",
+        default: "64KiB",
+        about: "longest head of a request, from 8KiB to 1MiB",
+        put: |config, text| {
+            let bytes = read_size_at_least(text, 8 << 10)?;
+            config.http.connections.head_bytes_max =
+                usize::try_from(bytes).ok().filter(|n| *n <= 1 << 20).ok_or("at most 1MiB")?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "http.head_time",
+        unit: "time",
+        default: "10s",
+        about: "longest time from the first byte of a request's head to its last",
+        put: |config, text| read_time(text).map(|time| config.http.connections.head_time = time),
+    },
+    Key {
+        name: "http.idle_max",
+        unit: "time",
+        default: "60s",
+        about: "a connection without a request is closed after this time, or after http.head_time if that is longer",
+        put: |config, text| read_time(text).map(|time| config.http.connections.idle_max = time),
+    },
+    Key {
+        name: "http.slow_rate",
+        unit: "size a second",
+        default: "16KiB",
+        about: "a client that sends a body or takes an answer slower than this is disconnected, after http.slow_grace",
+        put: |config, text| read_size(text).map(|n| config.http.connections.slow_rate = n),
+    },
+    Key {
+        name: "http.slow_grace",
+        unit: "time",
+        default: "30s",
+        about: "time that a body or an answer may take at any rate",
+        put: |config, text| read_time(text).map(|time| config.http.connections.slow_grace = time),
+    },
+    Key {
         name: "storage.data",
         unit: "path",
         default: "./tilecatcher-data",
@@ -341,6 +415,16 @@ pub(super) const KEYS: &[Key] = &[
         default: "256MiB",
         about: "free disk space that tiles leave alone; below it they are refused with status 3",
         put: |config, text| text.parse::<ByteSize>().map(|size| config.catalog.journal.reserve_bytes = size.0),
+    },
+    Key {
+        name: "storage.lock_wait",
+        unit: "time or auto",
+        default: "auto",
+        about: "how long a start waits for a data directory that is in use; auto: 30s on listeners from a service manager, else 0s",
+        put: |config, text| {
+            config.lock_wait = if text == "auto" { None } else { Some(read_time(text)?) };
+            Ok(())
+        },
     },
     Key {
         name: "mirror.data",
@@ -514,6 +598,8 @@ impl Default for Config {
                 hashers: 1,
                 frame_bytes_max: 0,
                 connections_max: 0,
+                connections_per_peer: 0,
+                peer_bytes_max: None,
                 in_flight_max: 1,
                 connection_bytes_max: 0,
                 require_checksum: true,
@@ -535,8 +621,18 @@ impl Default for Config {
                 frame_bytes_max: 0,
                 accept_unknown: false,
                 fixed_temcas: std::collections::BTreeSet::new(),
+                connections: ConnectionLimits {
+                    connections_max: 0,
+                    connections_per_peer: 0,
+                    head_bytes_max: 0,
+                    head_time: Duration::ZERO,
+                    idle_max: Duration::ZERO,
+                    slow_rate: 0,
+                    slow_grace: Duration::ZERO,
+                },
             },
             temcas: Vec::new(),
+            lock_wait: None,
             mirror: MirrorOptions {
                 dir: PathBuf::new(),
                 when_lost: WhenLost::GoOn,
@@ -556,6 +652,7 @@ impl Default for Config {
                     conflict: ConflictPolicy::Replace,
                 },
                 memory_bytes: 0,
+                lock_wait: Duration::ZERO,
             },
             scrub: ScrubOptions { rate: ScrubRate::Off, interval: Duration::ZERO },
             log_format: LogFormat::Text,

@@ -3,6 +3,8 @@
 //! One table of keys (`keys.rs`) says everything: name, unit, default, meaning, where the value goes. An unknown
 //! key is an error wherever it stands. Sizes and times carry their unit.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod keys;
 
 pub use keys::{Config, Key};
@@ -66,8 +68,7 @@ impl Settings {
         environment: impl IntoIterator<Item = (String, String)>,
         flags: &[(String, String, String)],
     ) -> Result<Self, ConfigError> {
-        let defaults = keys::KEYS.iter().map(|key| (key.name, (key.default.to_owned(), Origin::Default)));
-        let mut settings = Self { values: defaults.collect(), config: Config::default() };
+        let mut settings = Self::defaults();
         if let Some(path) = file {
             settings.add_file(path)?;
         }
@@ -85,6 +86,11 @@ impl Settings {
         Ok(settings)
     }
 
+    fn defaults() -> Self {
+        let defaults = keys::KEYS.iter().map(|key| (key.name, (key.default.to_owned(), Origin::Default)));
+        Self { values: defaults.collect(), config: Config::default() }
+    }
+
     /// Each key in the table's order, with its value and where that comes from.
     pub fn iter(&self) -> impl Iterator<Item = (&'static Key, &str, &Origin)> {
         keys::KEYS.iter().map(|key| {
@@ -95,8 +101,13 @@ impl Settings {
 
     fn add_file(&mut self, path: &Path) -> Result<(), ConfigError> {
         let origin = Origin::File(path.to_owned());
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError { origin: origin.to_string(), problem: source.to_string() })?;
+        self.add_text(&text, &origin)
+    }
+
+    fn add_text(&mut self, text: &str, origin: &Origin) -> Result<(), ConfigError> {
         let error = |problem: String| ConfigError { origin: origin.to_string(), problem };
-        let text = std::fs::read_to_string(path).map_err(|source| error(source.to_string()))?;
         let table: toml::Table = text.parse().map_err(|source: toml::de::Error| error(source.to_string()))?;
         let mut table = table;
         if let Some(temcas) = table.remove(TEMCA_TABLE) {

@@ -9,6 +9,8 @@ mod ancillary;
 mod calibrations;
 mod daq_timing;
 mod folder;
+#[cfg(all(feature = "daemon", any(test, fuzzing)))]
+pub(crate) mod fuzzing;
 mod ini;
 #[cfg(test)]
 mod properties;

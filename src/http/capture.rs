@@ -188,7 +188,7 @@ fn bad_checksum(problem: String) -> (Refusal, Failure) {
 }
 
 /// A checksum in hex; its length names the algorithm. An empty text is none.
-fn parse_hex(text: &str) -> Received<Checksum> {
+pub(super) fn parse_hex(text: &str) -> Received<Checksum> {
     let wrong =
         || format!("\"{}\" is no checksum in hex: 8, 32, 40 or 64 digits", text.chars().take(70).collect::<String>());
     let checksum = if text.is_empty() { Some(Checksum::None) } else { Checksum::from_hex(text) };

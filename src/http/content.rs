@@ -53,7 +53,7 @@ pub(super) async fn by_id(
 
 /// What a `Range` header asks for.
 #[derive(Debug, PartialEq, Eq)]
-enum Asked {
+pub(super) enum Asked {
     Whole,
     Part(ByteRange),
     Unsatisfiable,
@@ -147,7 +147,7 @@ fn read(
 }
 
 /// What the content is, by its first bytes.
-fn media_type(bytes: &[u8]) -> &'static str {
+pub(super) fn media_type(bytes: &[u8]) -> &'static str {
     match bytes {
         [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..] => "image/tiff",
         [0x89, b'P', b'N', b'G', ..] => "image/png",
@@ -167,7 +167,7 @@ fn etag(entry: &TileEntry) -> String {
     }
 }
 
-fn matches_tag(tags: &str, etag: &str) -> bool {
+pub(super) fn matches_tag(tags: &str, etag: &str) -> bool {
     tags.split(',').map(str::trim).any(|tag| tag == "*" || tag.trim_start_matches("W/") == etag)
 }
 
@@ -184,7 +184,7 @@ fn repr_digest(checksum: &Checksum) -> String {
 }
 
 /// One byte range; several, or another unit, mean the whole (RFC 9110 lets a server ignore them).
-fn parse_range(text: &str, total: u32) -> Asked {
+pub(super) fn parse_range(text: &str, total: u32) -> Asked {
     let Some((first, last)) = text.trim().strip_prefix("bytes=").and_then(|range| range.split_once('-')) else {
         return Asked::Whole;
     };

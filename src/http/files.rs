@@ -103,7 +103,7 @@ pub(super) async fn list(
 }
 
 /// A name as one part of a path.
-fn escaped(name: &str) -> String {
+pub(super) fn escaped(name: &str) -> String {
     form_urlencoded::byte_serialize(name.as_bytes()).collect::<String>().replace('+', "%20")
 }
 

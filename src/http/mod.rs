@@ -10,10 +10,14 @@ mod completeness;
 mod content;
 mod described;
 mod files;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod health;
 mod leftover;
+mod listener;
 mod manifest;
 mod openapi;
+mod pace;
 mod parts;
 mod query;
 mod settings;
@@ -21,28 +25,32 @@ mod shapes;
 mod share;
 mod states;
 mod tiles;
-mod tls_listener;
 mod v1;
+mod watched;
 
+use crate::base::failpoint;
+use crate::base::life::Pulse;
 use crate::catalog::{Catalog, Lanes};
 use crate::model::AcqId;
 use crate::tls::ServerTls;
+use axum::Router;
 use axum::extract::{Request, State};
 use axum::handler::HandlerWithoutStateExt;
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::{Router, ServiceExt};
+use listener::Door;
 use share::Share;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tls_listener::TlsListener;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, watch};
 use tower_http::normalize_path::NormalizePathLayer;
 use tower_layer::Layer;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+
+pub use listener::ConnectionLimits;
 
 /// How the HTTP port works.
 #[derive(Clone, Debug)]
@@ -65,6 +73,8 @@ pub struct HttpOptions {
     pub accept_unknown: bool,
     /// TEMCAs that the configuration file describes.
     pub fixed_temcas: BTreeSet<u32>,
+    /// How many connections, and how patient with them.
+    pub connections: ConnectionLimits,
 }
 
 /// The HTTP port can not be opened.
@@ -117,18 +127,18 @@ impl AppState {
 /// The running HTTP port.
 pub struct HttpServer {
     address: SocketAddr,
-    stop: oneshot::Sender<()>,
+    stop: watch::Sender<bool>,
     runtime: tokio::runtime::Runtime,
-    served: tokio::task::JoinHandle<()>,
 }
 
 impl HttpServer {
-    /// Binds the port and starts serving.
+    /// Starts serving on `listener`, or on one that it binds.
     ///
     /// # Errors
     /// The port can not be bound, the runtime not started.
     pub fn start(
         options: &HttpOptions,
+        listener: Option<std::net::TcpListener>,
         tls: Option<&ServerTls>,
         catalog: &Arc<Catalog>,
         lanes: &Lanes,
@@ -149,34 +159,29 @@ impl HttpServer {
             long_listings: Arc::new(Semaphore::new(1)),
             api: bytes::Bytes::new(),
         };
-        Self::try_start(options, tls, state).map_err(|source| HttpError { address: options.address, source })
+        Self::try_start(options, listener, tls, state).map_err(|source| HttpError { address: options.address, source })
     }
 
-    fn try_start(options: &HttpOptions, tls: Option<&ServerTls>, state: AppState) -> std::io::Result<Self> {
+    fn try_start(
+        options: &HttpOptions,
+        listener: Option<std::net::TcpListener>,
+        tls: Option<&ServerTls>,
+        state: AppState,
+    ) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(options.threads)
             .max_blocking_threads(16)
             .thread_name("http")
             .enable_all()
             .build()?;
-        let listener = runtime.block_on(tokio::net::TcpListener::bind(options.address))?;
+        let listener = runtime.block_on(open(options.address, listener))?;
+        runtime.spawn(give_signs(state.catalog.metrics().life.pulse("http")));
         let address = listener.local_addr()?;
-        let (stop, stopped) = oneshot::channel::<()>();
+        let (stop, stopping) = watch::channel(false);
         let metrics = Arc::clone(state.catalog.metrics());
         let app = NormalizePathLayer::trim_trailing_slash().layer(router(state));
-        let service = ServiceExt::<Request>::into_make_service(app);
-        let stopped = async {
-            let _ = stopped.await;
-        };
-        let served = match tls {
-            None => runtime.spawn(report(axum::serve(listener, service).with_graceful_shutdown(stopped).into_future())),
-            Some(tls) => {
-                let _inside = runtime.enter();
-                let listener = TlsListener::start(listener, tls.clone(), metrics);
-                runtime.spawn(report(axum::serve(listener, service).with_graceful_shutdown(stopped).into_future()))
-            }
-        };
-        Ok(Self { address, stop, runtime, served })
+        runtime.spawn(Door::new(options.connections, tls.cloned(), &metrics, app, stopping).listen(listener));
+        Ok(Self { address, stop, runtime })
     }
 
     /// The bound address.
@@ -185,18 +190,38 @@ impl HttpServer {
         self.address
     }
 
-    /// Ends requests in progress, within `limit`, and closes the port.
+    /// Closes the port; what is being asked goes on.
+    pub fn begin_stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    /// Closes the port and ends requests in progress, within `limit`.
     pub fn stop(self, limit: std::time::Duration) {
-        let _ = self.stop.send(());
-        let served = self.served;
-        let _ = self.runtime.block_on(async { tokio::time::timeout(limit, served).await });
+        self.begin_stop();
+        let _ = self.runtime.block_on(async { tokio::time::timeout(limit, self.stop.closed()).await });
         self.runtime.shutdown_timeout(limit);
     }
 }
 
-async fn report(served: impl Future<Output = std::io::Result<()>>) {
-    if let Err(error) = served.await {
-        tracing::error!(%error, "the HTTP port failed");
+async fn open(
+    address: SocketAddr,
+    inherited: Option<std::net::TcpListener>,
+) -> std::io::Result<tokio::net::TcpListener> {
+    match inherited {
+        None => tokio::net::TcpListener::bind(address).await,
+        Some(listener) => {
+            listener.set_nonblocking(true)?;
+            tokio::net::TcpListener::from_std(listener)
+        }
+    }
+}
+
+/// Shows that the runtime still gives its tasks their turns.
+async fn give_signs(pulse: Arc<Pulse>) {
+    let mut every = tokio::time::interval(std::time::Duration::from_secs(1));
+    loop {
+        every.tick().await;
+        pulse.moves();
     }
 }
 
@@ -253,6 +278,7 @@ fn router(mut state: AppState) -> Router {
 
 /// Counts every answer by its status; errors are all of one shape.
 async fn count(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    failpoint::pass("http");
     let response = answer::in_json(next.run(request).await).await;
     state.catalog.metrics().http_request(response.status().as_u16());
     response

@@ -61,6 +61,11 @@ pub(super) async fn read_parts(state: &AppState, request: Request) -> Result<Opt
     }
     check_length(request.headers(), BODY_BYTES_MAX)?;
     let _place = timeout(PATIENCE, state.uploads.acquire()).await.map_err(|_| Failure::busy())?;
+    read_all(request).await.map(Some)
+}
+
+/// Reads all parts of a multipart body.
+pub(super) async fn read_all(request: Request) -> Result<Parts, Failure> {
     let mut body = open(request, BODY_BYTES_MAX).await?;
     let mut parts = Vec::new();
     let mut left = BODY_BYTES_MAX;
@@ -70,7 +75,7 @@ pub(super) async fn read_parts(state: &AppState, request: Request) -> Result<Opt
         }
         parts.push(read_part(field, &mut left).await?);
     }
-    Ok(Some(Parts(parts)))
+    Ok(Parts(parts))
 }
 
 /// A body whose announced length is above the limit is refused before a byte is read.

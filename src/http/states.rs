@@ -16,9 +16,9 @@ use serde::Deserialize;
 use tokio::time::timeout;
 
 /// Most tiles that one call hands out.
-const TILES_MAX: usize = 1000;
+pub(super) const TILES_MAX: usize = 1000;
 /// Longest lease, seconds.
-const LEASE_S_MAX: u32 = 30 * 24 * 3600;
+pub(super) const LEASE_S_MAX: u32 = 30 * 24 * 3600;
 /// Longest body of tile-state: room for half a million identifiers.
 const STATE_BYTES_MAX: usize = 16 << 20;
 /// Longest body of parameters.
@@ -57,7 +57,7 @@ pub(super) async fn next_tile(
 ) -> Result<Json<NextTilesAnswer>, Failure> {
     let body = read_body(request, FORM_BYTES_MAX).await?;
     query.add(Query::parse(&body));
-    let ask = read_ask(&state, &query)?;
+    let ask = read_ask(state.default_lease_s, &query)?;
     let (acq, section, limit) = (ask.of.acq, ask.section, ask.limit);
     let (result, tiles) = command(|answer| state.catalog.next_tiles(ask, answer)).await?;
     let context = SpecContext { public_url: state.public_url.to_string(), default_size: state.default_tile_size };
@@ -75,7 +75,7 @@ pub(super) async fn next_tile(
     }))
 }
 
-fn read_ask(state: &AppState, query: &Query) -> Result<NextTiles, Failure> {
+pub(super) fn read_ask(default_lease_s: Option<u32>, query: &Query) -> Result<NextTiles, Failure> {
     let limit: usize = query.number("ntiles")?.unwrap_or(1);
     if limit == 0 {
         return Err(Failure::bad_request("ntiles is 0"));
@@ -98,7 +98,7 @@ fn read_ask(state: &AppState, query: &Query) -> Result<NextTiles, Failure> {
         new_state: query.owned("newState").unwrap_or_else(|| STATE_IN_PROGRESS.to_owned()),
         frames: query.frame_type()?,
         received: query.received()?,
-        lease_s: lease.or(state.default_lease_s).filter(|lease| *lease > 0),
+        lease_s: lease.or(default_lease_s).filter(|lease| *lease > 0),
     })
 }
 

@@ -105,6 +105,15 @@ impl BlockKey {
         Self::of(Cell(key.col, key.row, key.frame))
     }
 
+    /// True when there are places of these numbers: what a row's key says may be damaged.
+    pub(super) fn is_of_places(&self) -> bool {
+        if self.drift {
+            self.frame <= i32::MAX.unsigned_abs() / 64
+        } else {
+            self.row <= u32::MAX / 64 && self.frame == 0
+        }
+    }
+
     /// The place of a slot.
     #[must_use]
     pub fn cell(&self, slot: u8) -> Cell {

@@ -35,12 +35,13 @@ pub fn board_key(acq: AcqId, block: &BlockKey) -> Vec<u8> {
     key
 }
 
-/// Acquisition and block of a key.
+/// Acquisition and block of a key. `None` for a key that no block has: of another length, or behind the last place.
 pub fn block_of_key(key: &[u8]) -> Option<(AcqId, BlockKey)> {
     let bytes: &[u8; 21] = key.strip_prefix(b"r")?.try_into().ok()?;
     let number = |at: usize| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
     let acq = (u64::from(number(0)) << 32) | u64::from(number(4));
-    Some((AcqId(acq), BlockKey { drift: bytes[8] != 0, col: number(9), row: number(13), frame: number(17) }))
+    let block = BlockKey { drift: bytes[8] == 1, col: number(9), row: number(13), frame: number(17) };
+    (bytes[8] <= 1 && block.is_of_places()).then_some((AcqId(acq), block))
 }
 
 /// Key of the bitmap that holds a tile's place in its acquisition.
@@ -135,6 +136,24 @@ mod tests {
         let key = order_key(AcqId(8), TileId(64 * 77 + 5));
         assert_eq!(first_id_of_order_key(&key), Some(64 * 77));
         assert_eq!(decode_order(&key, &encode_order(0b101)).expect("whole"), 0b101);
+    }
+
+    #[test]
+    fn a_key_behind_the_last_place_is_damage_not_a_panic() {
+        let stable = BlockKey { drift: false, col: 1, row: u32::MAX / 64, frame: 0 };
+        let drift = BlockKey { drift: true, col: 1, row: u32::MAX, frame: i32::MAX.unsigned_abs() / 64 };
+        let read = |key: BlockKey| block_of_key(&board_key(AcqId(1), &key)).map(|(_, key)| key);
+        assert_eq!((read(stable), read(drift)), (Some(stable), Some(drift)));
+        for damaged in [
+            BlockKey { row: stable.row + 1, ..stable },
+            BlockKey { frame: 1, ..stable },
+            BlockKey { frame: drift.frame + 1, ..drift },
+        ] {
+            assert_eq!(read(damaged), None, "{damaged:?}");
+        }
+        let mut neither = board_key(AcqId(1), &stable);
+        neither[9] = 2;
+        assert_eq!(block_of_key(&neither), None);
     }
 
     #[test]

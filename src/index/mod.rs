@@ -10,6 +10,8 @@ mod board;
 mod board_rows;
 mod distribution;
 mod fold;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod open;
 #[cfg(test)]
 mod order;
@@ -72,7 +74,27 @@ impl Index {
         safe_sequence: Box<dyn Fn() -> Sequence + Send>,
         options: &IndexOptions,
     ) -> Result<(Self, OpenReport), StoreError> {
-        let (store, state, report) = open::open(dir, source, options)?;
+        Self::with(open::open(dir, source, options)?, safe_sequence, options)
+    }
+
+    /// As [`Self::open`], on a store that is at hand instead of sled's files.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_on(
+        store: Arc<dyn ViewStore>,
+        source: &dyn FactSource,
+        safe_sequence: Box<dyn Fn() -> Sequence + Send>,
+        options: &IndexOptions,
+    ) -> Result<(Self, OpenReport), StoreError> {
+        Self::with(open::open_on(store, source)?, safe_sequence, options)
+    }
+
+    fn with(
+        (store, state, report): open::Ready,
+        safe_sequence: Box<dyn Fn() -> Sequence + Send>,
+        options: &IndexOptions,
+    ) -> Result<(Self, OpenReport), StoreError> {
         let resident = open::resident(&*store, &state)?;
         let overlay = Arc::new(Overlay::new(resident, options.overlay_tiles_max));
         let owner = Owner::start(Arc::clone(&store), Arc::clone(&overlay), state, safe_sequence)?;

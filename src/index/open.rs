@@ -10,6 +10,7 @@ use super::overlay::Resident;
 use super::rows;
 use super::sled_store::SledStore;
 use super::store::{StoreError, ViewStore};
+use crate::base::planted::{Bug, planted};
 use crate::model::{Fact, Sequence, Tally, TileEntry};
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
@@ -72,13 +73,12 @@ pub struct OpenReport {
     pub took: Duration,
 }
 
+/// A store that is up to date, and how it became so.
+pub(super) type Ready = (Arc<dyn ViewStore>, FoldState, OpenReport);
+
 type Opened = (Arc<dyn ViewStore>, FoldState);
 
-pub(super) fn open(
-    dir: &Path,
-    source: &dyn FactSource,
-    options: &IndexOptions,
-) -> Result<(Arc<dyn ViewStore>, FoldState, OpenReport), StoreError> {
+pub(super) fn open(dir: &Path, source: &dyn FactSource, options: &IndexOptions) -> Result<Ready, StoreError> {
     let began = Instant::now();
     std::fs::create_dir_all(dir).map_err(|error| StoreError::Store(format!("{}: {error}", dir.display())))?;
     let generations = list_generations(dir);
@@ -110,16 +110,41 @@ pub(super) fn open(
     let number = generations.last().map_or(1, |(number, _)| number + 1);
     let path = dir.join(format!("gen-{number:08}"));
     let store: Arc<dyn ViewStore> = Arc::new(SledStore::open(&path, options.cache_bytes)?);
-    let mut state = FoldState::default();
-    state.checkpoint.store = source.store_id();
-    let folded = fold_iterator(&*store, &mut state, &mut source.facts_after(Sequence(0)))?;
-    store.flush()?;
+    let (state, folded) = fold_anew(&*store, source)?;
     remove_others(&generations, &path);
     Ok((
         store,
         state,
         report(doubt.map_or(OpenOutcome::Built, |doubt| OpenOutcome::Rebuilt(doubt.to_string())), folded, lost),
     ))
+}
+
+/// As [`open`], on a store that is at hand: its rows are checked and caught up, or all replaced.
+pub(super) fn open_on(store: Arc<dyn ViewStore>, source: &dyn FactSource) -> Result<Ready, StoreError> {
+    let began = Instant::now();
+    let report = |outcome, folded| OpenReport { outcome, folded, lost: 0, took: began.elapsed() };
+    let doubt = match check_rows(&*store).and_then(|state| catch_up((Arc::clone(&store), state), source)) {
+        Ok((store, state, folded)) => return Ok((store, state, report(OpenOutcome::CaughtUp, folded))),
+        Err(doubt) => doubt.to_string(),
+    };
+    let mut rows = Vec::new();
+    store.scan(&[], &mut |key, _| {
+        rows.push((key.to_vec(), None));
+        true
+    })?;
+    let outcome = if rows.is_empty() { OpenOutcome::Built } else { OpenOutcome::Rebuilt(doubt) };
+    store.apply(rows)?;
+    let (state, folded) = fold_anew(&*store, source)?;
+    Ok((store, state, report(outcome, folded)))
+}
+
+/// Folds all facts into a store without rows.
+fn fold_anew(store: &dyn ViewStore, source: &dyn FactSource) -> Result<(FoldState, u64), StoreError> {
+    let mut state = FoldState::default();
+    state.checkpoint.store = source.store_id();
+    let folded = fold_iterator(store, &mut state, &mut source.facts_after(Sequence(0)))?;
+    store.flush()?;
+    Ok((state, folded))
 }
 
 /// The generations below `dir`, oldest first. One that is half built has no checkpoint and fails the check.
@@ -183,10 +208,11 @@ fn catch_up(
         return Err(StoreError::Store("it belongs to another data directory".to_owned()));
     }
     let there = source.tally_until(state.checkpoint.applied)?;
-    if there.records < state.checkpoint.facts.records {
+    let believed = planted(Bug::IndexAsTruth);
+    if !believed && there.records < state.checkpoint.facts.records {
         return Err(StoreError::Lost(state.checkpoint.facts.records - there.records));
     }
-    if there != state.checkpoint.facts {
+    if !believed && there != state.checkpoint.facts {
         return Err(StoreError::Store("its checkpoint and the journal count different facts".to_owned()));
     }
     let after = state.checkpoint.applied;
@@ -206,7 +232,7 @@ pub fn read_checkpoint(store: &dyn ViewStore) -> Result<Checkpoint, StoreError> 
 }
 
 /// Reads every row, checks its CRC, and compares the sums over all rows with the checkpoint.
-fn check_rows(store: &dyn ViewStore) -> Result<FoldState, StoreError> {
+pub(super) fn check_rows(store: &dyn ViewStore) -> Result<FoldState, StoreError> {
     let mut state = FoldState { checkpoint: read_checkpoint(store)?, ..FoldState::default() };
     if state.checkpoint.layout != LAYOUT {
         return Err(StoreError::Store("its rows have the layout of another version".to_owned()));

@@ -59,7 +59,15 @@ impl Owner {
         };
         let thread = std::thread::Builder::new()
             .name("index".into())
-            .spawn(move || folder.run())
+            .spawn(move || {
+                let lost = Arc::clone(&folder.failed);
+                if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| folder.run())).is_err() {
+                    tracing::error!(
+                        "the index thread panicked: capture goes on until the overlay is full; restart the daemon"
+                    );
+                    lost.store(true, Ordering::Relaxed);
+                }
+            })
             .map_err(|error| StoreError::Store(format!("can not start the index thread: {error}")))?;
         Ok(Self { facts, failed, thread: Mutex::new(Some(thread)) })
     }

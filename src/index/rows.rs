@@ -89,11 +89,12 @@ pub fn block_slot(key: &TileKey) -> u32 {
     (key.col % 8) * 8 + key.row % 8
 }
 
-/// The tile key of a slot in a block.
+/// The tile key of a slot in a block. `None` for a key that no tile has: of another length, or behind the last block.
 pub fn key_of_slot(block: &[u8], slot: u32) -> Option<TileKey> {
+    const BLOCKS: u32 = u32::MAX / 8;
     let block: &[u8; 20] = block.strip_prefix(b"k")?.try_into().ok()?;
     let u32_at = |at: usize| u32::from_be_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
-    Some(TileKey {
+    (u32_at(12) <= BLOCKS && u32_at(16) <= BLOCKS).then(|| TileKey {
         acq: AcqId((u64::from(u32_at(0)) << 32) | u64::from(u32_at(4))),
         frame: FrameNumber((u32_at(8) ^ (1 << 31)).cast_signed()),
         col: u32_at(12) * 8 + slot / 8,
@@ -354,6 +355,16 @@ pub(super) mod tests {
             let mut damaged = whole.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
             assert!(decode_pack(b"t", &damaged).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_key_behind_the_last_block_is_damage_not_a_panic() {
+        let whole = block_key(&TileKey { acq: AcqId(1), col: 7, row: 7, frame: FrameNumber::STABLE });
+        for place in [13, 17] {
+            let mut damaged = whole.clone();
+            damaged[place] = 0x20;
+            assert_eq!(key_of_slot(&damaged, 63), None, "byte {place}");
         }
     }
 

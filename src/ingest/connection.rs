@@ -4,6 +4,7 @@
 //! it needs ([`Step`]) and the reactor provides it.
 
 use super::transport::Transport;
+use crate::base::admission::{Admitted, Held, Short};
 use crate::base::limits::READ_CHUNK;
 use crate::base::pool::TileBuffer;
 use crate::catalog::{FrameBuffer, LaneTile, ReceivedFrame};
@@ -17,6 +18,8 @@ use std::time::{Duration, Instant};
 const DRAIN_BYTES_MAX: usize = 16 << 20;
 /// Longest time for that.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
+/// The same, for a peer that still sends when the daemon stops.
+const LINGER_TIME_MAX: Duration = Duration::from_millis(500);
 
 /// What a connection needs next.
 pub(super) enum Step {
@@ -26,6 +29,8 @@ pub(super) enum Step {
     Turn,
     /// A buffer for a frame of this length, or the refusal of it.
     Buffer(u32),
+    /// The memory that it asked for.
+    Memory,
     /// Somebody to take this frame.
     Frame(ReceivedFrame),
     /// Answers to go out before it reads on.
@@ -41,16 +46,26 @@ pub(super) enum Step {
 enum Intake {
     /// Between frames, or inside the prefix.
     Prefix,
-    /// The prefix is complete; the buffer is to be asked for, or has been and will come.
-    Waiting { len: u32, asked: bool },
-    /// Inside a frame.
-    Body(FrameBuffer),
+    /// The prefix is complete; a buffer is needed.
+    Waiting { len: u32, wait: Wait },
+    /// Inside a frame, which counts against the peer's share of memory.
+    Body(FrameBuffer, Held),
     /// A verified tile that its lane has no room for.
     Parked(Box<LaneTile>),
     /// After a framing error.
     Draining { left: usize, until: Instant },
     /// Nothing more is read.
     Ended,
+}
+
+/// What stands between a frame and its buffer.
+enum Wait {
+    /// Nobody has been asked.
+    NotAsked,
+    /// The peer's other frames hold its share. Kept for what its end says to others.
+    Share { _short: Short },
+    /// The pool is full; the connection stands in its queue.
+    Pool(Held),
 }
 
 /// A request that is not answered yet, or whose answer must wait for an earlier one.
@@ -69,6 +84,7 @@ struct Pace {
 
 pub(super) struct Connection {
     stream: Transport,
+    place: Admitted,
     prefix: LengthPrefix,
     intake: Intake,
     slots: VecDeque<Slot>,
@@ -89,13 +105,16 @@ pub(super) struct Connection {
     half_closed: bool,
     end: CloseReason,
     stopping: bool,
+    /// The daemon stops, and what the peer still sends is thrown away.
+    lingering: bool,
 }
 
 impl Connection {
-    pub(super) fn new(stream: Transport) -> Self {
+    pub(super) fn new(stream: Transport, place: Admitted) -> Self {
         let now = Instant::now();
         Self {
             stream,
+            place,
             prefix: LengthPrefix::default(),
             intake: Intake::Prefix,
             slots: VecDeque::new(),
@@ -110,6 +129,7 @@ impl Connection {
             half_closed: false,
             end: CloseReason::Peer,
             stopping: false,
+            lingering: false,
         }
     }
 
@@ -132,8 +152,8 @@ impl Connection {
     pub(super) fn advance(&mut self, window: usize, bytes_max: usize, turn: &mut usize) -> Step {
         loop {
             match &self.intake {
-                Intake::Waiting { asked: true, .. } => return Step::Readable,
-                Intake::Waiting { len, .. } => return Step::Buffer(*len),
+                Intake::Waiting { len, wait: Wait::NotAsked } => return Step::Buffer(*len),
+                Intake::Waiting { .. } => return Step::Memory,
                 Intake::Parked(_) => return Step::Lane,
                 Intake::Ended => return Step::Readable,
                 Intake::Prefix if self.is_busy(window, bytes_max) => return Step::Answers,
@@ -141,7 +161,7 @@ impl Connection {
             }
             if let (Intake::Prefix, Some(len)) = (&self.intake, self.prefix.complete()) {
                 self.prefix = LengthPrefix::default();
-                self.intake = Intake::Waiting { len, asked: false };
+                self.intake = Intake::Waiting { len, wait: Wait::NotAsked };
                 continue;
             }
             if self.drained && !self.half_closed {
@@ -170,7 +190,7 @@ impl Connection {
     /// One read into wherever the next bytes belong. The last read of a frame takes the next prefix along.
     fn read_some(&mut self) -> (io::Result<usize>, usize) {
         match &mut self.intake {
-            Intake::Body(frame) => {
+            Intake::Body(frame, _) => {
                 let missing = frame.missing();
                 let body = frame.unfilled(READ_CHUNK);
                 let body_len = body.len();
@@ -212,9 +232,9 @@ impl Connection {
 
     fn take_complete_frame(&mut self) -> Option<ReceivedFrame> {
         match std::mem::replace(&mut self.intake, Intake::Prefix) {
-            Intake::Body(frame) => match frame.complete() {
+            Intake::Body(frame, held) => match frame.complete() {
                 Ok(frame) => return Some(frame),
-                Err(frame) => self.intake = Intake::Body(*frame),
+                Err(frame) => self.intake = Intake::Body(*frame, held),
             },
             other => self.intake = other,
         }
@@ -224,7 +244,7 @@ impl Connection {
     fn end_of_stream(&mut self) -> Step {
         self.end = match self.intake {
             Intake::Draining { .. } => CloseReason::Framing,
-            Intake::Body(_) | Intake::Waiting { .. } => CloseReason::Cut,
+            Intake::Body(..) | Intake::Waiting { .. } => CloseReason::Cut,
             _ if self.stream.is_refused() => CloseReason::Handshake,
             _ if !self.prefix.is_empty() => CloseReason::Cut,
             _ => CloseReason::Peer,
@@ -244,25 +264,61 @@ impl Connection {
             || self.in_flight_bytes >= bytes_max
     }
 
+    /// Counts a frame's buffer against the peer's share. `None`: the connection waits for that, and is to ask again.
+    pub(super) fn hold_share(&mut self, bytes: usize) -> Option<Held> {
+        let held = self.place.hold_or_wait(bytes);
+        if let Intake::Waiting { wait, .. } = &mut self.intake {
+            match held {
+                Ok(held) => {
+                    *wait = Wait::NotAsked;
+                    return Some(held);
+                }
+                Err(short) => *wait = Wait::Share { _short: short },
+            }
+        }
+        None
+    }
+
     /// Gives the buffer that [`Step::Buffer`] asked for.
-    pub(super) fn give_buffer(&mut self, buffer: TileBuffer) {
+    pub(super) fn give_buffer(&mut self, buffer: TileBuffer, held: Held) {
         if let Intake::Waiting { len, .. } = self.intake {
             let now = Instant::now();
             self.pace = Pace { since: now, bytes: 0, frame_began: now };
-            self.intake = Intake::Body(FrameBuffer::new(buffer, len as usize));
+            self.intake = Intake::Body(FrameBuffer::new(buffer, len as usize), held);
         }
     }
 
-    /// The buffer will come: until then it is not asked for again. Two that come for one frame would leave one for the
-    /// next, whatever its length.
-    pub(super) fn await_buffer(&mut self) {
-        if let Intake::Waiting { asked, .. } = &mut self.intake {
-            *asked = true;
+    /// Waits for the pool, in whose queue it stands now.
+    pub(super) fn wait_for_pool(&mut self, held: Held) {
+        if let Intake::Waiting { wait, .. } = &mut self.intake {
+            *wait = Wait::Pool(held);
         }
     }
 
-    /// True while a buffer is asked for.
-    pub(super) fn waits_for_buffer(&self) -> bool {
+    /// Gives the buffer that the pool's queue has brought.
+    pub(super) fn give_awaited(&mut self, buffer: TileBuffer) {
+        if let Intake::Waiting { wait, .. } = &mut self.intake
+            && let Wait::Pool(held) = std::mem::replace(wait, Wait::NotAsked)
+        {
+            self.give_buffer(buffer, held);
+        }
+    }
+
+    /// The frame length for which the peer's share had no room.
+    pub(super) fn short_of_share(&self) -> Option<u32> {
+        match self.intake {
+            Intake::Waiting { len, wait: Wait::Share { .. } } => Some(len),
+            _ => None,
+        }
+    }
+
+    /// True while it stands in the pool's queue.
+    pub(super) fn waits_for_pool(&self) -> bool {
+        matches!(self.intake, Intake::Waiting { wait: Wait::Pool(_), .. })
+    }
+
+    /// True while a frame has begun whose memory is not there.
+    pub(super) fn waits_for_memory(&self) -> bool {
         matches!(self.intake, Intake::Waiting { .. })
     }
 
@@ -347,16 +403,31 @@ impl Connection {
     /// True when the connection may be closed: nothing more comes in, and everything has gone out.
     pub(super) fn is_finished(&self) -> bool {
         let quiet = self.slots.is_empty() && self.out.is_empty();
-        quiet && (matches!(self.intake, Intake::Ended) || self.stopping && self.is_between_frames())
-    }
-
-    fn is_between_frames(&self) -> bool {
-        matches!(self.intake, Intake::Prefix | Intake::Draining { .. })
+        let ended = match &self.intake {
+            Intake::Ended => true,
+            Intake::Prefix => self.stopping,
+            Intake::Draining { until, .. } => self.stopping && (!self.lingering || Instant::now() >= *until),
+            _ => false,
+        };
+        quiet && ended
     }
 
     /// From now on no new frame is begun; one that has begun may end.
     pub(super) fn stop(&mut self) {
         self.stopping = true;
+    }
+
+    /// Says to the peer that nothing more comes, and goes on to read what it still sends: closing on unread bytes would
+    /// reset the connection, and some systems then throw away answers that their program has not read. False: there is
+    /// no need, or it has been done.
+    pub(super) fn linger(&mut self) -> bool {
+        let needed = !self.lingering && self.first_slot > 0 && matches!(self.intake, Intake::Prefix);
+        if needed && self.stream.shut_down_write() {
+            self.lingering = true;
+            self.intake = Intake::Draining { left: DRAIN_BYTES_MAX, until: Instant::now() + LINGER_TIME_MAX };
+            return true;
+        }
+        false
     }
 
     /// True when the drain after a framing error has lasted long enough.
@@ -369,10 +440,17 @@ impl Connection {
         self.out_since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
+    /// Begins to measure the peer anew.
+    pub(super) fn forgive(&mut self) {
+        let now = Instant::now();
+        self.pace = Pace { since: now, bytes: 0, frame_began: now };
+        self.out_since = self.out_since.map(|_| now);
+    }
+
     /// Inside a frame that is older than `grace` and came in slower than `rate` bytes/s over the last `window`.
     pub(super) fn is_slow(&mut self, grace: Duration, window: Duration, rate: usize) -> bool {
         let elapsed = self.pace.since.elapsed();
-        if !matches!(self.intake, Intake::Body(_)) || elapsed < window {
+        if !matches!(self.intake, Intake::Body(..)) || elapsed < window {
             return false;
         }
         let slow = (self.pace.bytes as f64) < rate as f64 * elapsed.as_secs_f64();

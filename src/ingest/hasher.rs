@@ -2,6 +2,9 @@
 //!
 //! Takes what is waiting, never waits for more: MD5 of several tiles is computed side by side in SIMD lanes.
 
+use crate::base::failpoint;
+use crate::base::guard::stop_on_panic;
+use crate::base::stop::Stop;
 use crate::catalog::{Ack, AckSink, AckToken, HashBatch, LaneTile, Lanes, Outcome, PendingTile};
 use crate::model::Refusal;
 use crate::telemetry::{LocalCounts, Metrics};
@@ -30,11 +33,13 @@ impl Hashers {
         threads: usize,
         lanes: &Lanes,
         metrics: &Arc<Metrics>,
+        stop: &Stop,
     ) -> std::io::Result<(Self, Vec<JoinHandle<()>>)> {
         let (jobs, inbox) = unbounded();
         let start = |n| {
-            let (inbox, lanes, metrics) = (inbox.clone(), lanes.clone(), Arc::clone(metrics));
-            std::thread::Builder::new().name(format!("hasher-{n}")).spawn(move || run(&inbox, &lanes, &metrics))
+            let (inbox, lanes, metrics, stop) = (inbox.clone(), lanes.clone(), Arc::clone(metrics), stop.clone());
+            let run = move || stop_on_panic("hasher", &stop, || run(&inbox, &lanes, &metrics)).unwrap_or(());
+            std::thread::Builder::new().name(format!("hasher-{n}")).spawn(run)
         };
         let handles = (0..threads.max(1)).map(start).collect::<std::io::Result<_>>()?;
         Ok((Self { jobs }, handles))
@@ -53,6 +58,7 @@ fn run(inbox: &Receiver<HashJob>, lanes: &Lanes, metrics: &Metrics) {
     while let Ok(first) = inbox.recv() {
         let waiting = std::iter::once(first).chain(inbox.try_iter()).take(SIDE_BY_SIDE);
         batch.extend(waiting.map(|HashJob { tile, token, sink }| (tile, (token, sink))));
+        failpoint::pass("hasher");
         hashes.verify(&mut batch, |verified, (token, sink)| match verified {
             Ok(tile) => lanes.route_blocking(LaneTile { tile, token, sink }),
             Err(acq) => {

@@ -3,6 +3,7 @@
 //! Bounded by what can be in flight: one message for each connection handed over, buffer waited for, tile accepted.
 
 use super::transport::Transport;
+use crate::base::admission::Admitted;
 use crate::base::pool::{BufferWaiter, TileBuffer};
 use crate::catalog::{Ack, AckSink};
 use crossbeam_queue::SegQueue;
@@ -10,10 +11,15 @@ use mio::Waker;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 pub(super) enum Message {
-    Connection(Transport),
+    Connection(Transport, Admitted),
     Ack(Ack),
-    Buffer { ticket: u64, buffer: TileBuffer },
+    Buffer {
+        ticket: u64,
+        buffer: TileBuffer,
+    },
     LaneRoom,
+    /// A peer's share of memory has room again.
+    PeerRoom,
     Stop,
 }
 

@@ -8,10 +8,11 @@
 //!
 //! The only place that imports `mio`. Must never block on anything but readiness (invariant 5).
 
+mod acceptor;
 mod connection;
 mod hasher;
 mod inbox;
 mod reactor;
 mod transport;
 
-pub use reactor::{Capture, IngestError, IngestOptions};
+pub use reactor::{Capture, CaptureListeners, IngestError, IngestOptions};

@@ -4,10 +4,15 @@
 //! lane, too much in flight) is left alone until a message says that it can: mio's events are edges, so whoever was
 //! parked is driven from an explicit list, never from a hoped-for event.
 
+use super::acceptor::Acceptor;
 use super::connection::{Connection, Step};
 use super::hasher::{HashJob, Hashers};
 use super::inbox::{Inbox, Message};
 use super::transport::{Encryption, Transport};
+use crate::base::admission::{Admission, Admitted, Limits};
+use crate::base::failpoint;
+use crate::base::guard::stop_on_panic;
+use crate::base::life::Pulse;
 use crate::base::limits::READ_TURN;
 use crate::base::pool::{BufferWaiter, Reserved};
 use crate::catalog::{
@@ -18,7 +23,7 @@ use crate::model::{AcqId, GridShape, Pressure, Refusal, TileId, TileKey};
 use crate::telemetry::{CloseReason, LocalCounts, Metrics};
 use crate::tls::ServerTls;
 use crate::wire::Response;
-use mio::net::{TcpListener, TcpStream};
+use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token, Waker};
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -33,8 +38,10 @@ const LISTENER: Token = Token(usize::MAX - 1);
 const WAKER: Token = Token(usize::MAX);
 /// Time between looks at slow and silent connections.
 const TICK: Duration = Duration::from_secs(1);
-/// Time for which accepting rests after it failed: out of descriptors, most likely.
-const ACCEPT_REST: Duration = Duration::from_millis(200);
+/// A tick later than this means that the daemon itself stood still: suspended, or starved.
+const TICK_MISSED: Duration = Duration::from_secs(3);
+/// Time between two looks at what has ended, while the daemon stops.
+const STOP_TICK: Duration = Duration::from_millis(50);
 /// Named when threads can not be started for ports that are off.
 const NOWHERE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
 
@@ -53,6 +60,10 @@ pub struct IngestOptions {
     pub frame_bytes_max: usize,
     /// Most connections.
     pub connections_max: usize,
+    /// Most connections of one peer address.
+    pub connections_per_peer: usize,
+    /// Most buffer bytes that the unfinished frames of one peer address hold; `None`: half of all.
+    pub peer_bytes_max: Option<usize>,
     /// Most unanswered requests on one connection.
     pub in_flight_max: usize,
     /// Most buffer bytes of unanswered requests on one connection.
@@ -69,6 +80,15 @@ pub struct IngestOptions {
     pub unread_max: Duration,
     /// Time for frames that have begun when the daemon stops.
     pub stop_time: Duration,
+}
+
+/// Listeners for the capture port that exist already; what is `None` is opened as the options say.
+#[derive(Debug, Default)]
+pub struct CaptureListeners {
+    /// For plain connections.
+    pub plain: Option<std::net::TcpListener>,
+    /// For encrypted ones.
+    pub tls: Option<std::net::TcpListener>,
 }
 
 /// The capture port can not be opened.
@@ -93,11 +113,11 @@ pub struct Capture {
 struct Reactor {
     poll: Poll,
     inbox: Arc<Inbox>,
-    listener: Option<TcpListener>,
-    tls_listener: Option<(TcpListener, Encryption)>,
+    /// The doors of the ports: of the first reactor only.
+    acceptors: Vec<(Token, Acceptor)>,
+    admission: Admission,
     /// All reactors' inboxes, for handing out connections.
     peers: Vec<Arc<Inbox>>,
-    accept_again: Option<Instant>,
     options: IngestOptions,
     catalog: Arc<Catalog>,
     metrics: Arc<Metrics>,
@@ -109,17 +129,28 @@ struct Reactor {
     turns: VecDeque<usize>,
     /// Connections that hold a tile for a full lane.
     parked: Vec<usize>,
+    /// Connections whose peer has no room in its share of memory.
+    short: Vec<usize>,
     /// Connections whose answers are to be sent at the end of this wake-up.
     answered: Vec<usize>,
     known: KnownAcquisitions,
     pressures: Pressures,
     counts: LocalCounts,
     stop_at: Option<Instant>,
+    pulse: Arc<Pulse>,
 }
 
-fn bind(address: Option<SocketAddr>) -> Result<Option<TcpListener>, IngestError> {
-    let bind = |address| TcpListener::bind(address).map_err(|source| IngestError { address, source });
-    address.map(bind).transpose()
+/// The listener that exists already, or one at the address.
+fn open(
+    existing: Option<std::net::TcpListener>,
+    address: Option<SocketAddr>,
+) -> Result<Option<TcpListener>, IngestError> {
+    let failed = |source| IngestError { address: address.unwrap_or(NOWHERE), source };
+    let listener = match (existing, address) {
+        (Some(listener), _) => Some(from_std(listener)),
+        (None, address) => address.map(TcpListener::bind),
+    };
+    listener.transpose().map_err(failed)
 }
 
 /// A place for a connection; the generation tells a later tenant from an earlier one.
@@ -137,18 +168,19 @@ struct KnownAcquisitions {
 }
 
 impl Capture {
-    /// Binds the port and starts reactors and hashers.
+    /// Starts reactors and hashers, on the listeners or on some that it opens.
     ///
     /// # Errors
     /// The port can not be bound, a thread not started.
     pub fn start(
         options: IngestOptions,
+        listeners: CaptureListeners,
         tls: Option<&ServerTls>,
         catalog: &Arc<Catalog>,
         lanes: &Lanes,
     ) -> Result<Self, IngestError> {
-        let listener = bind(options.address)?;
-        let tls_listener = bind(options.tls_address.filter(|_| tls.is_some()))?;
+        let listener = open(listeners.plain, options.address)?;
+        let tls_listener = open(listeners.tls, options.tls_address.filter(|_| tls.is_some()))?;
         let named = options.address.or(options.tls_address).unwrap_or(NOWHERE);
         let encryption = tls.map(|tls| Encryption::new(tls.clone(), catalog.metrics()));
         Self::try_start(options, (listener, tls_listener.zip(encryption)), catalog, lanes)
@@ -157,33 +189,39 @@ impl Capture {
 
     fn try_start(
         options: IngestOptions,
-        (mut listener, mut tls_listener): (Option<TcpListener>, Option<(TcpListener, Encryption)>),
+        (listener, tls_listener): (Option<TcpListener>, Option<(TcpListener, Encryption)>),
         catalog: &Arc<Catalog>,
         lanes: &Lanes,
     ) -> io::Result<Self> {
         let address = listener.as_ref().map(TcpListener::local_addr).transpose()?;
         let tls_address = tls_listener.as_ref().map(|(listener, _)| listener.local_addr()).transpose()?;
         let metrics = catalog.metrics();
-        let (hashers, hasher_threads) = Hashers::start(options.hashers, lanes, metrics)?;
+        let (hashers, hasher_threads) = Hashers::start(options.hashers, lanes, metrics, catalog.stop())?;
         let polls = (0..options.reactors.max(1)).map(|_| Poll::new()).collect::<io::Result<Vec<Poll>>>()?;
         let inboxes = polls
             .iter()
             .map(|poll| Ok(Arc::new(Inbox::new(Waker::new(poll.registry(), WAKER)?))))
             .collect::<io::Result<Vec<Arc<Inbox>>>>()?;
-        let listeners = listener.iter_mut().map(|listener| (listener, LISTENER));
-        let tls_listeners = tls_listener.iter_mut().map(|(listener, _)| (listener, TLS_LISTENER));
-        for (listener, token) in listeners.chain(tls_listeners) {
-            polls[0].registry().register(listener, token, Interest::READABLE)?;
+        let admission = Admission::new(Limits {
+            connections: options.connections_max,
+            connections_per_peer: options.connections_per_peer,
+            bytes_per_peer: options.peer_bytes_max.unwrap_or(catalog.pool().capacity() / 2),
+        });
+        let plain = listener.map(|listener| (LISTENER, listener, None));
+        let encrypted = tls_listener.map(|(listener, encryption)| (TLS_LISTENER, listener, Some(encryption)));
+        let mut acceptors = Vec::new();
+        for (token, listener, encryption) in plain.into_iter().chain(encrypted) {
+            let registry = polls[0].registry();
+            acceptors.push((token, Acceptor::new(listener, encryption, admission.clone(), registry, token)?));
         }
         let mut reactors = Vec::new();
         for (n, poll) in polls.into_iter().enumerate() {
             let reactor = Reactor {
                 poll,
                 inbox: Arc::clone(&inboxes[n]),
-                listener: listener.take(),
-                tls_listener: tls_listener.take(),
+                acceptors: if n == 0 { std::mem::take(&mut acceptors) } else { Vec::new() },
+                admission: admission.clone(),
                 peers: inboxes.clone(),
-                accept_again: None,
                 options,
                 catalog: Arc::clone(catalog),
                 metrics: Arc::clone(metrics),
@@ -193,13 +231,17 @@ impl Capture {
                 free: Vec::new(),
                 turns: VecDeque::new(),
                 parked: Vec::new(),
+                short: Vec::new(),
                 answered: Vec::new(),
                 known: KnownAcquisitions::default(),
                 pressures: Pressures::default(),
                 counts: LocalCounts::default(),
                 stop_at: None,
+                pulse: metrics.life.pulse(&format!("reactor-{n}")),
             };
-            reactors.push(std::thread::Builder::new().name(format!("reactor-{n}")).spawn(move || reactor.run())?);
+            let stop = catalog.stop().clone();
+            let run = move || stop_on_panic("reactor", &stop, || reactor.run()).unwrap_or(());
+            reactors.push(std::thread::Builder::new().name(format!("reactor-{n}")).spawn(run)?);
         }
         Ok(Self { address, tls_address, inboxes, reactors, hashers: hasher_threads })
     }
@@ -218,9 +260,9 @@ impl Capture {
 
     /// Stops accepting, lets begun frames end within the configured time, answers what is in flight, closes.
     pub fn stop(self) {
-        for inbox in &self.inboxes {
-            inbox.send(Message::Stop);
-        }
+        // The first reactor tells the others when it accepts no more: who is cut off and comes again must not meet the same
+        // process again.
+        self.inboxes[0].send(Message::Stop);
         for thread in self.reactors.into_iter().chain(self.hashers) {
             let _ = thread.join();
         }
@@ -242,6 +284,7 @@ impl Reactor {
             for event in &events {
                 self.on_event(event);
             }
+            self.pulse.moves();
             self.pressures = self.read_pressures();
             self.read_inbox();
             for _ in 0..self.turns.len() {
@@ -253,9 +296,14 @@ impl Reactor {
                 }
             }
             self.send_answers();
-            if ticked.elapsed() >= TICK {
+            self.pass_on_shares();
+            if self.stop_at.is_some() {
+                self.close_finished();
+            }
+            let since_tick = ticked.elapsed();
+            if since_tick >= TICK {
                 ticked = Instant::now();
-                self.tick();
+                self.tick(since_tick >= TICK_MISSED);
             }
             self.counts.publish(&self.metrics);
         }
@@ -264,7 +312,7 @@ impl Reactor {
 
     fn on_event(&mut self, event: &mio::event::Event) {
         match event.token() {
-            LISTENER | TLS_LISTENER => self.accept(),
+            token @ (LISTENER | TLS_LISTENER) => self.accept(token),
             WAKER => {}
             Token(n) => {
                 if event.is_writable() {
@@ -275,6 +323,10 @@ impl Reactor {
                         && (event.is_read_closed() || event.is_error())
                     {
                         connection.note_half_closed();
+                        // Nobody reads from it now, so nobody would find out that it broke.
+                        if event.is_error() && connection.waits_for_memory() {
+                            return self.close(n, CloseReason::Cut);
+                        }
                     }
                     self.drive(n);
                 }
@@ -283,75 +335,36 @@ impl Reactor {
     }
 
     fn patience(&self) -> Duration {
-        let soonest = [self.accept_again, self.stop_at].into_iter().flatten().min();
-        soonest.map_or(TICK, |at| at.saturating_duration_since(Instant::now()).min(TICK))
+        let tick = if self.stop_at.is_some() { STOP_TICK } else { TICK };
+        let again = self.acceptors.iter().filter_map(|(_, acceptor)| acceptor.again_at());
+        let soonest = again.chain(self.stop_at).min();
+        soonest.map_or(tick, |at| at.saturating_duration_since(Instant::now()).min(tick))
     }
 
-    /// Accepts on both ports, as far as there is somebody.
-    fn accept(&mut self) {
-        if let Some(listener) = &self.listener {
-            let rest = self.accept_from(listener, |stream, _| Some(Transport::Plain(stream)));
-            self.accept_again = rest;
-        }
-        if let Some((listener, encryption)) = &self.tls_listener {
-            let rest = self.accept_from(listener, |stream, peer| encryption.begin(stream, peer));
-            self.accept_again = self.accept_again.or(rest);
-        }
-    }
-
-    /// Returns when to try again, if it has to rest.
-    fn accept_from(
-        &self,
-        listener: &TcpListener,
-        begin: impl Fn(TcpStream, SocketAddr) -> Option<Transport>,
-    ) -> Option<Instant> {
-        loop {
-            match listener.accept() {
-                Ok((stream, peer)) => self.hand_out(stream, peer, &begin),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
-                Err(error) => {
-                    if is_out_of_descriptors(&error) {
-                        tracing::warn!(%error, "can not accept a capture connection: raise LimitNOFILE or close some");
-                    }
-                    // Whatever it is, trying again at once would spin.
-                    return Some(Instant::now() + ACCEPT_REST);
-                }
+    /// Gives each new connection of a port to the reactor with the fewest.
+    fn accept(&mut self, port: Token) {
+        let (peers, metrics) = (&self.peers, &self.metrics);
+        let Some((_, acceptor)) = self.acceptors.iter_mut().find(|(token, _)| *token == port) else { return };
+        acceptor.accept(metrics, |stream, place| {
+            if let Some(inbox) = peers.iter().min_by_key(|inbox| inbox.load.load(Ordering::Relaxed)) {
+                inbox.load.fetch_add(1, Ordering::Relaxed);
+                metrics.connections.inc();
+                inbox.send(Message::Connection(stream, place));
             }
-        }
-    }
-
-    /// Gives the connection to the reactor with the fewest.
-    fn hand_out(
-        &self,
-        stream: TcpStream,
-        peer: SocketAddr,
-        begin: impl Fn(TcpStream, SocketAddr) -> Option<Transport>,
-    ) {
-        self.metrics.connections_total.inc();
-        let load = |inbox: &Arc<Inbox>| inbox.load.load(Ordering::Relaxed);
-        if self.peers.iter().map(load).sum::<usize>() >= self.options.connections_max {
-            self.metrics.connection_closed(CloseReason::Limit);
-            return;
-        }
-        let Some(stream) = begin(stream, peer) else { return self.metrics.connection_closed(CloseReason::Limit) };
-        if let Some(inbox) = self.peers.iter().min_by_key(|inbox| load(inbox)) {
-            inbox.load.fetch_add(1, Ordering::Relaxed);
-            self.metrics.connections.inc();
-            inbox.send(Message::Connection(stream));
-        }
+        });
     }
 
     fn read_inbox(&mut self) {
         let inbox = Arc::clone(&self.inbox);
         for message in inbox.open() {
             match message {
-                Message::Connection(stream) => self.adopt(stream),
+                Message::Connection(stream, place) => self.adopt(stream, place),
                 Message::Ack(ack) => self.on_ack(ack),
                 Message::Buffer { ticket, buffer } => {
                     if let Some((n, connection)) = self.tenant(ticket)
-                        && connection.waits_for_buffer()
+                        && connection.waits_for_pool()
                     {
-                        connection.give_buffer(buffer);
+                        connection.give_awaited(buffer);
                         self.drive(n);
                     }
                 }
@@ -360,27 +373,34 @@ impl Reactor {
                         self.retry_parked(n);
                     }
                 }
+                Message::PeerRoom => {
+                    for n in std::mem::take(&mut self.short) {
+                        self.retry_short(n);
+                    }
+                }
                 Message::Stop => self.begin_stop(),
             }
         }
-        if self.accept_again.is_some_and(|at| Instant::now() >= at) {
-            self.accept_again = None;
-            self.accept();
+        for port in 0..self.acceptors.len() {
+            let (token, acceptor) = &mut self.acceptors[port];
+            if acceptor.has_rested() {
+                let token = *token;
+                self.accept(token);
+            }
         }
     }
 
-    fn adopt(&mut self, mut stream: Transport) {
+    fn adopt(&mut self, mut stream: Transport, place: Admitted) {
         let n = self.free.pop().unwrap_or_else(|| {
             self.connections.push(Place::default());
             self.connections.len() - 1
         });
-        let _ = stream.socket().set_nodelay(true);
         let interest = Interest::READABLE | Interest::WRITABLE;
         if self.stop_at.is_some() || self.poll.registry().register(stream.socket(), Token(n), interest).is_err() {
             self.free.push(n);
             return self.count_closed(CloseReason::Stopping);
         }
-        self.connections[n].connection = Some(Connection::new(stream));
+        self.connections[n].connection = Some(Connection::new(stream, place));
         self.drive(n);
     }
 
@@ -396,7 +416,7 @@ impl Reactor {
             let step = connection.advance(window, bytes_max, &mut turn);
             self.counts.received_bytes += std::mem::take(&mut connection.received_bytes);
             match step {
-                Step::Readable | Step::Answers | Step::Lane => return self.close_if_finished(n),
+                Step::Readable | Step::Memory | Step::Answers | Step::Lane => return self.close_if_finished(n),
                 Step::Turn => {
                     if !std::mem::replace(&mut connection.queued, true) {
                         self.turns.push_back(n);
@@ -425,17 +445,22 @@ impl Reactor {
             self.refuse_now(n, AcqId(0), Refusal::EmptyFrame);
             return true;
         }
-        let waiter: Arc<dyn BufferWaiter> = Arc::clone(&self.inbox) as Arc<dyn BufferWaiter>;
-        let reserved = (len as usize <= self.options.frame_bytes_max)
-            .then(|| self.catalog.pool().reserve_or_wait(bytes, ticket, &waiter))
-            .flatten();
-        match reserved {
+        if len as usize > self.options.frame_bytes_max {
+            connection.drain();
+            self.refuse_now(n, AcqId(0), Refusal::TooLarge);
+            return true;
+        }
+        let Some(held) = connection.hold_share(bytes) else {
+            self.short.push(n);
+            return false;
+        };
+        match self.catalog.pool().reserve_or_wait(bytes, ticket, &waiter(&self.inbox)) {
             Some(Reserved::Now(buffer)) => {
-                connection.give_buffer(buffer);
+                connection.give_buffer(buffer, held);
                 true
             }
             Some(Reserved::Later) => {
-                connection.await_buffer();
+                connection.wait_for_pool(held);
                 false
             }
             None => {
@@ -446,7 +471,24 @@ impl Reactor {
         }
     }
 
+    /// Tries again for a connection whose peer's share had no room.
+    fn retry_short(&mut self, n: usize) {
+        let connection = self.connections[n].connection.as_ref();
+        let len = connection.and_then(Connection::short_of_share);
+        if len.is_some_and(|len| self.provide_buffer(n, len)) {
+            self.drive(n);
+        }
+    }
+
+    /// Tells the reactors that a peer's share has room, if somebody waits for one.
+    fn pass_on_shares(&self) {
+        if self.admission.take_freed() {
+            self.peers.iter().for_each(|inbox| inbox.send(Message::PeerRoom));
+        }
+    }
+
     fn on_frame(&mut self, n: usize, frame: ReceivedFrame) {
+        failpoint::pass("reactor");
         let policy = VerifyPolicy { require_checksum: self.options.require_checksum };
         let bytes = FrameBuffer::buffer_bytes(frame.bytes().len());
         let (known, index, accept_unknown) = (&mut self.known, self.catalog.index(), self.options.accept_unknown);
@@ -538,20 +580,22 @@ impl Reactor {
         }
     }
 
-    /// Looks after slow, silent and finished connections.
-    fn tick(&mut self) {
-        let contended = self.catalog.pool().waiting() > 0;
+    /// Looks after slow, silent and finished connections. Nobody is slow because the daemon stood still.
+    fn tick(&mut self, stood_still: bool) {
+        let contended = self.catalog.pool().waiting() > 0 || self.admission.is_short();
         // While others wait for memory, a slow sender gets less time.
         let grace = if contended { self.options.slow_grace / 6 } else { self.options.slow_grace };
         let window = (self.options.slow_grace / 3).min(grace);
         for n in 0..self.connections.len() {
             let Some(connection) = self.connections[n].connection.as_mut() else { continue };
-            if connection.unread_for() > self.options.unread_max {
+            if stood_still {
+                connection.forgive();
+            } else if connection.unread_for() > self.options.unread_max {
                 self.close(n, CloseReason::Unread);
             } else if connection.is_slow(grace, window, self.options.slow_rate) {
                 tracing::debug!(connection = n, "closed: slower than the configured rate inside a frame");
                 self.close(n, CloseReason::Slow);
-            } else if connection.has_drained() {
+            } else if connection.has_drained() && self.stop_at.is_none() {
                 self.close(n, CloseReason::Framing);
             } else if connection.stream().is_overdue() {
                 self.close(n, CloseReason::Handshake);
@@ -566,6 +610,9 @@ impl Reactor {
     fn close_if_finished(&mut self, n: usize) {
         let Some(connection) = self.connections[n].connection.as_mut() else { return };
         if connection.is_finished() {
+            if self.stop_at.is_some() && connection.linger() {
+                return self.drive(n);
+            }
             let why = if self.stop_at.is_some() { CloseReason::Stopping } else { connection.end_reason() };
             self.close(n, why);
         }
@@ -574,7 +621,14 @@ impl Reactor {
     fn close(&mut self, n: usize, why: CloseReason) {
         let place = &mut self.connections[n];
         if let Some(mut connection) = place.connection.take() {
+            let ticket = (u64::from(place.generation) << 32) | n as u64;
             place.generation = place.generation.wrapping_add(1);
+            if connection.short_of_share().is_some() {
+                self.short.retain(|short| *short != n);
+            }
+            if connection.waits_for_pool() {
+                self.catalog.pool().cancel(ticket, &waiter(&self.inbox));
+            }
             self.counts.unanswered += connection.undelivered() as u64;
             let _ = self.poll.registry().deregister(connection.stream().socket());
             self.free.push(n);
@@ -590,15 +644,25 @@ impl Reactor {
 
     fn begin_stop(&mut self) {
         self.stop_at = Some(Instant::now() + self.options.stop_time);
-        let encrypted = self.tls_listener.take().map(|(listener, _)| listener);
-        for mut listener in self.listener.take().into_iter().chain(encrypted) {
-            let _ = self.poll.registry().deregister(&mut listener);
+        for (_, acceptor) in &mut self.acceptors {
+            acceptor.close(self.poll.registry());
+        }
+        // Only the first reactor has listeners; now they are closed.
+        if Arc::ptr_eq(&self.inbox, &self.peers[0]) {
+            self.peers[1..].iter().for_each(|peer| peer.send(Message::Stop));
         }
         for n in 0..self.connections.len() {
             if let Some(connection) = self.connections[n].connection.as_mut() {
                 connection.stop();
                 self.drive(n);
             }
+        }
+    }
+
+    /// What lingers comes to its end by time, not by an event.
+    fn close_finished(&mut self) {
+        for n in 0..self.connections.len() {
+            self.close_if_finished(n);
         }
     }
 
@@ -643,9 +707,14 @@ fn response(acq: AcqId, outcome: Outcome, pressure: Pressures) -> Response {
     Response { acq: acq.0, tile, status, system, tile_queue, content_queue }
 }
 
-fn is_out_of_descriptors(error: &io::Error) -> bool {
-    // EMFILE, ENFILE, ENOBUFS, ENOMEM
-    matches!(error.raw_os_error(), Some(24 | 23 | 105 | 12))
+fn waiter(inbox: &Arc<Inbox>) -> Arc<dyn BufferWaiter> {
+    Arc::clone(inbox) as Arc<dyn BufferWaiter>
+}
+
+/// A listener that was opened elsewhere.
+fn from_std(listener: std::net::TcpListener) -> io::Result<TcpListener> {
+    listener.set_nonblocking(true)?;
+    Ok(TcpListener::from_std(listener))
 }
 
 impl KnownAcquisitions {

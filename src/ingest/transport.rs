@@ -128,8 +128,9 @@ impl Transport {
     }
 
     /// No more will be written.
-    pub(super) fn shut_down_write(&mut self) {
-        let _ = self.socket().shutdown(Shutdown::Write);
+    /// False when the connection is gone already.
+    pub(super) fn shut_down_write(&mut self) -> bool {
+        self.socket().shutdown(Shutdown::Write).is_ok()
     }
 
     /// The handshake failed, or has not been done by the time that is given for it.

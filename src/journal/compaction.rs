@@ -19,7 +19,6 @@ use super::swap::Swaps;
 use super::verify;
 use super::writer::OpenSegment;
 use crate::base::aligned::AlignedBytes;
-use crate::base::clock;
 use crate::base::limits::{BLOCK, round_up_to_block};
 use crate::model::Sequence;
 use serde::Serialize;
@@ -325,10 +324,10 @@ impl<'a> Compaction<'a> {
     ) -> Result<(), Halt> {
         let header = SegmentHeader {
             store: self.store,
-            uuid: *uuid::Uuid::new_v4().as_bytes(),
+            uuid: self.filesystem.new_identity(),
             number: self.next_number,
             lane: old.header.lane,
-            created_ns: clock::unix_ns(),
+            created_ns: self.filesystem.now_ns(),
         };
         self.next_number += 1;
         let copy = self.swaps.segments_dir.join(copy_file_name(header.number, header.lane));

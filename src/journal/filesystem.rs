@@ -4,7 +4,9 @@
 //! Must never retry a sync (invariant 9) and never hide an error.
 
 use super::mirror::Mirror;
+use crate::base::clock;
 use crate::base::limits::BLOCK;
+use crate::base::planted::{Bug, planted};
 use rustix::fs::{AtFlags, FallocateFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use std::fs::File;
@@ -33,6 +35,15 @@ pub trait SegmentFile: Send + Sync {
     /// # Errors
     /// After an error the file's contents are unknown for ever; calling again proves nothing.
     fn sync(&self) -> io::Result<()>;
+
+    /// After a sync: forgets what the operating system keeps of this file in memory, so that what is read next is
+    /// what the disk has. An earlier process' failed sync may have left pages that look good and were never written.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    fn drop_cache(&self) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Cuts the file to `len`.
     ///
@@ -119,10 +130,45 @@ pub trait Filesystem: Send + Sync {
     /// As the operating system says.
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
 
+    /// 16 bytes that nobody else has: the identity of a data directory or segment.
+    fn new_identity(&self) -> [u8; 16] {
+        *uuid::Uuid::new_v4().as_bytes()
+    }
+
+    /// When a segment is made, ns since 1970 UTC.
+    fn now_ns(&self) -> i64 {
+        clock::unix_ns()
+    }
+
     /// The mirror, for a file system of two sides.
     fn mirror(&self) -> Option<&Arc<Mirror>> {
         None
     }
+}
+
+/// Writes all slices with as many calls of `write` as it takes; that says how many bytes it wrote.
+///
+/// # Errors
+/// Those of `write`; one that writes nothing.
+pub fn write_fully(
+    mut slices: &mut [IoSlice<'_>],
+    mut offset: u64,
+    write: &mut dyn FnMut(&[IoSlice<'_>], u64) -> io::Result<usize>,
+) -> io::Result<()> {
+    IoSlice::advance_slices(&mut slices, 0);
+    while !slices.is_empty() {
+        match write(slices, offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(_) if planted(Bug::IgnoredShortWrite) => return Ok(()),
+            Ok(written) => {
+                offset += written as u64;
+                IoSlice::advance_slices(&mut slices, written);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// The operating system's file system. Writes with O_DIRECT where the file system takes it.
@@ -240,20 +286,8 @@ impl Filesystem for RealFilesystem {
 }
 
 impl SegmentFile for RealFile {
-    fn write_all_at(&self, mut slices: &mut [IoSlice<'_>], mut offset: u64) -> io::Result<()> {
-        IoSlice::advance_slices(&mut slices, 0);
-        while !slices.is_empty() {
-            match rustix::io::pwritev(&self.writing, slices, offset) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => {
-                    offset += written as u64;
-                    IoSlice::advance_slices(&mut slices, written);
-                }
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
+    fn write_all_at(&self, slices: &mut [IoSlice<'_>], offset: u64) -> io::Result<()> {
+        write_fully(slices, offset, &mut |slices, offset| Ok(rustix::io::pwritev(&self.writing, slices, offset)?))
     }
 
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
@@ -276,6 +310,10 @@ impl SegmentFile for RealFile {
             return Err(io::Error::new(io::ErrorKind::NotFound, "the file was removed while it was being written"));
         }
         Ok(())
+    }
+
+    fn drop_cache(&self) -> io::Result<()> {
+        Ok(rustix::fs::fadvise(&self.reading, 0, None, rustix::fs::Advice::DontNeed)?)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {

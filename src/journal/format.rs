@@ -3,6 +3,7 @@
 //! The only place that knows magic numbers, offsets and file names. All numbers are little-endian.
 
 use crate::base::limits::BLOCK;
+use crate::base::planted::{Bug, planted};
 use crate::model::{
     AcqId, ByteRange, Checksum, ChecksumKind, FrameNumber, Sequence, Tally, TileId, TileKey, TileVersion,
 };
@@ -30,6 +31,12 @@ const STORE_MAGIC: [u8; 8] = *b"TILESTOR";
 const SWAP_MAGIC: [u8; 8] = *b"TILESWAP";
 const MARKER_PATTERN: [u8; 16] =
     [0xa5, 0x74, 0x69, 0x6c, 0x65, 0x72, 0x65, 0x63, 0x5a, 0xc3, 0x3c, 0x96, 0x69, 0xf0, 0x0f, 0x81];
+
+/// No sequence, offset, tile or number of a segment comes this far. What says so is not ours, and adding to it could
+/// leave the type.
+const NUMBER_LIMIT: u64 = 1 << 63;
+/// Nor is a record count: a segment would have to be longer than a file can be.
+const RECORDS_LIMIT: u64 = NUMBER_LIMIT / RECORD_HEADER_BYTES as u64 / BLOCK as u64;
 
 /// [`RECORD_HEADER_BYTES`] as it is written into each record header.
 const HEADER_LENGTH_FIELD: u16 = 192;
@@ -185,7 +192,8 @@ pub fn parse_segment_file_name(name: &str) -> Option<(u64, u16)> {
     if number.len() != 16 || lane.len() != 4 {
         return None;
     }
-    Some((u64::from_str_radix(number, 16).ok()?, u16::from_str_radix(lane, 16).ok()?))
+    let number = u64::from_str_radix(number, 16).ok().filter(|number| *number < NUMBER_LIMIT)?;
+    Some((number, u16::from_str_radix(lane, 16).ok()?))
 }
 
 /// File name of a compacted segment before its swap. Must not be a segment's name: nobody reads it.
@@ -311,17 +319,19 @@ impl RecordHeader {
         let length = u16::from_le_bytes(get(bytes, 18));
         let version = u16::from_le_bytes(get(bytes, 16));
         let shaped = usize::from(length) == RECORD_HEADER_BYTES && version <= FORMAT_MAJOR;
-        if crc32fast::hash(&bytes[..RECORD_HEADER_BYTES - 4]) != crc || !shaped {
+        let whole = crc32fast::hash(&bytes[..RECORD_HEADER_BYTES - 4]) == crc || planted(Bug::HeaderWithoutCrc);
+        if !whole || !shaped {
             return None;
         }
         let kind = RecordKind(u16::from_le_bytes(get(bytes, 20)));
         let tile = if kind == RecordKind::TILE { Some(TileStamp::decode(bytes)?) } else { None };
+        let number = |at| Some(u64::from_le_bytes(get(bytes, at))).filter(|number| *number < NUMBER_LIMIT);
         Some(Self {
             kind,
-            sequence: Sequence(u64::from_le_bytes(get(bytes, 24))),
-            offset: u64::from_le_bytes(get(bytes, 32)),
-            payload_len: u32::try_from(u64::from_le_bytes(get(bytes, 40))).ok()?,
-            durable: Sequence(u64::from_le_bytes(get(bytes, 48))),
+            sequence: Sequence(number(24)?),
+            offset: number(32)?,
+            payload_len: u32::try_from(number(40)?).ok()?,
+            durable: Sequence(number(48)?),
             received_ns: i64::from_le_bytes(get(bytes, 56)),
             payload_crc: u32::from_le_bytes(get(bytes, 64)),
             tile,
@@ -366,7 +376,7 @@ impl TileStamp {
     fn decode(bytes: &[u8]) -> Option<Self> {
         let kind = ChecksumKind::from_code(bytes[116])?;
         Some(Self {
-            id: TileId(u64::from_le_bytes(get(bytes, 88))),
+            id: Some(TileId(u64::from_le_bytes(get(bytes, 88)))).filter(|id| id.0 < TileId::LIMIT)?,
             key: TileKey {
                 acq: AcqId(u64::from_le_bytes(get(bytes, 80))),
                 col: u32::from_le_bytes(get(bytes, 96)),
@@ -441,16 +451,17 @@ impl Trailer {
         if Self::identity(block)? != (segment.store, segment.uuid) {
             return None;
         }
-        let number = |n: usize| u64::from_le_bytes(get(block, 48 + 8 * n));
+        let any = |n: usize| u64::from_le_bytes(get(block, 48 + 8 * n));
+        let number = |n| Some(any(n)).filter(|number| *number < NUMBER_LIMIT);
         Some(Self {
-            table_offset: number(0),
-            records: number(1),
-            first: Sequence(number(2)),
-            last: Sequence(number(3)),
-            max_tile: number(4),
-            digest: number(5),
-            payload_bytes: number(6),
-            table_crc: u32::try_from(number(7)).ok()?,
+            table_offset: number(0)?,
+            records: number(1).filter(|records| *records < RECORDS_LIMIT)?,
+            first: Sequence(number(2)?),
+            last: Sequence(number(3)?),
+            max_tile: number(4)?,
+            digest: any(5),
+            payload_bytes: number(6)?,
+            table_crc: u32::try_from(any(7)).ok()?,
         })
     }
 }
@@ -472,6 +483,14 @@ pub fn encode_store_block(store: StoreId) -> [u8; BLOCK] {
 pub fn decode_store_block(block: &[u8]) -> Option<StoreId> {
     let whole = block.len() >= BLOCK && block[..8] == STORE_MAGIC && block_holds(&block[..BLOCK]);
     (whole && u16::from_le_bytes(get(block, 8)) <= FORMAT_MAJOR).then(|| StoreId(get(block, 32)))
+}
+
+/// The format version of a store file's or a note's block. `None` when it is damaged, or neither.
+#[must_use]
+pub fn block_version(block: &[u8]) -> Option<u16> {
+    let whole =
+        block.len() >= BLOCK && [STORE_MAGIC, SWAP_MAGIC].contains(&get(block, 0)) && block_holds(&block[..BLOCK]);
+    whole.then(|| u16::from_le_bytes(get(block, 8)))
 }
 
 impl SwapNote {
@@ -628,6 +647,39 @@ mod tests {
             damaged[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(RecordHeader::decode(&damaged, &marker, 8192), None, "bit {bit}");
         }
+    }
+
+    /// All with a checksum that holds: these are made, not damaged, and adding to them would leave the type.
+    #[test]
+    fn numbers_that_nothing_comes_to_are_not_read() {
+        let marker = segment().marker();
+        let read = |header: RecordHeader| {
+            let mut bytes = [0; RECORD_HEADER_BYTES];
+            header.encode(&marker, &mut bytes);
+            RecordHeader::decode(&bytes, &marker, header.offset)
+        };
+        let tile = TileStamp { id: TileId(TileId::LIMIT), ..record().tile.expect("a tile") };
+        for header in [
+            RecordHeader { sequence: Sequence(u64::MAX), ..record() },
+            RecordHeader { durable: Sequence(1 << 63), ..record() },
+            RecordHeader { offset: u64::MAX - 4095, ..record() },
+            RecordHeader { tile: Some(tile), ..record() },
+        ] {
+            assert_eq!(read(header), None, "{header:?}");
+        }
+        let mut whole = Trailer { table_offset: 12_288, table_crc: 5, ..Trailer::default() };
+        whole.add(&record());
+        for trailer in [
+            Trailer { table_offset: u64::MAX, ..whole },
+            Trailer { records: u64::MAX / 192, ..whole },
+            Trailer { first: Sequence(u64::MAX), ..whole },
+            Trailer { last: Sequence(u64::MAX), ..whole },
+            Trailer { max_tile: u64::MAX, ..whole },
+            Trailer { payload_bytes: u64::MAX, ..whole },
+        ] {
+            assert_eq!(Trailer::decode(&trailer.encode(&segment()), &segment()), None, "{trailer:?}");
+        }
+        assert_eq!(parse_segment_file_name("ffffffffffffffff-0000.tcj"), None);
     }
 
     #[test]

@@ -4,11 +4,11 @@
 //! record is ever acknowledged in a file that a power cut can remove. Must never touch a segment that a writer holds.
 
 use super::JournalError;
+use super::filesystem::SegmentFile;
 use super::format::{SEGMENT_HEADER_BYTES, SegmentHeader, TRAILER_BYTES, Trailer, segment_file_name};
 use super::store::Shared;
 use super::writer::OpenSegment;
 use crate::base::aligned::AlignedBytes;
-use crate::base::clock;
 use crate::base::limits::{BLOCK, round_up_to_block};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use std::io::IoSlice;
@@ -159,10 +159,10 @@ pub(super) fn create_segment(
     let number = shared.take_segment_number();
     let header = SegmentHeader {
         store: shared.store,
-        uuid: *uuid::Uuid::new_v4().as_bytes(),
+        uuid: shared.filesystem.new_identity(),
         number,
         lane,
-        created_ns: clock::unix_ns(),
+        created_ns: shared.filesystem.now_ns(),
     };
     let path = shared.segments_dir.join(segment_file_name(number, lane));
     let file = match shared.filesystem.create(&path, bytes) {
@@ -170,14 +170,27 @@ pub(super) fn create_segment(
         Err(error) if super::is_full(&error) => return Err(shared.no_space()),
         Err(error) => return Err(JournalError::failed(&path, "create")(error)),
     };
-    let mut block = AlignedBytes::zeroed(SEGMENT_HEADER_BYTES);
-    block.copy_from_slice(&header.encode());
-    file.write_all_at(&mut [IoSlice::new(&block)], 0).map_err(JournalError::failed(&path, "write"))?;
-    file.sync().map_err(JournalError::failed(&path, "sync"))?;
+    let begun = write_header(&*file, &header);
+    if let Err(("write", error)) = &begun
+        && super::is_full(error)
+    {
+        // Some file systems find out only now. Nothing lies in the file yet.
+        drop(file);
+        shared.filesystem.remove(&path).map_err(JournalError::failed(&path, "remove"))?;
+        return Err(shared.no_space());
+    }
+    begun.map_err(|(action, error)| JournalError::failed(&path, action)(error))?;
     shared.sync_segments_dir()?;
-    let file: Arc<dyn super::SegmentFile> = Arc::from(file);
+    let file: Arc<dyn SegmentFile> = Arc::from(file);
     shared.register_open(&header, &path, &file, bytes);
     Ok(OpenSegment::new(header, path, file, bytes))
+}
+
+fn write_header(file: &dyn SegmentFile, header: &SegmentHeader) -> Result<(), (&'static str, std::io::Error)> {
+    let mut block = AlignedBytes::zeroed(SEGMENT_HEADER_BYTES);
+    block.copy_from_slice(&header.encode());
+    file.write_all_at(&mut [IoSlice::new(&block)], 0).map_err(|error| ("write", error))?;
+    file.sync().map_err(|error| ("sync", error))
 }
 
 /// Seals a segment; one without records is removed instead.

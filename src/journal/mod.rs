@@ -11,8 +11,11 @@ mod backup;
 mod compaction;
 mod filesystem;
 mod format;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod keeper;
 mod mirror;
+mod newer;
 mod read_only;
 mod reader;
 mod recovery;
@@ -25,7 +28,7 @@ mod writer;
 
 pub use backup::{BackupError, BackupReport, back_up};
 pub use compaction::{CompactOptions, CompactReport, LeftAlone, compact_segments};
-pub use filesystem::{DirectoryLock, Filesystem, RealFilesystem, SegmentFile, is_writable};
+pub use filesystem::{DirectoryLock, Filesystem, RealFilesystem, SegmentFile, is_writable, write_fully};
 pub use format::{
     CONTROL_LANE, FORMAT_MAJOR, RECORD_HEADER_BYTES, RecordHeader, RecordKind, SEGMENT_HEADER_BYTES, SegmentHeader,
     StoreId, TRAILER_BYTES, TileStamp, Trailer, parse_segment_file_name, segment_file_name,

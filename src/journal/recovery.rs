@@ -8,6 +8,7 @@ use super::JournalError;
 use super::filesystem::{Filesystem, SegmentFile};
 use super::format::{
     BadSegmentHeader, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, StoreId, Trailer, parse_segment_file_name,
+    segment_file_name,
 };
 use super::keeper;
 use super::reader::{self, Scan};
@@ -15,6 +16,7 @@ use super::store::Shared;
 use super::writer::OpenSegment;
 use crate::base::aligned::AlignedBytes;
 use crate::base::limits::BLOCK;
+use crate::base::planted::{Bug, planted};
 use crate::model::Sequence;
 use serde::Serialize;
 use std::collections::{BTreeSet, HashMap};
@@ -95,6 +97,12 @@ pub(super) fn identify(file: &dyn SegmentFile, path: &Path, store: Option<StoreI
             if store.is_some_and(|store| store != header.store) {
                 return Err(unusable("belongs to another data directory: move it away".to_owned()));
             }
+            // Under a number that is not its own, another segment could be given that number.
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if parse_segment_file_name(&name).is_some_and(|named| named != (header.number, header.lane)) {
+                let own = segment_file_name(header.number, header.lane);
+                return Err(unusable(format!("is a copy of {own}, or was renamed: rename it back, or move it away")));
+            }
             sealed_or_not(file, path, header)
         }
         Err(BadSegmentHeader::Damaged) => {
@@ -159,6 +167,7 @@ const BLANK: SegmentHeader =
 pub(super) fn recover(shared: &Shared) -> Result<RecoveryReport, JournalError> {
     let mut report = RecoveryReport::default();
     let mut lanes = LaneEnds::default();
+    let mut newest: HashMap<u16, (Sequence, Box<dyn SegmentFile>)> = HashMap::new();
     for (number, path) in list_segments(&*shared.filesystem, &shared.segments_dir)? {
         shared.reserve_segment_number(number);
         let file = shared.filesystem.open_write(&path).map_err(JournalError::failed(&path, "open"))?;
@@ -174,6 +183,9 @@ pub(super) fn recover(shared: &Shared) -> Result<RecoveryReport, JournalError> {
                 report.records += trailer.records;
                 lanes.note(header.lane, trailer.last);
                 shared.register_found(&header, &path, trailer, len);
+                if newest.get(&header.lane).is_none_or(|(last, _)| *last < trailer.last) {
+                    newest.insert(header.lane, (trailer.last, file));
+                }
             }
             Found::Unsealed(header) | Found::HeaderLost(header) => {
                 report.recovered_segments += 1;
@@ -189,6 +201,11 @@ pub(super) fn recover(shared: &Shared) -> Result<RecoveryReport, JournalError> {
                 report.damage.push(Damage { path, offset: 0, len, kind: DamageKind::Corrupt });
             }
         }
+    }
+    // A killed process may have been between a seal and its sync: with the newest segment of a lane, as all others were
+    // sealed before it.
+    for (_, file) in newest.values() {
+        file.sync().map_err(JournalError::failed(&shared.segments_dir, "sync a segment in"))?;
     }
     shared.sync_segments_dir()?;
     Ok(report)
@@ -239,9 +256,17 @@ fn recover_unsealed(
     lanes: &LaneEnds,
     damage: &mut Vec<Damage>,
 ) -> Result<Trailer, JournalError> {
-    file.sync().map_err(JournalError::failed(path, "sync"))?;
+    if !planted(Bug::DuplicateFromPageCache) {
+        file.sync().map_err(JournalError::failed(path, "sync"))?;
+        file.drop_cache().map_err(JournalError::failed(path, "drop the page cache of"))?;
+    }
     let len = file.length().map_err(JournalError::failed(path, "read"))?;
-    let (_, verdict) = scan_and_judge(&*file, path, &header, len, lanes)?;
+    let (_, mut verdict) = scan_and_judge(&*file, path, &header, len, lanes)?;
+    if planted(Bug::TruncatedOnRot)
+        && let Some((first, ..)) = verdict.damage.first().copied()
+    {
+        verdict.records.retain(|record| record.offset < first);
+    }
     for (offset, len, kind) in verdict.damage {
         if kind == DamageKind::Torn {
             quarantine(shared, path, &*file, offset, len)?;
@@ -255,6 +280,11 @@ fn recover_unsealed(
     }
     // Corruption in the middle stays where it is; what follows the last good record is torn and in quarantine.
     let trailer = segment.trailer;
+    if planted(Bug::DuplicateFromPageCache) {
+        let trailer = Trailer { table_offset: len, ..trailer };
+        shared.register_found(&segment.header, path, trailer, len);
+        return Ok(trailer);
+    }
     shared.register_open(&segment.header, path, &file, len);
     keeper::seal(shared, segment)?;
     Ok(trailer)

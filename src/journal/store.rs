@@ -7,12 +7,14 @@ use super::format::{
 };
 use super::keeper::Keeper;
 use super::mirror::{self, Mirror, MirrorKeeper};
+use super::newer;
 use super::reader::{self, ReadError, StoredRecord};
 use super::recovery::{self, Found, RecoveryReport};
 use super::swap::Swaps;
 use super::{JournalError, LaneWriter};
 use crate::base::aligned::AlignedBytes;
 use crate::base::limits::BLOCK;
+use crate::base::planted::{Bug, planted};
 use crate::model::{ByteRange, Location, Pressure, Sequence, Tally};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::IoSlice;
@@ -110,6 +112,7 @@ impl Journal {
     ) -> Result<(Self, RecoveryReport), JournalError> {
         let segments_dir = data_dir.join("journal");
         let quarantine_dir = data_dir.join("quarantine");
+        newer::refuse(&*filesystem, data_dir, &segments_dir)?;
         for dir in [&segments_dir, &quarantine_dir] {
             filesystem.create_dir_all(dir).map_err(JournalError::failed(dir, "create"))?;
         }
@@ -264,6 +267,9 @@ impl Journal {
     /// # Errors
     /// As [`Self::read`], and a CRC that does not hold.
     pub fn read_control(&self, location: Location) -> Result<Vec<u8>, ReadError> {
+        if self.mirror().is_none() {
+            self.check_end(location)?;
+        }
         let mut bytes = vec![0; location.payload_len as usize];
         let whole = ByteRange { offset: 0, len: location.payload_len };
         let header = self.read(location, whole, &mut bytes)?;
@@ -315,6 +321,18 @@ impl Journal {
         let segments = self.shared.segments.read().unwrap_or_else(PoisonError::into_inner);
         let info = segments.get(&segment).ok_or(ReadError::Missing(segment))?;
         Ok((info.path.clone(), info.header.marker()))
+    }
+
+    /// Memory for a payload is taken only when the file is long enough to hold it.
+    fn check_end(&self, location: Location) -> Result<(), ReadError> {
+        let Location { segment, offset, payload_len } = location;
+        let (file, _) = self.file_of(segment)?;
+        let len = file.length().map_err(|source| ReadError::Io { segment, offset, source })?;
+        let begin = offset.saturating_add(RECORD_HEADER_BYTES as u64);
+        if begin.saturating_add(u64::from(payload_len)) > len {
+            return Err(ReadError::Damaged { segment, offset, what: "the segment ends inside the record" });
+        }
+        Ok(())
     }
 
     /// Figures for metrics.
@@ -432,6 +450,9 @@ impl Shared {
     }
 
     pub(super) fn sync_segments_dir(&self) -> Result<(), JournalError> {
+        if planted(Bug::NoDirectorySync) {
+            return Ok(());
+        }
         self.filesystem.sync_dir(&self.segments_dir).map_err(JournalError::failed(&self.segments_dir, "sync"))
     }
 
@@ -503,7 +524,7 @@ pub(super) fn open_store(
     }
     let store = match store_of_segments(filesystem, segments_dir)? {
         Some(store) => store,
-        None => StoreId(*uuid::Uuid::new_v4().as_bytes()),
+        None => StoreId(filesystem.new_identity()),
     };
     write_store(filesystem, data_dir, store)?;
     Ok(store)

@@ -3,12 +3,15 @@
 //! Threads on the data path count into plain numbers and publish once per wake-up ([`LocalCounts`]); nothing here
 //! looks up a label per tile.
 
+use super::HttpCloseReason;
 use super::tls::{TlsClient, TlsClients, TlsRefusal};
+use crate::base::life::Life;
 use crate::model::Refusal;
 use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
+use std::sync::Arc;
 
 /// How an accepted tile was accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +39,8 @@ pub enum CloseReason {
     Unread,
     /// More connections than allowed.
     Limit,
+    /// More connections than allowed from one address.
+    PeerLimit,
     /// The daemon stops.
     Stopping,
     /// The TLS handshake failed or took too long.
@@ -45,6 +50,8 @@ pub enum CloseReason {
 /// The daemon's metrics.
 pub struct Metrics {
     registry: Registry,
+    /// Signs of life of the threads on the way of a tile and of the HTTP port.
+    pub life: Arc<Life>,
     stored: [IntCounter; 3],
     refused: [IntCounter; Refusal::ALL.len()],
     closed: [IntCounter; CloseReason::ALL.len()],
@@ -127,6 +134,11 @@ pub struct Metrics {
     http_requests: IntCounterVec,
     tls_refused: [IntCounter; TlsRefusal::ALL.len()],
     tls_clients: TlsClients,
+    /// Connections to the HTTP port now.
+    pub http_connections: IntGauge,
+    /// Connections ever accepted on the HTTP port.
+    pub http_connections_total: IntCounter,
+    http_closed: [IntCounter; HttpCloseReason::ALL.len()],
 }
 
 /// Counts of one thread since it last published.
@@ -157,8 +169,17 @@ impl StoredAs {
 }
 
 impl CloseReason {
-    const ALL: [CloseReason; 8] =
-        [Self::Peer, Self::Cut, Self::Framing, Self::Slow, Self::Unread, Self::Limit, Self::Stopping, Self::Handshake];
+    const ALL: [CloseReason; 9] = [
+        Self::Peer,
+        Self::Cut,
+        Self::Framing,
+        Self::Slow,
+        Self::Unread,
+        Self::Limit,
+        Self::PeerLimit,
+        Self::Stopping,
+        Self::Handshake,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -168,6 +189,7 @@ impl CloseReason {
             Self::Slow => "slow",
             Self::Unread => "unread",
             Self::Limit => "limit",
+            Self::PeerLimit => "peer_limit",
             Self::Stopping => "stopping",
             Self::Handshake => "handshake",
         }
@@ -270,6 +292,7 @@ impl Metrics {
         let tls_refused = make.counters("tls_refused_total", "TLS handshakes that failed, by reason", "reason");
         let tls_clients = make.gauges("tls_connections", "Encrypted capture connections now, by client", "client");
         let closed = make.counters("connections_closed_total", "Capture connections ended, by reason", "reason");
+        let http_closed = make.counters("http_connections_closed_total", "HTTP connections ended, by reason", "reason");
         Self {
             stored: StoredAs::ALL.map(|how| stored.with_label_values(&[how.name()])),
             refused: Refusal::ALL.map(|why| refused.with_label_values(&[why.name()])),
@@ -341,7 +364,11 @@ impl Metrics {
             http_requests: make.counters("http_requests_total", "Requests to the HTTP port, by status", "status"),
             tls_refused: TlsRefusal::ALL.map(|why| tls_refused.with_label_values(&[why.name()])),
             tls_clients: TlsClients::new(tls_clients),
+            http_connections: make.gauge("http_connections", "Connections on the HTTP port now"),
+            http_connections_total: make.counter("http_connections_total", "Connections accepted on the HTTP port"),
+            http_closed: HttpCloseReason::ALL.map(|why| http_closed.with_label_values(&[why.name()])),
             registry: make.registry,
+            life: Arc::default(),
         }
     }
 
@@ -359,6 +386,11 @@ impl Metrics {
     #[must_use]
     pub fn tls_client(&self, name: &str) -> TlsClient {
         self.tls_clients.connected(name)
+    }
+
+    /// Counts the end of a connection to the HTTP port.
+    pub fn http_connection_closed(&self, why: HttpCloseReason) {
+        self.http_closed[why as usize].inc();
     }
 
     /// Sets a gauge, at most to what it can show.

@@ -1,9 +1,11 @@
 //! What the daemon says about itself: metrics and logs. The only place that imports `prometheus`.
 
+mod http_close;
 mod logging;
 mod metrics;
 mod tls;
 
+pub use http_close::HttpCloseReason;
 pub use logging::{LogFormat, LogLevel, start_logging};
 pub use metrics::{CloseReason, LocalCounts, Metrics, StoredAs};
 pub use tls::{TlsClient, TlsRefusal};

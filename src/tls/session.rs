@@ -44,10 +44,8 @@ pub struct Session<E> {
     accepted: usize,
     /// Collects small parts into one record.
     stage: Vec<u8>,
-    /// The last read of the socket took less than there was room for.
+    /// The last read took from the socket less than there was room for, and all whole records of that.
     emptied: bool,
-    /// The last read ended because there was no whole record any more.
-    starved: bool,
     /// The peer has said that no more will come.
     closed: bool,
     failure: Option<Error>,
@@ -81,7 +79,6 @@ impl<E: End> Session<E> {
             accepted: 0,
             stage: Vec::new(),
             emptied: false,
-            starved: false,
             closed: false,
             failure: None,
         }
@@ -96,7 +93,7 @@ impl<E: End> Session<E> {
     /// After a read: nothing is held here, and a socket that does not wait has nothing more and will tell of news.
     #[must_use]
     pub fn has_emptied(&self) -> bool {
-        self.emptied && self.starved
+        self.emptied
     }
 
     pub(super) fn state(&self) -> &CommonState {
@@ -114,17 +111,14 @@ impl<E: End> Session<E> {
     /// brought nothing to read; let others have a turn.
     pub fn read<S: Read + Write>(&mut self, socket: &mut S, into: &mut [u8]) -> io::Result<usize> {
         let mut got = self.take_record(into);
-        self.starved = false;
+        self.emptied = false; // What an earlier read found is no news of the socket.
         let mut fruitless = 0;
         while got < into.len() && !self.closed {
             match self.step(&mut into[got..], &[]) {
                 Ok(Progress::Read(bytes)) => got += bytes,
                 Ok(Progress::Closed) => self.closed = true,
                 Ok(Progress::Going | Progress::Encrypted) => {}
-                Ok(Progress::Starved) if got > 0 => {
-                    self.starved = true;
-                    break;
-                }
+                Ok(Progress::Starved) if got > 0 => break,
                 Ok(Progress::Starved) if fruitless == FRUITLESS_READS => return Err(io::ErrorKind::Interrupted.into()),
                 Ok(Progress::Starved) => {
                     self.send_own(socket)?;
@@ -138,6 +132,8 @@ impl<E: End> Session<E> {
                 Err(error) => return Err(self.break_off(socket, &error)),
             }
         }
+        // Without room for more, whole records may be left.
+        self.emptied &= got < into.len();
         Ok(got)
     }
 
@@ -282,7 +278,6 @@ impl<E: End> Session<E> {
         if room.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "TLS: a message without end"));
         }
-        self.emptied = true;
         let read = socket.read(room)?;
         self.emptied = read < room.len();
         self.filled += read;

@@ -4,6 +4,8 @@
 
 mod encode;
 mod framing;
+#[cfg(all(feature = "daemon", any(test, fuzzing)))]
+pub(crate) mod fuzzing;
 #[allow(warnings, clippy::all, clippy::pedantic, missing_docs, unsafe_code, unused_qualifications)]
 #[rustfmt::skip]
 mod generated; // Reason for the lint exceptions: the file is flatc's output, checked by schema/generate.sh.

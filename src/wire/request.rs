@@ -39,14 +39,7 @@ pub enum BadRequest {
 /// # Errors
 /// Damaged structure, no image.
 pub fn parse_request(frame: &[u8]) -> Result<ParsedRequest, BadRequest> {
-    // One table, depth 1: the crate's own defaults (a million tables, 2 GiB) invite work by hostile frames.
-    let options = VerifierOptions {
-        max_depth: 4,
-        max_tables: 4,
-        max_apparent_size: frame.len() + 4096,
-        ignore_missing_null_terminator: false,
-    };
-    let request = flatbuffers::root_with_opts::<ImageTileRequest>(&options, frame)
+    let request = flatbuffers::root_with_opts::<ImageTileRequest>(&verifier_options(frame), frame)
         .map_err(|error| BadRequest::Structure(first_line(&error.to_string())))?;
     let image = request.image().map(|image| range_in(frame, image.bytes())).unwrap_or_default();
     if image.len == 0 {
@@ -61,6 +54,16 @@ pub fn parse_request(frame: &[u8]) -> Result<ParsedRequest, BadRequest> {
         checksum: request.checksum().map(|checksum| range_in(frame, checksum.bytes())).unwrap_or_default(),
         image,
     })
+}
+
+/// One table, depth 1: the crate's own defaults (a million tables, 2 GiB) invite work by hostile frames.
+pub(super) fn verifier_options(frame: &[u8]) -> VerifierOptions {
+    VerifierOptions {
+        max_depth: 4,
+        max_tables: 4,
+        max_apparent_size: frame.len() + 4096,
+        ignore_missing_null_terminator: false,
+    }
 }
 
 /// Where `part` lies in `whole`. `part` is a view into `whole`, as the verifier has shown.

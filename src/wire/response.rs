@@ -3,6 +3,7 @@
 
 use super::framing::PREFIX_BYTES;
 use super::generated::idls::tilerequests::ImageTileResponse;
+use super::request::verifier_options;
 use crate::model::{Pressure, TileId};
 
 /// The answer to one request.
@@ -67,7 +68,7 @@ pub fn encode_response(response: &Response) -> [u8; RESPONSE_BYTES] {
 /// Reads a response body (without its prefix). `None` when it is not one.
 #[must_use]
 pub fn parse_response(body: &[u8]) -> Option<Response> {
-    let response = flatbuffers::root::<ImageTileResponse>(body).ok()?;
+    let response = flatbuffers::root_with_opts::<ImageTileResponse>(&verifier_options(body), body).ok()?;
     let pressure = |code: i16| Pressure::from_code(u8::try_from(code).unwrap_or(u8::MAX));
     Some(Response {
         acq: response.acqId(),

@@ -83,9 +83,8 @@ fn a_backup_under_load_holds_what_was_acknowledged_before_it_began() {
 fn a_damaged_segment_is_named_and_foreign_directories_are_refused() {
     let (data, to, other) = (data_dir(), data_dir(), data_dir());
     let daemon = Daemon::start(data.path(), &[]);
-    let acknowledged = Mutex::new(Vec::new());
+    let (on, acknowledged) = (AtomicBool::new(true), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
-        let on = AtomicBool::new(true);
         let (daemon, on, acknowledged) = (&daemon, &on, &acknowledged);
         scope.spawn(move || {
             await_tiles(acknowledged, 20);
@@ -102,7 +101,8 @@ fn a_damaged_segment_is_named_and_foreign_directories_are_refused() {
     assert_eq!(backup(data.path(), data.path()).status.code(), Some(2));
     assert_eq!(backup(&data.path().join("nothing"), to.path()).status.code(), Some(2));
 
-    let segment = segments(data.path()).remove(0);
+    let is_lane = |path: &std::path::PathBuf| path.to_string_lossy().ends_with("-0000.tcj");
+    let segment = segments(data.path()).into_iter().find(is_lane).expect("a segment of the lane");
     let mut bytes = std::fs::read(&segment).expect("readable");
     bytes[4096 + 192 + 300] ^= 1;
     std::fs::write(&segment, bytes).expect("written");

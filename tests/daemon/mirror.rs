@@ -113,6 +113,13 @@ fn wipe(dir: &Path) {
     }
 }
 
+/// The mirror is gone from one moment to the next.
+fn take_away(sides: &Sides) {
+    let elsewhere = sides.mirror.path().join("gone");
+    std::fs::rename(sides.mirror(), &elsewhere).expect("renamed");
+    std::fs::remove_dir_all(elsewhere).expect("removed");
+}
+
 /// Flips a byte of every tile's payload that lies in a segment of lane 0.
 fn damage(dir: &Path) {
     let is_lane = |path: &PathBuf| path.to_string_lossy().ends_with("-0000.tcj");
@@ -189,7 +196,7 @@ fn capture_goes_on_without_the_mirror_and_it_is_brought_up_to_date_when_it_is_ba
     let sides = Sides::new();
     let daemon = sides.start(&[]);
     store(&daemon, 0..20);
-    std::fs::remove_dir_all(sides.mirror()).expect("removed");
+    take_away(&sides);
     daemon.await_metric("tilecatcher_mirror_in_sync", 0.0);
     assert_eq!((&ready(&daemon)["ack_level"], &ready(&daemon)["mirror"]), (&"durable".into(), &"lost".into()));
     assert_eq!(daemon.metric("tilecatcher_ack_level"), 2.0);
@@ -212,7 +219,7 @@ fn with_refuse_no_tile_is_acknowledged_that_has_one_copy_only() {
     let sides = Sides::new();
     let daemon = sides.start(&["mirror.when_lost=refuse"]);
     store(&daemon, 0..5);
-    std::fs::remove_dir_all(sides.mirror()).expect("removed");
+    take_away(&sides);
     daemon.await_metric("tilecatcher_mirror_in_sync", 0.0);
     assert!(send(&daemon, 0..8).iter().all(|status| *status == 3), "a tile was acknowledged");
     daemon.await_metric("tilecatcher_tiles_refused_total{reason=\"mirror_lost\"}", 8.0);
@@ -280,7 +287,6 @@ fn send_until_killed(daemon: &Daemon, sender: u32, acknowledged: &Mutex<Vec<u32>
 #[test]
 fn a_mirror_that_was_being_filled_is_never_taken_for_whole() {
     let sides = Sides::new();
-    Daemon::start(sides.data(), &[]).stop();
     let daemon = Daemon::start(sides.data(), &[]);
     store(&daemon, 0..60);
     daemon.stop();
@@ -339,8 +345,9 @@ impl Mounted {
     /// `None` where this may not be done.
     fn new(dir: &Path, size: &str) -> Option<Self> {
         std::fs::create_dir_all(dir).expect("made");
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(dir);
-        let mounted = { mount }.output().is_ok_and(|output| output.status.success());
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(dir);
+        let mounted = mount.output().is_ok_and(|output| output.status.success());
         if mounted {
             return Some(Self(dir.to_owned()));
         }
@@ -359,7 +366,7 @@ impl Drop for Mounted {
 #[test]
 fn a_full_mirror_is_lost_and_one_that_is_not_mounted_is_not_filled() {
     let sides = Sides::new();
-    let Some(mounted) = Mounted::new(&sides.mirror(), "24m") else { return };
+    let Some(mounted) = Mounted::new(&sides.mirror(), "16m") else { return };
     let daemon = sides.start(&[]);
     await_sync(&daemon);
     store(&daemon, 0..150);

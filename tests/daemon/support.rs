@@ -35,6 +35,7 @@ const SMALL: [&str; 8] = [
 pub struct Daemon {
     process: Child,
     stderr: tempfile::NamedTempFile,
+    may_panic: bool,
     pub capture: SocketAddr,
     pub capture_tls: Option<SocketAddr>,
     pub http: HttpClient,
@@ -105,7 +106,14 @@ impl Daemon {
             http_address,
             process,
             stderr,
+            may_panic: false,
         })
+    }
+
+    /// A panic in this one is what the test is about.
+    pub fn may_panic(mut self) -> Self {
+        self.may_panic = true;
+        self
     }
 
     /// What the daemon has written to stderr.
@@ -179,7 +187,7 @@ impl Drop for Daemon {
         let _ = self.process.wait();
         let log = self.log();
         eprint!("{log}");
-        if !std::thread::panicking() {
+        if !std::thread::panicking() && !self.may_panic {
             assert!(!log.contains("panicked at"), "the daemon panicked:\n{log}");
         }
     }

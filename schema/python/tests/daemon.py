@@ -44,6 +44,7 @@ class Daemon:
         self.data = data
         self.settings = settings
         self.capture = ("127.0.0.1", 0)
+        self.capture_tls = ("127.0.0.1", 0)
         self.http_port = 0
         self.start()
 
@@ -63,6 +64,8 @@ class Daemon:
         assert ready.startswith("ready "), f"the daemon did not start: {ready!r}"
         ports = dict(word.split("=", 1) for word in ready.split()[1:])
         self.capture = ("127.0.0.1", int(ports["capture"].rpartition(":")[2]))
+        if "capture_tls" in ports:
+            self.capture_tls = ("127.0.0.1", int(ports["capture_tls"].rpartition(":")[2]))
         self.http_port = int(ports["http"].rpartition(":")[2])
 
     def kill(self) -> None:

@@ -36,6 +36,8 @@ pub(super) struct Twin {
     pub(super) file: Option<(u64, Box<dyn SegmentFile>)>,
     /// Ranges (offset, length) that were written while a copy of the file is being made. `None`: none is.
     pub(super) missed: Option<Vec<(u64, u64)>>,
+    /// The second side failed, and the first one could not record that yet: nothing may succeed before it has.
+    unrecorded: Option<String>,
 }
 
 struct PairFile(Arc<Pair>);
@@ -46,6 +48,7 @@ impl Pair {
     /// Does the same on both sides, for a change of `range`.
     fn both(&self, range: Option<(u64, u64)>, operation: Operation<'_>) -> io::Result<()> {
         let mut twin = lock(&self.twin);
+        self.record_loss(&mut twin)?;
         if twin.file.as_ref().is_some_and(|(generation, _)| *generation != self.mirror.generation()) {
             twin.file = None;
         }
@@ -56,9 +59,19 @@ impl Pair {
         let (first, second) = at_once(|| operation(&*self.first), || operation(&**second));
         if let Err(error) = second {
             twin.file = None;
-            self.mirror.lose(&format!("{}: {error}", self.path.display()))?;
+            twin.unrecorded = Some(format!("{}: {error}", self.path.display()));
+            self.record_loss(&mut twin)?;
         }
         first
+    }
+
+    /// An error of this is never "full": that would be taken as harmless.
+    fn record_loss(&self, twin: &mut Twin) -> io::Result<()> {
+        if let Some(why) = &twin.unrecorded {
+            self.mirror.lose(why).map_err(|error| io::Error::other(format!("the loss of the mirror: {error}")))?;
+            twin.unrecorded = None;
+        }
+        Ok(())
     }
 }
 
@@ -87,6 +100,10 @@ impl SegmentFile for PairFile {
 
     fn sync(&self) -> io::Result<()> {
         self.0.both(None, &|file| file.sync())
+    }
+
+    fn drop_cache(&self) -> io::Result<()> {
+        self.0.both(None, &|file| file.drop_cache())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
@@ -149,7 +166,7 @@ impl Mirror {
         first: Box<dyn SegmentFile>,
         second: Option<(u64, Box<dyn SegmentFile>)>,
     ) -> Box<dyn SegmentFile> {
-        let twin = Twin { file: second, missed: None };
+        let twin = Twin { file: second, ..Twin::default() };
         let pair = Arc::new(Pair { mirror: Arc::clone(self), path: path.to_owned(), first, twin: Mutex::new(twin) });
         let mut open = lock(&self.open);
         open.retain(|_, pair| pair.strong_count() > 0);
@@ -279,6 +296,14 @@ impl Filesystem for MirroredFilesystem {
 
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
         self.0.first.free_bytes(dir)
+    }
+
+    fn new_identity(&self) -> [u8; 16] {
+        self.0.first.new_identity()
+    }
+
+    fn now_ns(&self) -> i64 {
+        self.0.first.now_ns()
     }
 
     fn mirror(&self) -> Option<&Arc<Mirror>> {

@@ -250,6 +250,9 @@ impl Mirror {
         *record = alone;
         self.set_phase(MirrorPhase::Lost);
         self.generation.fetch_add(1, Ordering::SeqCst);
+        if phase == MirrorPhase::Resynchronising {
+            return Ok(());
+        }
         self.losses.fetch_add(1, Ordering::Relaxed);
         let goes_on = match self.options.when_lost {
             WhenLost::GoOn => "tiles are acknowledged with one copy",

@@ -252,8 +252,8 @@ impl Mirror {
         let all: BTreeSet<&String> = ours.iter().chain(&theirs).collect();
         for name in all {
             match (ours.contains(name), theirs.contains(name)) {
-                (true, false) => self.take_over(first, second, name, &pace)?,
-                (false, true) => self.take_over(second, first, name, &pace)?,
+                (true, false) => self.take_over(first, second, name, store, &pace)?,
+                (false, true) => self.take_over(second, first, name, store, &pace)?,
                 _ if copy::are_alike(first, second, name, store)? => {}
                 _ if copy::worth(second, name, store)? > copy::worth(first, name, store)? => {
                     copy::bring_over(second, first, name, store, &pace)?;
@@ -264,10 +264,21 @@ impl Mirror {
         Ok(())
     }
 
-    fn take_over(&self, from: Side<'_>, to: Side<'_>, name: &str, pace: &Pace<'_>) -> Result<(), Trouble> {
-        tracing::warn!(path = %to.path(name).display(), "missing on one side: copied from the other");
-        self.count_repair();
-        copy::copy(from, to, name, pace)
+    fn take_over(
+        &self,
+        from: Side<'_>,
+        to: Side<'_>,
+        name: &str,
+        store: StoreId,
+        pace: &Pace<'_>,
+    ) -> Result<(), Trouble> {
+        copy::copy(from, to, name, pace)?;
+        // One without records was just being made when the process stopped.
+        if copy::worth(to, name, store)?.0 > 1 {
+            tracing::warn!(path = %to.path(name).display(), "a segment was missing on one side: copied from the other");
+            self.count_repair();
+        }
+        Ok(())
     }
 
     /// Directories and identity on the second side.

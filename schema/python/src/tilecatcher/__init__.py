@@ -21,6 +21,7 @@ from .errors import (
 from .log import minimal_log
 from .sender import Pending, Sender
 from .tile import STABLE, StoredTile, Tile, folder_tiles
+from .tls import tls_context
 
 __all__ = [
     "STABLE",
@@ -43,4 +44,5 @@ __all__ = [
     "WrongProtocol",
     "folder_tiles",
     "minimal_log",
+    "tls_context",
 ]

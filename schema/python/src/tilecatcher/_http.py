@@ -7,6 +7,7 @@ from __future__ import annotations
 import http.client
 import json
 import secrets
+import ssl
 from collections.abc import Iterable, Mapping
 from typing import Any, Union
 from urllib.parse import urlencode, urlsplit
@@ -21,16 +22,22 @@ Parameters = Mapping[str, Union[str, int, None]]
 class Http:
     """A connection. For one thread at a time."""
 
-    def __init__(self, base: str, timeout_s: float) -> None:
+    def __init__(self, base: str, timeout_s: float, ssl_context: ssl.SSLContext | None = None) -> None:
         """`base` is a URL such as http://127.0.0.1:5001. Does not connect yet.
 
         Raises BadInput: it is none.
         """
         url = urlsplit(base)
-        kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
         try:
-            self._connection = kinds[url.scheme](url.hostname or "", url.port, timeout=timeout_s)
-        except (KeyError, ValueError):
+            host, port = url.hostname or "", url.port
+            if url.scheme not in ("http", "https"):
+                raise ValueError(url.scheme)
+            self._connection = (
+                http.client.HTTPSConnection(host, port, timeout=timeout_s, context=ssl_context)
+                if url.scheme == "https"
+                else http.client.HTTPConnection(host, port, timeout=timeout_s)
+            )
+        except ValueError:
             raise BadInput(f'"{base}" is no URL like http://127.0.0.1:5001') from None
         self.base = base.rstrip("/")
         self._prefix = url.path.rstrip("/")

@@ -7,6 +7,7 @@ own are the server's JSON, described at `/service/v1/openapi.json`.
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterable, Iterator
 from os import PathLike
 from pathlib import Path
@@ -33,14 +34,17 @@ class Client:
         capture: tuple[str, int] | None = None,
         *,
         timeout_s: float = 60.0,
+        ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         """`http` is a URL, `capture` host and port; `timeout_s` bounds each wait. Connects when the first call is made.
+        With `ssl_context`, see `tls_context`, the capture port is encrypted, and so is HTTP where the URL says https.
 
         Raises BadInput: `http` is no URL.
         """
-        self._http = Http(http, timeout_s)
+        self._http = Http(http, timeout_s, ssl_context)
         self._capture = capture
         self._timeout_s = timeout_s
+        self._ssl_context = ssl_context
 
     def __enter__(self) -> Client:
         return self
@@ -61,7 +65,7 @@ class Client:
         """
         if self._capture is None:
             raise BadInput("this client knows no capture port: Client(http=..., capture=(host, port))")
-        return Sender(self._capture, **{"timeout_s": self._timeout_s, **options})
+        return Sender(self._capture, **{"timeout_s": self._timeout_s, "ssl_context": self._ssl_context, **options})
 
     def start_acquisition(self, log_file: File, log: str | bytes | None = None) -> int:
         """Starts an acquisition with its log; returns its number: the digits before the first `_` of the file's name.

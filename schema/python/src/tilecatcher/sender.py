@@ -8,6 +8,7 @@ answers with the same id. Never copies an image: the system takes it from the ca
 from __future__ import annotations
 
 import socket
+import ssl
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -90,6 +91,7 @@ class Sender:
         timeout_s: float = 60.0,
         retry_s: float = 60.0,
         raise_refused: bool = True,
+        ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         """Connects.
 
@@ -97,7 +99,7 @@ class Sender:
         none, crc32, md5, sha1 or sha256; `timeout_s` bounds each wait for the server; `retry_s` how long to try to get
         a lost connection back without an answer in between, 0: not at all. A refused tile that nobody has looked at
         is raised by the next `send`, `flush` or the end of the block, unless `raise_refused` is false: then it is only
-        in `refused` and in its own `result`.
+        in `refused` and in its own `result`. With `ssl_context`, see `tls_context`, the connection is encrypted.
 
         Raises ServerUnreachable, BadInput.
         """
@@ -109,6 +111,7 @@ class Sender:
         self._timeout_s = timeout_s
         self._retry_s = retry_s
         self._raise_refused = raise_refused
+        self._ssl_context = ssl_context
         #: Tiles that were refused and that nobody has looked at.
         self.refused: list[Pending] = []
         #: Tiles that the server has acknowledged.
@@ -217,8 +220,11 @@ class Sender:
             self._lost(error)
 
     def _connect(self) -> None:
-        self._socket = socket.create_connection(self._address, self._timeout_s)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection = socket.create_connection(self._address, self._timeout_s)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._ssl_context is not None:
+            connection = self._ssl_context.wrap_socket(connection, server_hostname=self._address[0])
+        self._socket = connection
 
     def _disconnect(self) -> None:
         if self._socket is not None:
@@ -316,7 +322,8 @@ class Sender:
 
 def send_parts(connection: socket.socket, parts: Sequence[memoryview]) -> None:
     """Sends buffers of bytes one behind the other: with one call where the system has one for that."""
-    sent = connection.sendmsg(parts) if hasattr(connection, "sendmsg") else 0
+    at_once = hasattr(connection, "sendmsg") and not isinstance(connection, ssl.SSLSocket)
+    sent = connection.sendmsg(parts) if at_once else 0
     for part in parts:
         skipped = min(sent, part.nbytes)
         sent -= skipped

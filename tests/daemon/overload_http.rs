@@ -1,0 +1,173 @@
+//! Hostile and unlucky clients of the HTTP port: closed in time, counted by reason, and everybody else is served.
+
+use super::hostile::{BUFFERS, assert_sound, dial_from, dial_with_small_buffer};
+use super::support::{ACQ, Daemon, PATIENCE, data_dir, frame, key, noise};
+use super::web::{Form, dial, get, head};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+const CLOSED: &str = "tilecatcher_http_connections_closed_total";
+
+fn closed(reason: &str) -> String {
+    format!("{CLOSED}{{reason=\"{reason}\"}}")
+}
+
+/// Sends a byte at a time until the daemon has had enough; returns what it answered, if anything.
+fn trickle(mut stream: TcpStream) -> Vec<u8> {
+    let mut writer = stream.try_clone().expect("a clone");
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let sender = std::thread::spawn(move || {
+        while ended.recv_timeout(Duration::from_millis(100)) == Err(std::sync::mpsc::RecvTimeoutError::Timeout)
+            && writer.write_all(b"x").is_ok()
+        {}
+    });
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    drop((end, stream));
+    sender.join().expect("no panic");
+    answer
+}
+
+#[test]
+fn one_address_can_not_take_all_http_connections_and_the_total_is_bounded() {
+    let data = data_dir();
+    let daemon = Daemon::start(data.path(), &["http.connections_max=12", "http.connections_per_peer=4"]);
+    let crowd = |hosts: std::ops::Range<u8>| -> Vec<TcpStream> {
+        let places = hosts.flat_map(|host| std::iter::repeat_n(host, 10));
+        places.map(|host| dial_from(host, daemon.http_address).expect("taken by the system")).collect()
+    };
+    let two = crowd(2..4);
+    await_served(&daemon);
+    daemon.await_metric(&closed("peer_limit"), 12.0);
+    let many = crowd(4..8);
+    drop((two, many));
+    await_served(&daemon);
+    // Of the 12 places 8 were taken; 16 more could have come but for the total.
+    daemon.await_metric_that(&closed("limit"), |n| n >= 12.0);
+    daemon.await_metric_that("tilecatcher_http_connections", |open| open <= 2.0);
+    assert_sound(&daemon, BUFFERS);
+}
+
+/// Until there is a place again.
+fn await_served(daemon: &Daemon) {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let (mut stream, mut answer) = (dial(daemon), Vec::new());
+        let _ = stream.write_all(head("GET", "/healthz", "").as_bytes());
+        let _ = stream.read_to_end(&mut answer);
+        if answer.starts_with(b"HTTP/1.1 200") {
+            return;
+        }
+        assert!(Instant::now() < until, "nobody is served any more");
+    }
+}
+
+#[test]
+fn heads_that_never_end_are_closed_and_counted() {
+    let data = data_dir();
+    let daemon =
+        Daemon::start(data.path(), &["http.head_time=1s", "http.connections_max=600", "http.connections_per_peer=500"]);
+    let began = Instant::now();
+    let mut slow: Vec<TcpStream> = (0..200).map(|_| dial_from(2, daemon.http_address).expect("accepted")).collect();
+    for stream in &mut slow {
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: ").expect("sent");
+    }
+    let last = slow.pop().expect("one");
+    let answer = trickle(last);
+    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 408"), "{}", String::from_utf8_lossy(&answer));
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    daemon.await_metric(&closed("slow_head"), 200.0);
+    assert_sound(&daemon, BUFFERS);
+}
+
+#[test]
+fn heads_beyond_the_limit_are_refused() {
+    let data = data_dir();
+    let daemon = Daemon::start(data.path(), &["http.head_max=8KiB"]);
+    let mut stream = dial(&daemon);
+    let _ = stream.write_all(head("GET", "/healthz", &format!("X: {}\r\n", "x".repeat(9000))).as_bytes());
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 431"), "{}", String::from_utf8_lossy(&answer));
+    get(&daemon, "/healthz").with(200);
+}
+
+#[test]
+fn connections_without_a_request_are_closed_after_their_time() {
+    let data = data_dir();
+    let daemon = Daemon::start(data.path(), &["http.idle_max=1s", "http.head_time=1s"]);
+    let mut silent = dial(&daemon);
+    let mut used = dial(&daemon);
+    used.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
+    let mut answers = (Vec::new(), Vec::new());
+    let _ = (silent.read_to_end(&mut answers.0), used.read_to_end(&mut answers.1));
+    assert!(answers.1.starts_with(b"HTTP/1.1 200"));
+    daemon.await_metric_that(&closed("idle"), |n| n >= 2.0);
+}
+
+#[test]
+fn bodies_that_trickle_in_are_given_up_and_free_the_places_of_others() {
+    let data = data_dir();
+    let daemon = Daemon::start(data.path(), &["http.slow_grace=1500ms", "http.slow_rate=1KiB"]);
+    let path = "/service/v1/store-ancillary-files/123";
+    let request = format!("{}Content-Length: 1000000\r\n", Form::HEADERS);
+    std::thread::scope(|scope| {
+        // More than there are places for uploads: see parts.rs.
+        for _ in 0..6 {
+            scope.spawn(|| {
+                let mut stream = dial(&daemon);
+                stream.write_all(head("POST", path, &request).as_bytes()).expect("sent");
+                stream.write_all(b"--b0undary\r\nContent-Disposition: form-data; name=\"ancillary-file\"; filename=\"a\"\r\n\r\n").expect("sent");
+                let answer = trickle(stream);
+                assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 4"), "{}", String::from_utf8_lossy(&answer));
+            });
+        }
+    });
+    daemon.await_metric_that(&closed("slow_body"), |n| n >= 4.0);
+    let form = Form::new().file("ancillary-file", "a.csv", b"1,2").bytes();
+    super::web::ask(&daemon, "POST", path, Form::HEADERS, &form).with(200);
+    // A tile, too: its buffer comes back.
+    let mut stream = dial(&daemon);
+    let put = head(
+        "PUT",
+        "/service/v1/capture-image-content/123?tile-filename=col0001_row0002_cam3.tif",
+        "Content-Length: 3000000\r\n",
+    );
+    stream.write_all(put.as_bytes()).expect("sent");
+    trickle(stream);
+    assert_sound(&daemon, BUFFERS);
+}
+
+#[test]
+fn clients_that_do_not_read_their_answer_are_given_up_and_hold_no_buffer() {
+    let data = data_dir();
+    let daemon = Daemon::start(data.path(), &["http.slow_grace=1500ms", "http.slow_rate=16KiB"]);
+    let mut sender = daemon.connect();
+    sender.send(&frame(key(0, 0), &noise(1, 7_500_000)));
+    assert_eq!(sender.answer().status, 0);
+    let path = format!("/service/v1/acquisition/{ACQ}/tile/0/0/content");
+    let mut stuck: Vec<TcpStream> = (0..4).map(|_| dial_with_small_buffer(daemon.http_address)).collect();
+    for stream in &mut stuck {
+        stream.write_all(head("GET", &path, "").as_bytes()).expect("sent");
+    }
+    daemon.await_metric_that(&closed("unread"), |n| n >= 4.0);
+    daemon.await_metric("tilecatcher_buffer_bytes", 0.0);
+    assert_eq!(get(&daemon, &path).with(200).body, noise(1, 7_500_000));
+    assert_sound(&daemon, BUFFERS);
+}
+
+#[test]
+fn a_slow_but_steady_client_is_left_alone() {
+    let data = data_dir();
+    let daemon = Daemon::start(data.path(), &["http.slow_grace=1s", "http.slow_rate=4KiB"]);
+    let form = Form::new().file("ancillary-file", "a.csv", &noise(3, 60_000)).bytes();
+    let mut stream = dial(&daemon);
+    let length = format!("{}Content-Length: {}\r\n", Form::HEADERS, form.len());
+    stream.write_all(head("POST", "/service/v1/store-ancillary-files/123", &length).as_bytes()).expect("sent");
+    for part in form.chunks(4000) {
+        stream.write_all(part).expect("sent");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    super::web::read_answer(&mut stream).with(200);
+}
