@@ -145,7 +145,7 @@ pub fn facts(data: &[u8]) {
     let (mut tiles, mut facts) = (Tiles::default(), Vec::new());
     while !input.is_empty() && facts.len() < 60 {
         let sequence = Sequence(facts.len() as u64 + 1);
-        let body = if input.byte() % 3 == 0 {
+        let body = if input.byte().is_multiple_of(3) {
             FactBody::TileStored(tiles.next(&mut input, sequence))
         } else {
             control(&mut input)
