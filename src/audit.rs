@@ -216,10 +216,8 @@ pub fn rebuild(data: &Path) -> Result<OpenReport, CatalogError> {
 
 /// As [`rebuild`], from a journal that is open; the caller holds the directory's lock.
 pub(crate) fn rebuild_opened(data: &Path, journal: &Arc<Journal>) -> Result<OpenReport, CatalogError> {
+    remove_index(data)?;
     let dir = data.join("index");
-    if dir.exists() {
-        std::fs::remove_dir_all(&dir).map_err(|error| StoreError::Store(format!("{}: {error}", dir.display())))?;
-    }
     let safe = {
         let journal = Arc::clone(journal);
         Box::new(move || journal.safe_sequence())
@@ -227,4 +225,15 @@ pub(crate) fn rebuild_opened(data: &Path, journal: &Arc<Journal>) -> Result<Open
     let (index, report) = Index::open(&dir, &JournalFacts(journal), safe, &IndexOptions::default())?;
     index.close();
     Ok(report)
+}
+
+/// Removes the index: the next start builds it. The caller holds the directory's lock.
+pub(crate) fn remove_index(data: &Path) -> Result<(), StoreError> {
+    let dir = data.join("index");
+    match std::fs::remove_dir_all(&dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(StoreError::Store(format!("{}: {error}", dir.display())))
+        }
+        _ => Ok(()),
+    }
 }

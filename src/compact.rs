@@ -3,7 +3,7 @@
 //! The journal moves and removes; here is decided what. Dead is what a deletion with a higher sequence names, nothing
 //! else: replaced versions of tiles are still readable and stay. Must never run beside a daemon.
 
-use crate::audit::rebuild_opened;
+use crate::audit::{rebuild_opened, remove_index};
 use crate::catalog::{CatalogError, JournalFacts, open_journal};
 use crate::index::{FactSource, StoreError};
 use crate::journal::{
@@ -111,10 +111,13 @@ pub fn compact(
 ) -> Result<Compacted, CatalogError> {
     let filesystem: Arc<dyn Filesystem> = Arc::new(RealFilesystem);
     let (lock, journal, _) = open_journal(data, Arc::clone(&filesystem), JournalOptions::default())?;
-    let compacted = compact_journal(data, journal, &filesystem, settings, progress);
-    if !matches!(&compacted, Ok(Compacted { journal: None, .. })) {
-        reopen(data, &lock, filesystem)?;
+    if settings.dry_run {
+        return compact_journal(data, journal, &filesystem, settings, progress);
     }
+    // It knows of more records than there will be: a start behind a compaction that was cut off must not miss them.
+    remove_index(data)?;
+    let compacted = compact_journal(data, journal, &filesystem, settings, progress);
+    reopen(data, &lock, filesystem)?;
     compacted
 }
 

@@ -3,7 +3,7 @@
 use crate::access::{Access, AccessError, Exposed, ExposureError, check_exposure};
 use crate::base::descriptors;
 use crate::base::stop::{Stop, StopReason};
-use crate::catalog::{Catalog, CatalogError, CatalogOptions, OpenedCatalog};
+use crate::catalog::{Catalog, CatalogError, CatalogOptions, Finding, OpenedCatalog, Scrub};
 use crate::config::Config;
 use crate::http::{HttpError, HttpServer};
 use crate::index::{OpenOutcome, OpenReport};
@@ -55,6 +55,7 @@ pub struct Server {
     capture: Capture,
     http: HttpServer,
     lanes: Vec<JoinHandle<()>>,
+    scrub: Scrub,
     stop: Stop,
     stop_time: Duration,
     data: PathBuf,
@@ -93,6 +94,11 @@ impl Server {
         let OpenedCatalog { catalog, lanes, threads, recovery, index } =
             Catalog::open(&config.data, filesystem, &options, &metrics, stop)?;
         report(&recovery, &index, &metrics);
+        recovery
+            .damage
+            .iter()
+            .filter_map(Finding::of_recovery)
+            .for_each(|finding| _ = catalog.damage().found(&finding));
         for temca in &config.temcas {
             catalog.assert_temca(temca.clone())?;
         }
@@ -102,8 +108,10 @@ impl Server {
         let capture = Capture::start_guarded(config.ingest, listeners, tls, &catalog, &lanes, &access)?;
         service::start_watchdog(Arc::clone(&metrics.life), stop.clone()).map_err(ServerError::Watchdog)?;
         let data = std::fs::canonicalize(&config.data).unwrap_or_else(|_| config.data.clone());
+        let scrub = Scrub::start(config.scrub, &config.data, &catalog, &lanes)
+            .map_err(|source| CatalogError::Directory { dir: config.data.clone(), source })?;
         let (stop, stop_time) = (stop.clone(), config.stop_time);
-        Ok(Self { catalog, access, capture, http, lanes: threads, stop, stop_time, data, certificates })
+        Ok(Self { catalog, access, capture, http, lanes: threads, scrub, stop, stop_time, data, certificates })
     }
 
     /// Where senders connect; `None`: that port is off.
@@ -148,6 +156,7 @@ impl Server {
     /// A last sync failed.
     pub fn shut_down(self) -> Result<Option<StopReason>, ServerError> {
         self.http.begin_stop();
+        self.scrub.stop();
         self.capture.stop();
         self.http.stop(self.stop_time / 4);
         for lane in self.lanes {
@@ -246,7 +255,7 @@ impl Certificates {
 fn report(recovery: &RecoveryReport, index: &OpenReport, metrics: &Metrics) {
     let count = |kind| recovery.damage.iter().filter(|damage| damage.kind == kind).count();
     Metrics::set(&metrics.recovery_torn, count(DamageKind::Torn));
-    Metrics::set(&metrics.recovery_corrupt, count(DamageKind::Corrupt));
+    Metrics::set(&metrics.recovery_corrupt, count(DamageKind::Corrupt).max(usize::from(index.lost > 0)));
     metrics.index_open_seconds.set(index.took.as_secs_f64());
     for damage in &recovery.damage {
         let (path, offset, len) = (damage.path.display(), damage.offset, damage.len);

@@ -6,7 +6,7 @@ use std::{fmt, str::FromStr, time::Duration};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub u64);
 
-/// A span of time. Parses `250us`, `50ms`, `10s`, `5min` and prints the shortest exact form.
+/// A span of time. Parses `250us`, `50ms`, `10s`, `5min`, `2h`, `7d` and prints the shortest exact form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span(pub Duration);
 
@@ -21,8 +21,8 @@ const SIZE_UNITS: [(&str, u64); 8] = [
     ("B", 1),
 ];
 
-const TIME_UNITS: [(&str, u64); 5] =
-    [("min", 60_000_000), ("us", 1), ("ms", 1_000), ("s", 1_000_000), ("h", 3_600_000_000)];
+const TIME_UNITS: [(&str, u64); 6] =
+    [("min", 60_000_000), ("us", 1), ("ms", 1_000), ("s", 1_000_000), ("h", 3_600_000_000), ("d", 86_400_000_000)];
 
 impl ByteSize {
     /// The size as `usize`, at most `usize::MAX`.
@@ -61,7 +61,7 @@ impl FromStr for Span {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("\"{text}\" is no time: a whole number with us, ms, s, min or h");
+        let wrong = || format!("\"{text}\" is no time: a whole number with us, ms, s, min, h or d");
         let (number, unit) = split_number(text);
         let factor = TIME_UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(wrong)?.1;
         number

@@ -1,18 +1,22 @@
 //! Opening a data directory, the commands that append facts, and the queries that read the index.
 
 use super::control::{Control, Draft, Sharing};
+use super::damage::{DamageLog, Finding, FoundBy};
 use super::facts::JournalFacts;
 use super::lane::{LaneOptions, Lanes};
 use crate::base::pool::Pool;
 use crate::base::stop::{Stop, StopReason};
 use crate::index::{AcquisitionView, Index, IndexOptions, OpenReport, StoreError, ViewStore};
-use crate::journal::{DirectoryLock, Filesystem, Journal, JournalError, JournalOptions, MirrorPhase, RecoveryReport};
+use crate::journal::{
+    DirectoryLock, Filesystem, Journal, JournalError, JournalOptions, MirrorPhase, ReadError, RecoveryReport,
+};
 use crate::model::{
     AckLevel, AcqId, AcquisitionDeleted, AcquisitionEnded, AcquisitionStarted, AncillaryKind, Calibration,
     CalibrationsImported, FactBody, FileStored, ManifestMade, Pressure, Roi, RoisCreated, Sequence, Temca,
     TemcaConfigured, TileEntry, TileId, TileKey, TileVersion,
 };
 use crate::telemetry::Metrics;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -88,6 +92,7 @@ pub struct Catalog {
     metrics: Arc<Metrics>,
     control: Control,
     next_tile: Arc<AtomicU64>,
+    damage: DamageLog,
     ack: AckLevel,
     stop: Stop,
     _lock: DirectoryLock,
@@ -152,8 +157,10 @@ impl Catalog {
         let next_tile = Arc::new(AtomicU64::new(first_tile));
         let directory_error = |source| CatalogError::Directory { dir: dir.to_owned(), source };
         let pool = Pool::new(options.memory_bytes).map_err(directory_error)?;
-        let (lanes, threads) =
-            Lanes::start(options.lanes, &journal, &index, &next_tile, metrics, stop).map_err(directory_error)?;
+        let segments: BTreeSet<u64> = journal.segments().into_iter().map(|(number, _)| number).collect();
+        let damage = DamageLog::open(dir, metrics, |segment| segments.contains(&segment));
+        let (lanes, threads) = Lanes::start(options.lanes, &journal, &index, &next_tile, metrics, &damage, stop)
+            .map_err(directory_error)?;
         let control = Control::start(journal.control_writer(), &index, stop).map_err(directory_error)?;
         let catalog = Arc::new(Self {
             journal,
@@ -162,6 +169,7 @@ impl Catalog {
             metrics: Arc::clone(metrics),
             control,
             next_tile,
+            damage,
             ack: options.lanes.ack,
             stop: stop.clone(),
             _lock: lock,
@@ -259,14 +267,19 @@ impl Catalog {
     /// # Errors
     /// They can not be read, or are not what was stored.
     pub fn read_file(&self, entry: &crate::index::FileEntry) -> Result<Vec<u8>, CatalogError> {
-        let payload = self.journal.read_control(entry.location).map_err(|error| {
+        let read = self.journal.read_control(entry.location).and_then(|payload| {
+            let content = super::facts::decode_file(&payload).map(|(_, content)| content.to_vec());
+            content.filter(|content| crc32fast::hash(content) == entry.file.crc).ok_or(ReadError::Damaged {
+                segment: entry.location.segment,
+                offset: entry.location.offset,
+                what: "the file does not match its CRC-32",
+            })
+        });
+        read.map_err(|error| {
             self.metrics.read_damaged.inc();
-            CatalogError::Storage(format!("{}: the stored file can not be read: {error}", entry.file.name))
-        })?;
-        let content = super::facts::decode_file(&payload).map(|(_, content)| content.to_vec());
-        content
-            .filter(|content| crc32fast::hash(content) == entry.file.crc)
-            .ok_or_else(|| CatalogError::Storage(format!("{}: the stored file is damaged", entry.file.name)))
+            self.damage.found(&Finding::of_record(entry.location, Some(entry.id.0), &error, FoundBy::Read));
+            CatalogError::Storage(format!("{}: the stored file is damaged: {error}", entry.file.name))
+        })
     }
 
     /// Imports calibrations, all with one record; each becomes the transformation of its camera.
@@ -405,11 +418,23 @@ impl Catalog {
         &self.metrics
     }
 
+    /// What is known to be damaged.
+    #[must_use]
+    pub fn damage(&self) -> &DamageLog {
+        &self.damage
+    }
+
     /// How full the index' queue is.
     #[must_use]
     pub fn index_pressure(&self) -> Pressure {
         let lag = self.index.lag();
         if lag.store_failed { Pressure::Red } else { Pressure::of(lag.tiles, lag.tiles_max) }
+    }
+
+    /// How full the disk is.
+    #[must_use]
+    pub fn disk_pressure(&self) -> Pressure {
+        self.journal.disk_pressure()
     }
 
     /// True while storage works: what a health check asks.

@@ -301,7 +301,7 @@ impl ControlThread {
 
     /// Returns lent tiles whose time is over.
     fn return_overdue(&mut self) {
-        let overdue = self.index.overdue(clock::unix_ns(), RETURNED_AT_ONCE);
+        let overdue = self.index.overdue(clock::steady_unix_ns(), RETURNED_AT_ONCE);
         if overdue.is_empty() {
             return;
         }

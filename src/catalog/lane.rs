@@ -6,6 +6,8 @@
 //!
 //! Must never answer before its ack level is reached (invariant 1), nor retry a failed sync (invariant 9).
 
+use super::content::{StoredCopy, compare_with_stored};
+use super::damage::{DamageLog, Finding, FoundBy};
 use super::facts;
 use super::verify::VerifiedTile;
 use crate::base::failpoint;
@@ -16,11 +18,10 @@ use crate::base::planted::{Bug, planted};
 use crate::base::stop::{Stop, StopReason};
 use crate::index::Index;
 use crate::journal::{
-    Journal, JournalError, LaneWriter, RECORD_HEADER_BYTES, RecordDraft, RecordHeader, RecordKind, TileStamp,
+    CopyState, Journal, JournalError, LaneWriter, RECORD_HEADER_BYTES, RecordDraft, RecordHeader, RecordKind, TileStamp,
 };
 use crate::model::{
-    AckLevel, AcqId, ByteRange, Fact, FactBody, Location, Refusal, Sequence, Tally, TileEntry, TileId, TileKey,
-    TileVersion,
+    AckLevel, AcqId, Fact, FactBody, Location, Refusal, Sequence, Tally, TileEntry, TileId, TileKey, TileVersion,
 };
 use crate::telemetry::{LocalCounts, Metrics, StoredAs};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError, bounded};
@@ -169,6 +170,7 @@ struct Lane {
     unsynced_bytes: u64,
     failed: bool,
     compare: Vec<u8>,
+    damage: DamageLog,
 }
 
 /// What is to be done with a tile of the batch.
@@ -193,6 +195,7 @@ impl Lanes {
         index: &Arc<Index>,
         next_tile: &Arc<AtomicU64>,
         metrics: &Arc<Metrics>,
+        damage: &DamageLog,
         stop: &Stop,
     ) -> std::io::Result<(Self, Vec<JoinHandle<()>>)> {
         let mut queues = Vec::new();
@@ -215,6 +218,7 @@ impl Lanes {
                 unsynced_bytes: 0,
                 failed: false,
                 compare: Vec::new(),
+                damage: damage.clone(),
             };
             queues.push(LaneQueue { tiles, starved });
             let stop = stop.clone();
@@ -409,11 +413,39 @@ impl Lane {
     fn decide_against_index(&mut self, tile: &VerifiedTile) -> Decision {
         match self.index.tile_by_key(&tile.key) {
             Ok(None) => self.take_tile_id(),
-            Ok(Some(stored)) if self.is_same_content(tile, &stored) => Decision::Duplicate(stored.id),
-            Ok(Some(stored)) => self.decide_conflict(stored.id, stored.version),
+            Ok(Some(stored)) => self.decide_against_stored(tile, &stored),
             Err(error) => {
                 tracing::warn!(%error, "the index can not say whether a tile is stored: refused, to be resent later");
                 Decision::Refuse(Refusal::Overloaded)
+            }
+        }
+    }
+
+    /// Equal length and checksums are not identity, nor do they say that the stored bytes are still there: the bytes
+    /// decide. A copy that is damaged is no copy, and the tile is stored again, whatever the policy for other content.
+    fn decide_against_stored(&mut self, tile: &VerifiedTile, stored: &TileEntry) -> Decision {
+        if tile.image.len != stored.image.len || tile.image_crc != stored.image_crc {
+            return self.decide_conflict(stored.id, stored.version);
+        }
+        self.compare.resize(COMPARE_STEP, 0);
+        self.pulse.waits();
+        let compared = compare_with_stored(&self.journal, stored, tile.image(), &mut self.compare);
+        // Where a mirror has a copy that holds, the damaged one is written anew from it.
+        let compared = compared.or_else(|error| match self.journal.check_record(stored.location) {
+            Ok(copies) if copies.data != CopyState::Damaged => {
+                compare_with_stored(&self.journal, stored, tile.image(), &mut self.compare)
+            }
+            _ => Err(error),
+        });
+        self.pulse.moves();
+        match compared {
+            Ok(StoredCopy::Same) => Decision::Duplicate(stored.id),
+            Ok(StoredCopy::Other) => self.decide_conflict(stored.id, stored.version),
+            Err(error) => {
+                self.metrics.read_damaged.inc();
+                self.damage.found(&Finding::of_tile(stored, &error, FoundBy::Resend));
+                let next = stored.version.0.checked_add(1);
+                next.map_or(Decision::Refuse(Refusal::Conflict), |next| Decision::Store(stored.id, TileVersion(next)))
             }
         }
     }
@@ -433,36 +465,6 @@ impl Lane {
             id if id < TileId::LIMIT => Decision::Store(TileId(id), TileVersion::FIRST),
             _ => Decision::Refuse(Refusal::StorageFailed),
         }
-    }
-
-    /// Equal length and CRC are not identity: the sender's digests decide, else the bytes themselves.
-    fn is_same_content(&mut self, tile: &VerifiedTile, stored: &TileEntry) -> bool {
-        if tile.image.len != stored.image.len || tile.image_crc != stored.image_crc {
-            return false;
-        }
-        if tile.checksum.kind().identifies_content() && tile.checksum.kind() == stored.checksum.kind() {
-            return tile.checksum == stored.checksum;
-        }
-        self.pulse.waits();
-        let same = self.is_what_is_stored(tile, stored);
-        self.pulse.moves();
-        same
-    }
-
-    /// Reads the stored image and compares.
-    fn is_what_is_stored(&mut self, tile: &VerifiedTile, stored: &TileEntry) -> bool {
-        self.compare.resize(COMPARE_STEP, 0);
-        let mut offset = 0;
-        for part in tile.image().chunks(COMPARE_STEP) {
-            let len = u32::try_from(part.len()).expect("a step is far below 4 GiB");
-            let range = ByteRange { offset: stored.image.offset + offset, len };
-            match self.journal.read(stored.location, range, &mut self.compare) {
-                Ok(_) if self.compare[..part.len()] == *part => offset += len,
-                // Stored bytes that differ or can not be read are no copy of this tile: it is stored again.
-                _ => return false,
-            }
-        }
-        true
     }
 
     /// Writes and, at level durable, syncs what is to be stored; publishes what is. Decisions of tiles that could

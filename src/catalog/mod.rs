@@ -10,12 +10,14 @@ mod completeness;
 mod content;
 mod control;
 mod crc;
+mod damage;
 mod facts;
 mod frame;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod lane;
 mod manifest;
+mod scrub;
 mod states;
 mod stored;
 mod upload;
@@ -26,6 +28,7 @@ pub use commands::{Catalog, CatalogError, CatalogOptions, NewFile, OpenedCatalog
 pub(crate) use commands::{lock_directory, open_journal};
 pub use completeness::{Completeness, ExpectedBy, MissingPage, MissingRun, Tally3};
 pub use content::{ContentError, TileContent};
+pub use damage::{DamageLog, DamagedTile, Finding, FoundBy};
 pub use facts::{JournalFacts, decode_file, fact_of_record, tile_entry};
 pub use frame::{FrameBuffer, ReceivedFrame};
 pub use lane::{Ack, AckSink, AckToken, ConflictPolicy, LaneOptions, LaneTile, Lanes, Outcome, Route};
@@ -33,6 +36,7 @@ pub use manifest::{
     MakeManifestError, ManifestError, ManifestPlace, ManifestReader, ManifestSummary, ManifestTile, ManifestWriter,
     file_name, manifest_line, manifest_place, parse_manifest, sort_for_manifest,
 };
+pub use scrub::{Scrub, ScrubOptions, ScrubRate};
 pub use states::{AcquisitionFilter, FrameType, NextResult, NextTiles};
 pub use stored::{OfflineAcquisition, OfflineTiles};
 pub use upload::ImageUpload;

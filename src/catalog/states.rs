@@ -162,7 +162,7 @@ impl Catalog {
                 return Ok((Vec::new(), (nothing_found(index, &ask), picked.tiles)));
             }
             claims.extend(picked.tiles.iter().copied());
-            let until = |seconds: u32| clock::unix_ns().saturating_add(i64::from(seconds) * 1_000_000_000);
+            let until = |seconds: u32| clock::steady_unix_ns().saturating_add(i64::from(seconds) * 1_000_000_000);
             let lease = ask.lease_s.map(|s| Lease { until_ns: until(s), back_to: ask.old_state.clone() });
             let changed = StatesChanged { to: ask.new_state.clone(), tiles: picked.by_roi(), lease };
             let drafts = vec![Draft::from(FactBody::StatesChanged(Box::new(changed)))];

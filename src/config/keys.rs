@@ -2,7 +2,7 @@
 
 use crate::access::{AccessOptions, OPENABLE_PATHS};
 use crate::base::units::{ByteSize, Span};
-use crate::catalog::{CatalogOptions, ConflictPolicy, LaneOptions};
+use crate::catalog::{CatalogOptions, ConflictPolicy, LaneOptions, ScrubOptions, ScrubRate};
 use crate::http::{ConnectionLimits, HttpOptions};
 use crate::index::IndexOptions;
 use crate::ingest::IngestOptions;
@@ -53,6 +53,8 @@ pub struct Config {
     pub mirror: MirrorOptions,
     /// The TEMCAs that the file describes, tables `[temca.N]`.
     pub temcas: Vec<Temca>,
+    /// How the journal is read again in the background.
+    pub scrub: ScrubOptions,
     /// How log lines look.
     pub log_format: LogFormat,
     /// The least severe events that are logged.
@@ -535,6 +537,20 @@ pub(super) const KEYS: &[Key] = &[
         put: |config, text| read_time(text).map(|time| config.catalog.index.open_limit = time),
     },
     Key {
+        name: "scrub.rate",
+        unit: "size a second, off or unlimited",
+        default: "32MiB",
+        about: "how fast the whole journal is read again and checked, beside everything else; 0 or off: not at all",
+        put: |config, text| text.parse().map(|rate| config.scrub.rate = rate),
+    },
+    Key {
+        name: "scrub.interval",
+        unit: "time",
+        default: "7d",
+        about: "from the start of one pass over the journal to the start of the next; at once when a pass takes longer",
+        put: |config, text| read_time(text).map(|time| config.scrub.interval = time),
+    },
+    Key {
         name: "log.format",
         unit: "format",
         default: "text",
@@ -690,6 +706,7 @@ impl Default for Config {
                 memory_bytes: 0,
                 lock_wait: Duration::ZERO,
             },
+            scrub: ScrubOptions { rate: ScrubRate::Off, interval: Duration::ZERO },
             log_format: LogFormat::Text,
             log_level: "info".parse().expect("a known level"),
             stop_time: Duration::ZERO,

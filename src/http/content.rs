@@ -1,4 +1,4 @@
-//! A tile's bytes, as they were sent: whole (verified before they leave) or a range (with the checksum of the whole).
+//! A tile's bytes, as they were sent: whole or a range, verified before any of them leaves.
 
 use super::AppState;
 use super::answer::{Failure, Path, blocking, number};
@@ -142,12 +142,7 @@ fn read(
     part: ByteRange,
 ) -> Result<(TileContent, &'static str), ContentError> {
     let content = catalog.read_image(entry, part)?;
-    let media_type = if part.offset == 0 {
-        media_type(content.as_ref())
-    } else {
-        let head = ByteRange { offset: 0, len: entry.image.len.min(8) };
-        media_type(catalog.read_image(entry, head)?.as_ref())
-    };
+    let media_type = media_type(&content.head()[..content.head().len().min(entry.image.len as usize)]);
     Ok((content, media_type))
 }
 

@@ -15,7 +15,9 @@ pub(super) fn queue_status(state: &AppState) -> [(&'static str, String); 3] {
     let (waiting, places) = state.lanes.fill();
     let pool = state.catalog.pool();
     let tile_queue = state.catalog.index_pressure();
-    let content_queue = Pressure::of(waiting, places).max(Pressure::of(pool.used(), pool.capacity()));
+    let content_queue = Pressure::of(waiting, places)
+        .max(Pressure::of(pool.used(), pool.capacity()))
+        .max(state.catalog.disk_pressure());
     let healthy = state.catalog.is_healthy();
     let system = if healthy { tile_queue.max(content_queue) } else { Pressure::Red };
     [
@@ -58,6 +60,10 @@ pub(super) struct Ready {
     index_lag_tiles: usize,
     /// True until a restart after the index' store failed.
     index_store_failed: bool,
+    /// True while something stored is known to be damaged. All else is served, and tiles are stored.
+    degraded: bool,
+    /// Stored records that are known to be damaged.
+    corrupt_records: usize,
 }
 
 /// Tiles can be stored and found; says the ack level.
@@ -66,12 +72,15 @@ pub(super) struct Ready {
 pub(super) async fn readyz(State(state): State<AppState>) -> impl IntoResponse {
     let lag = state.catalog.index().lag();
     let healthy = state.catalog.is_healthy();
+    let corrupt_records = state.catalog.damage().count();
     let body = Ready {
         ready: healthy,
         ack_level: state.catalog.level_in_force(),
         mirror: state.catalog.journal().mirror().map_or("off", |mirror| mirror.phase().name()).to_owned(),
         index_lag_tiles: lag.tiles,
         index_store_failed: lag.store_failed,
+        degraded: corrupt_records > 0,
+        corrupt_records,
     };
     (ok_or_unavailable(healthy), Json(body))
 }

@@ -67,6 +67,8 @@ pub struct OpenReport {
     pub outcome: OpenOutcome,
     /// Facts folded in.
     pub folded: u64,
+    /// Records that the index had folded in and the journal does not hold any more.
+    pub lost: u64,
     /// Time taken.
     pub took: Duration,
 }
@@ -80,32 +82,47 @@ pub(super) fn open(dir: &Path, source: &dyn FactSource, options: &IndexOptions) 
     let began = Instant::now();
     std::fs::create_dir_all(dir).map_err(|error| StoreError::Store(format!("{}: {error}", dir.display())))?;
     let generations = list_generations(dir);
-    let report = |outcome, folded| OpenReport { outcome, folded, took: began.elapsed() };
+    let report = |outcome, folded, lost| OpenReport { outcome, folded, lost, took: began.elapsed() };
     let doubt = match generations.last() {
         Some((_, path)) => match open_checked(path, options).and_then(|opened| catch_up(opened, source)) {
             Ok((store, state, folded)) => {
                 remove_others(&generations, path);
-                return Ok((store, state, report(OpenOutcome::CaughtUp, folded)));
+                return Ok((store, state, report(OpenOutcome::CaughtUp, folded, 0)));
             }
-            Err(doubt) => Some(doubt.to_string()),
+            Err(doubt) => Some(doubt),
         },
         None => None,
     };
-    if let Some(doubt) = &doubt {
-        tracing::warn!(reason = doubt, "the index does not agree with the journal: rebuilding it, nothing is lost");
-    }
+    let lost = match &doubt {
+        Some(StoreError::Lost(records)) => {
+            tracing::error!(
+                records,
+                "stored records are gone from the journal: they are damaged, or a segment file is missing or was cut; put it back before anything else is stored. The index is rebuilt from what is there"
+            );
+            *records
+        }
+        Some(doubt) => {
+            tracing::warn!(reason = %doubt, "the index does not agree with the journal: rebuilding it, nothing is lost");
+            0
+        }
+        None => 0,
+    };
     let number = generations.last().map_or(1, |(number, _)| number + 1);
     let path = dir.join(format!("gen-{number:08}"));
     let store: Arc<dyn ViewStore> = Arc::new(SledStore::open(&path, options.cache_bytes)?);
     let (state, folded) = fold_anew(&*store, source)?;
     remove_others(&generations, &path);
-    Ok((store, state, report(doubt.map_or(OpenOutcome::Built, OpenOutcome::Rebuilt), folded)))
+    Ok((
+        store,
+        state,
+        report(doubt.map_or(OpenOutcome::Built, |doubt| OpenOutcome::Rebuilt(doubt.to_string())), folded, lost),
+    ))
 }
 
 /// As [`open`], on a store that is at hand: its rows are checked and caught up, or all replaced.
 pub(super) fn open_on(store: Arc<dyn ViewStore>, source: &dyn FactSource) -> Result<Ready, StoreError> {
     let began = Instant::now();
-    let report = |outcome, folded| OpenReport { outcome, folded, took: began.elapsed() };
+    let report = |outcome, folded| OpenReport { outcome, folded, lost: 0, took: began.elapsed() };
     let doubt = match check_rows(&*store).and_then(|state| catch_up((Arc::clone(&store), state), source)) {
         Ok((store, state, folded)) => return Ok((store, state, report(OpenOutcome::CaughtUp, folded))),
         Err(doubt) => doubt.to_string(),
@@ -190,8 +207,12 @@ fn catch_up(
     if state.checkpoint.store != source.store_id() {
         return Err(StoreError::Store("it belongs to another data directory".to_owned()));
     }
-    let agrees = planted(Bug::IndexAsTruth) || source.tally_until(state.checkpoint.applied)? == state.checkpoint.facts;
-    if !agrees {
+    let there = source.tally_until(state.checkpoint.applied)?;
+    let believed = planted(Bug::IndexAsTruth);
+    if !believed && there.records < state.checkpoint.facts.records {
+        return Err(StoreError::Lost(state.checkpoint.facts.records - there.records));
+    }
+    if !believed && there != state.checkpoint.facts {
         return Err(StoreError::Store("its checkpoint and the journal count different facts".to_owned()));
     }
     let after = state.checkpoint.applied;

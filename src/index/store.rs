@@ -19,6 +19,9 @@ pub enum StoreError {
     /// The facts can not be read.
     #[error("index: {0}")]
     Facts(String),
+    /// The index has folded in so many records that the journal does not hold any more.
+    #[error("index: {0} records that it has folded in are not in the journal")]
+    Lost(u64),
 }
 
 /// An ordered map of byte strings. Reads from any thread; writes from one thread only.

@@ -604,7 +604,9 @@ impl Reactor {
         let pool = self.catalog.pool();
         Pressures {
             tile_queue: self.catalog.index_pressure(),
-            content_queue: Pressure::of(waiting, places).max(Pressure::of(pool.used(), pool.capacity())),
+            content_queue: Pressure::of(waiting, places)
+                .max(Pressure::of(pool.used(), pool.capacity()))
+                .max(self.catalog.disk_pressure()),
         }
     }
 

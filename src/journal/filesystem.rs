@@ -5,12 +5,14 @@
 
 use super::mirror::Mirror;
 use crate::base::clock;
+use crate::base::limits::BLOCK;
 use crate::base::planted::{Bug, planted};
 use rustix::fs::{AtFlags, FallocateFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, IoSlice};
-use std::os::unix::fs::FileExt;
+use std::num::NonZeroU64;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -87,6 +89,15 @@ pub trait Filesystem: Send + Sync {
     /// # Errors
     /// As the operating system says.
     fn open_read(&self, path: &Path) -> io::Result<Box<dyn SegmentFile>>;
+
+    /// Opens a file for reading everything in it once, leaving the page cache to others where the file system can do
+    /// that. Offset, length and address of each read are whole blocks.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    fn open_uncached(&self, path: &Path) -> io::Result<Box<dyn SegmentFile>> {
+        self.open_read(path)
+    }
 
     /// Opens a file for reading and writing.
     ///
@@ -223,7 +234,8 @@ impl Filesystem for RealFilesystem {
 
     fn create(&self, path: &Path, len: u64) -> io::Result<Box<dyn SegmentFile>> {
         let writing = Self::open(path, OFlags::CREATE | OFlags::EXCL | OFlags::RDWR)?;
-        match rustix::fs::fallocate(&writing, FallocateFlags::empty(), 0, len) {
+        let allocate = || rustix::fs::fallocate(&writing, FallocateFlags::empty(), 0, len);
+        match rustix::io::retry_on_intr(allocate) {
             Ok(()) => {}
             // A file system without fallocate: a sparse file; running out of space then shows at a write.
             Err(Errno::OPNOTSUPP) => writing.set_len(len)?,
@@ -239,6 +251,15 @@ impl Filesystem for RealFilesystem {
     fn open_read(&self, path: &Path) -> io::Result<Box<dyn SegmentFile>> {
         let reading = open_without_readahead(path)?;
         Ok(Box::new(RealFile { writing: reading.try_clone()?, reading }))
+    }
+
+    fn open_uncached(&self, path: &Path) -> io::Result<Box<dyn SegmentFile>> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let (file, direct) = match rustix::fs::open(path, flags | OFlags::DIRECT, Mode::empty()) {
+            Err(Errno::INVAL) => (rustix::fs::open(path, flags, Mode::empty())?, false),
+            file => (file?, true),
+        };
+        Ok(Box::new(UncachedFile { file: file.into(), direct }))
     }
 
     fn open_write(&self, path: &Path) -> io::Result<Box<dyn SegmentFile>> {
@@ -283,7 +304,12 @@ impl SegmentFile for RealFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.writing.sync_data()
+        self.writing.sync_data()?;
+        // A file without a name is gone when the process ends: what is in it must not be called durable.
+        if self.writing.metadata()?.nlink() == 0 {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the file was removed while it was being written"));
+        }
+        Ok(())
     }
 
     fn drop_cache(&self) -> io::Result<()> {
@@ -299,12 +325,61 @@ impl SegmentFile for RealFile {
     }
 
     fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
-        match rustix::fs::seek(&self.reading, rustix::fs::SeekFrom::Data(offset)) {
-            Ok(found) => Ok(Some(found)),
-            Err(Errno::NXIO) => Ok(None),
-            Err(Errno::INVAL) => Ok(Some(offset)),
-            Err(error) => Err(error.into()),
+        next_data(&self.reading, offset)
+    }
+}
+
+/// Open for one who reads everything once: past the page cache, or dropping from it what was read.
+struct UncachedFile {
+    file: File,
+    direct: bool,
+}
+
+impl SegmentFile for UncachedFile {
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut filled = 0;
+        // What ends inside a block is the file's end: O_DIRECT would refuse to read on from there.
+        while filled < bytes.len() && filled.is_multiple_of(BLOCK) {
+            match self.file.read_at(&mut bytes[filled..], offset + filled as u64) {
+                Ok(0) => break,
+                Ok(n) => filled += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
         }
+        if let Some(len) = NonZeroU64::new(filled as u64).filter(|_| !self.direct) {
+            let _ = rustix::fs::fadvise(&self.file, offset, Some(len), rustix::fs::Advice::DontNeed);
+        }
+        Ok(filled)
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
+        next_data(&self.file, offset)
+    }
+
+    fn write_all_at(&self, _: &mut [IoSlice<'_>], _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn set_len(&self, _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+fn next_data(file: &File, offset: u64) -> io::Result<Option<u64>> {
+    match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(offset)) {
+        Ok(found) => Ok(Some(found)),
+        Err(Errno::NXIO) => Ok(None),
+        Err(Errno::INVAL) => Ok(Some(offset)),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -10,13 +10,17 @@ use super::store::Shared;
 use super::writer::OpenSegment;
 use crate::base::aligned::AlignedBytes;
 use crate::base::limits::{BLOCK, round_up_to_block};
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use std::io::IoSlice;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// Below this, a nearly full file system gets no smaller segment but a refusal. Bytes.
 const SEGMENT_BYTES_MIN: u64 = 4 << 20;
+
+/// Longest time between two looks at the disk's free space: it is others who free it.
+const LOOK_AT_DISK_EVERY: Duration = Duration::from_secs(1);
 
 enum Job {
     Prepare { lane: u16, bytes: u64, reply: Sender<Result<OpenSegment, JournalError>> },
@@ -105,7 +109,15 @@ impl Drop for Supply {
 }
 
 fn run(shared: &Shared, inbox: &Receiver<Job>) {
-    while let Ok(job) = inbox.recv() {
+    loop {
+        let job = match inbox.recv_timeout(LOOK_AT_DISK_EVERY) {
+            Ok(job) => job,
+            Err(RecvTimeoutError::Timeout) => {
+                shared.look_at_disk();
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
         match job {
             Job::Prepare { lane, bytes, reply } => {
                 let at_least = SEGMENT_BYTES_MIN.min(bytes) - SEGMENT_HEADER_BYTES as u64;
@@ -118,6 +130,7 @@ fn run(shared: &Shared, inbox: &Receiver<Job>) {
             Job::Seal(segment) => seal_or_report(shared, segment),
             Job::Stop => return,
         }
+        shared.look_at_disk();
     }
 }
 
@@ -137,7 +150,7 @@ pub(super) fn create_segment(
     wanted: u64,
     at_least: u64,
 ) -> Result<OpenSegment, JournalError> {
-    let room = shared.room_for_segment()?;
+    let room = shared.room_for_segment(lane)?;
     let least = (at_least + SEGMENT_HEADER_BYTES as u64).next_multiple_of(BLOCK as u64);
     let bytes = wanted.min(room).max(least) / BLOCK as u64 * BLOCK as u64;
     if bytes > room || room < SEGMENT_BYTES_MIN.min(wanted) {

@@ -20,6 +20,7 @@ mod read_only;
 mod reader;
 mod recovery;
 mod repair;
+mod scrub;
 mod store;
 mod swap;
 mod verify;
@@ -30,13 +31,14 @@ pub use compaction::{CompactOptions, CompactReport, LeftAlone, compact_segments}
 pub use filesystem::{DirectoryLock, Filesystem, RealFilesystem, SegmentFile, is_writable, write_fully};
 pub use format::{
     CONTROL_LANE, FORMAT_MAJOR, RECORD_HEADER_BYTES, RecordHeader, RecordKind, SEGMENT_HEADER_BYTES, SegmentHeader,
-    StoreId, TRAILER_BYTES, TileStamp, Trailer, segment_file_name,
+    StoreId, TRAILER_BYTES, TileStamp, Trailer, parse_segment_file_name, segment_file_name,
 };
 pub use mirror::{Mirror, MirrorOptions, MirrorPhase, MirrorStatus, MirroredFilesystem, WhenLost, mirror_problem};
 pub use read_only::{ReadOnlyJournal, ReadOnlyRecords};
 pub use reader::{ReadError, StoredRecord};
 pub use recovery::{Damage, DamageKind, RecoveryReport};
 pub use repair::{CopyState, RecordCopies};
+pub use scrub::{BadRecord, Pace, ScrubbedSegment};
 pub use store::{Journal, JournalOptions, JournalStatus};
 pub use verify::{VerifyProblem, VerifyReport, verify_segments};
 pub use writer::{LaneWriter, RecordDraft};

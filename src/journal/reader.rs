@@ -59,6 +59,18 @@ pub enum ReadError {
     Missing(u64),
 }
 
+impl ReadError {
+    /// What is wrong, without the place.
+    #[must_use]
+    pub fn what(&self) -> String {
+        match self {
+            Self::Io { source, .. } => format!("can not be read: {source}"),
+            Self::Damaged { what, .. } => (*what).to_owned(),
+            Self::Missing(_) => "its segment is not in the journal".to_owned(),
+        }
+    }
+}
+
 /// What a scan of a segment found.
 #[derive(Debug, Default)]
 pub(super) struct Scan {

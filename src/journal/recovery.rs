@@ -290,6 +290,13 @@ fn recover_unsealed(
     Ok(trailer)
 }
 
+/// What a place between records, at `offset`, is: corrupt if something behind it vouches for a record that is missing.
+pub(super) fn kind_of_gap(records: &[RecordHeader], vouched: Sequence, offset: u64, floor: Sequence) -> DamageKind {
+    let before = records.iter().take_while(|record| record.offset < offset).last();
+    let before = before.map_or(floor, |record| record.sequence.max(floor));
+    if vouched > before { DamageKind::Corrupt } else { DamageKind::Torn }
+}
+
 pub(super) struct Verdict {
     pub(super) records: Vec<RecordHeader>,
     pub(super) damage: Vec<(u64, u64, DamageKind)>,
@@ -323,9 +330,7 @@ pub(super) fn judge(file: &dyn SegmentFile, scan: &Scan, floor: Sequence) -> std
         }
     }
     for (offset, len) in &scan.gaps {
-        let before = scan.records.iter().take_while(|record| record.offset < *offset).last();
-        let before = before.map_or(floor, |record| record.sequence.max(floor));
-        let kind = if vouched > before { DamageKind::Corrupt } else { DamageKind::Torn };
+        let kind = kind_of_gap(&scan.records, vouched, *offset, floor);
         verdict.damage.push((*offset, *len, kind));
     }
     Ok(verdict)

@@ -15,15 +15,19 @@ use super::{JournalError, LaneWriter};
 use crate::base::aligned::AlignedBytes;
 use crate::base::limits::BLOCK;
 use crate::base::planted::{Bug, planted};
-use crate::model::{ByteRange, Location, Sequence, Tally};
-use std::collections::{BTreeMap, VecDeque};
+use crate::model::{ByteRange, Location, Pressure, Sequence, Tally};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// Segment files that are kept open for reading.
 const OPEN_FILES_MAX: usize = 64;
+
+/// Below room for so many segments of a lane the disk's pressure is YELLOW, below one RED. A lane then still has one open
+/// and one spare.
+const YELLOW_BELOW_SEGMENTS: u64 = 4;
 
 /// How the journal is laid out.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +66,15 @@ pub struct JournalStatus {
     pub seal_failures: u64,
 }
 
+/// A segment that is to be read again.
+pub(super) struct ScrubTarget {
+    pub(super) header: SegmentHeader,
+    pub(super) sealed: Option<Trailer>,
+    pub(super) file: Box<dyn SegmentFile>,
+    /// Where the lane's sealed segments before the one that begins with a sequence end.
+    pub(super) lane_end_before: Box<dyn Fn(Sequence) -> Sequence>,
+}
+
 pub(super) struct Shared {
     pub(super) filesystem: Arc<dyn Filesystem>,
     pub(super) segments_dir: PathBuf,
@@ -74,6 +87,7 @@ pub(super) struct Shared {
     segments: RwLock<BTreeMap<u64, SegmentInfo>>,
     open_files: Mutex<VecDeque<(u64, Arc<dyn SegmentFile>)>>,
     seal_failures: AtomicU64,
+    disk_pressure: AtomicU8,
 }
 
 #[derive(Clone)]
@@ -120,7 +134,9 @@ impl Journal {
             segments: RwLock::default(),
             open_files: Mutex::default(),
             seal_failures: AtomicU64::new(0),
+            disk_pressure: AtomicU8::new(0),
         });
+        shared.look_at_disk();
         let report = recovery::recover(&shared)?;
         let report = RecoveryReport {
             completed_swaps: settled.completed_swaps,
@@ -265,6 +281,33 @@ impl Journal {
             });
         }
         Ok(bytes)
+    }
+
+    /// The segments: number and bytes, in the order of their numbers.
+    #[must_use]
+    pub fn segments(&self) -> Vec<(u64, u64)> {
+        let segments = self.shared.segments.read().unwrap_or_else(PoisonError::into_inner);
+        segments.values().map(|segment| (segment.header.number, segment.len)).collect()
+    }
+
+    pub(super) fn scrub_target(&self, number: u64) -> Result<ScrubTarget, ReadError> {
+        let (info, ends) = {
+            let segments = self.shared.segments.read().unwrap_or_else(PoisonError::into_inner);
+            let info = segments.get(&number).cloned().ok_or(ReadError::Missing(number))?;
+            let of_lane = segments.values().filter(|other| other.header.lane == info.header.lane);
+            let ends: BTreeSet<Sequence> = of_lane.filter_map(|other| Some(other.sealed?.last)).collect();
+            (info, ends)
+        };
+        let file = self.shared.filesystem.open_uncached(&info.path);
+        let file = file.map_err(|source| ReadError::Io { segment: number, offset: 0, source })?;
+        let lane_end_before = Box::new(move |first| ends.range(..first).next_back().copied().unwrap_or_default());
+        Ok(ScrubTarget { header: info.header, sealed: info.sealed, file, lane_end_before })
+    }
+
+    /// How full the disk is, as the keeper last saw it, at most about a second ago.
+    #[must_use]
+    pub fn disk_pressure(&self) -> Pressure {
+        Pressure::from_code(self.shared.disk_pressure.load(Ordering::Relaxed))
     }
 
     /// The mirror, if there is one.
@@ -417,11 +460,24 @@ impl Shared {
         self.seal_failures.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Bytes that a new segment may take.
-    pub(super) fn room_for_segment(&self) -> Result<u64, JournalError> {
+    /// Bytes that a new segment may take. Control records may use half of the reserve: an acquisition can be ended on a
+    /// disk that takes no more tiles. The other half is left for a start to seal what is open.
+    pub(super) fn room_for_segment(&self, lane: u16) -> Result<u64, JournalError> {
         let free = self.filesystem.free_bytes(&self.segments_dir);
         let free = free.map_err(JournalError::failed(&self.segments_dir, "stat"))?;
-        Ok(free.saturating_sub(self.options.reserve_bytes))
+        let reserve = self.options.reserve_bytes;
+        Ok(free.saturating_sub(if lane == CONTROL_LANE { reserve / 2 } else { reserve }))
+    }
+
+    /// Looks how full the disk is, for [`Journal::disk_pressure`].
+    pub(super) fn look_at_disk(&self) {
+        let segment = self.options.segment_bytes;
+        let pressure = match self.room_for_segment(0) {
+            Ok(room) if room >= segment.saturating_mul(YELLOW_BELOW_SEGMENTS) => Pressure::Green,
+            Ok(room) if room >= segment => Pressure::Yellow,
+            _ => Pressure::Red,
+        };
+        self.disk_pressure.store(pressure as u8, Ordering::Relaxed);
     }
 
     pub(super) fn no_space(&self) -> JournalError {

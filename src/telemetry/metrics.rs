@@ -128,6 +128,16 @@ pub struct Metrics {
     pub recovery_corrupt: IntGauge,
     /// Tiles whose stored bytes did not match their checksum when read.
     pub read_damaged: IntCounter,
+    /// Stored records that are known to be damaged.
+    pub corrupt_records: IntGauge,
+    /// Damaged records that the scrub was the first to find.
+    pub scrub_findings: IntCounter,
+    /// Bytes that the scrub has read.
+    pub scrub_bytes: IntCounter,
+    /// Passes of the scrub that came to their end.
+    pub scrub_passes: IntCounter,
+    /// Share of the journal that the scrub's present pass has read, 0 to 1.
+    pub scrub_progress: Gauge,
     /// Acquisitions that were ended with tiles missing.
     pub ended_incomplete: IntCounter,
     /// Tiles that were missing when their acquisition was ended.
@@ -383,6 +393,13 @@ impl Metrics {
             recovery_torn: make.gauge("recovery_torn", "Torn places that the last start found and set aside"),
             recovery_corrupt: make.gauge("recovery_corrupt", "Corrupt places that the last start found"),
             read_damaged: make.counter("read_damaged_total", "Tiles read whose bytes did not match their checksum"),
+            corrupt_records: make.gauge("corrupt_records", "Stored records that are known to be damaged"),
+            scrub_findings: make
+                .counter("scrub_findings_total", "Damaged records that the scrub was the first to find"),
+            scrub_bytes: make.counter("scrub_bytes_total", "Bytes that the scrub has read again"),
+            scrub_passes: make.counter("scrub_passes_total", "Passes of the scrub over the whole journal"),
+            scrub_progress: make
+                .gauge_f("scrub_progress", "Share of the journal that the scrub's pass has read, 0 to 1"),
             ended_incomplete: make
                 .counter("acquisitions_ended_incomplete_total", "Acquisitions that were ended with tiles missing"),
             ended_missing_tiles: make

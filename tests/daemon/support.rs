@@ -20,7 +20,7 @@ pub const LOG: &str = "[General]\nDate = \"03/04/2026     10:46:49 AM\"\nSample 
     [Mosaic Settings]\nNumber of X steps = 4\nNumber of Y steps = 4\n[TEM Settings]\nPixels per um = 250\n";
 
 /// Small enough for many tests at once, large enough for their tiles.
-const SMALL: [&str; 7] = [
+const SMALL: [&str; 8] = [
     "log.level=error",
     "storage.segment_size=4MiB",
     "storage.control_segment_size=1MiB",
@@ -28,6 +28,7 @@ const SMALL: [&str; 7] = [
     "memory.buffers=64MiB",
     "capture.frame_max=8MiB",
     "index.cache=16MiB",
+    "scrub.rate=off",
 ];
 
 /// A running daemon; killed when dropped. What it wrote to stderr is shown then; a panic in it fails the test.
@@ -77,18 +78,27 @@ impl Daemon {
     }
 
     /// Runs a command that serves, and waits until it is ready.
-    pub fn run(mut command: Command) -> Self {
+    pub fn run(command: Command) -> Self {
+        Self::try_run(command).unwrap_or_else(|(status, log)| panic!("not ready, {status}: {log}"))
+    }
+
+    /// Runs a command that serves; where it ends before it is ready, its status and what it wrote to stderr.
+    pub fn try_run(mut command: Command) -> Result<Self, (ExitStatus, String)> {
         let stderr = tempfile::NamedTempFile::new().expect("a temporary file");
         command.stdout(Stdio::piped()).stderr(stderr.reopen().expect("the same file"));
         let mut process = command.spawn().expect("the daemon starts");
         let mut ready = String::new();
         BufReader::new(process.stdout.take().expect("a pipe")).read_line(&mut ready).expect("a line");
+        if ready.is_empty() {
+            let status = wait(&mut process);
+            return Err((status, std::fs::read_to_string(stderr.path()).expect("text")));
+        }
         let field = |name: &str| {
             let found = ready.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
             found.unwrap_or_else(|| panic!("no {name} in {ready:?}")).to_owned()
         };
         let http_address: SocketAddr = field("http").parse().expect("an address");
-        Self {
+        Ok(Self {
             // Port 0: the plain port is off.
             capture: field("capture").parse().unwrap_or_else(|_| SocketAddr::from(([127, 0, 0, 1], 0))),
             capture_tls: ready.contains(" capture_tls=").then(|| field("capture_tls").parse().expect("an address")),
@@ -97,7 +107,7 @@ impl Daemon {
             process,
             stderr,
             may_panic: false,
-        }
+        })
     }
 
     /// A panic in this one is what the test is about.

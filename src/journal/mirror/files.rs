@@ -250,6 +250,10 @@ impl Filesystem for MirroredFilesystem {
         }
     }
 
+    fn open_uncached(&self, path: &Path) -> io::Result<Box<dyn SegmentFile>> {
+        self.0.first.open_uncached(path)
+    }
+
     fn open_write(&self, path: &Path) -> io::Result<Box<dyn SegmentFile>> {
         let mirror = &self.0;
         let _names = lock(&mirror.names);

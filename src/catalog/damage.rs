@@ -1,0 +1,305 @@
+//! What is known to be damaged: every stored record that does not hold, once, in memory and in a report file.
+//!
+//! The report is `quarantine/damage.jsonl`: a line when a record is found damaged, another when it holds again. It is
+//! read at the start, so that what was found before a restart is still counted. It is information for the operator:
+//! no answer is decided by it, and one that can not be written keeps nothing from being served.
+
+use crate::journal::{BadRecord, Damage, DamageKind, ReadError, RecordHeader, parse_segment_file_name};
+use crate::model::{Location, TileEntry};
+use crate::telemetry::Metrics;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Most damaged records that are told apart: a disk that is all damage must not fill memory or the disk with reports.
+const RECORDS_MAX: usize = 100_000;
+/// Longest report that is read at a start, bytes.
+const REPORT_BYTES_MAX: u64 = 256 << 20;
+
+/// Who found a damaged record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FoundBy {
+    /// The background scrub.
+    Scrub,
+    /// A reader, who got an error instead.
+    Read,
+    /// `verify-tile`.
+    Verify,
+    /// A sender that sent the tile again, which was stored anew.
+    Resend,
+    /// Recovery, at a start.
+    Start,
+}
+
+/// The tile that a damaged record holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DamagedTile {
+    /// Its identifier.
+    pub id: u64,
+    /// Its acquisition.
+    pub acq: u64,
+    /// Column.
+    pub col: u32,
+    /// Row.
+    pub row: u32,
+    /// Frame; -1 for a stable tile.
+    pub frame: i32,
+    /// Version.
+    pub version: u32,
+}
+
+/// A damaged record, or another damaged place of a segment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// Number of the segment, as in its file's name.
+    pub segment: u64,
+    /// Offset in it, bytes.
+    pub offset: u64,
+    /// The record's sequence, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<u64>,
+    /// Its tile, if it is one's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tile: Option<DamagedTile>,
+    /// What does not hold.
+    pub what: String,
+    /// Who found it.
+    pub found_by: FoundBy,
+}
+
+/// A line of the report.
+#[derive(Serialize, Deserialize)]
+struct Line {
+    /// RFC 3339, UTC.
+    time: String,
+    event: Event,
+    #[serde(flatten)]
+    finding: Finding,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Event {
+    Damaged,
+    Holds,
+}
+
+/// Segment and offset, and who found it.
+type Places = BTreeMap<(u64, u64), FoundBy>;
+
+/// The damaged records of a data directory. Clones share it.
+#[derive(Clone)]
+pub struct DamageLog {
+    path: Arc<Path>,
+    metrics: Arc<Metrics>,
+    damaged: Arc<Mutex<Places>>,
+}
+
+impl Finding {
+    /// A tile whose bytes could not be given.
+    #[must_use]
+    pub fn of_tile(entry: &TileEntry, error: &ReadError, found_by: FoundBy) -> Self {
+        let tile = DamagedTile {
+            id: entry.id.0,
+            acq: entry.key.acq.0,
+            col: entry.key.col,
+            row: entry.key.row,
+            frame: entry.key.frame.0,
+            version: entry.version.0,
+        };
+        let Location { segment, offset, .. } = entry.location;
+        let sequence = Some(entry.sequence.0);
+        Self { segment, offset, sequence, tile: Some(tile), what: error.what(), found_by }
+    }
+
+    /// Any record that could not be read.
+    #[must_use]
+    pub fn of_record(location: Location, sequence: Option<u64>, error: &ReadError, found_by: FoundBy) -> Self {
+        let Location { segment, offset, .. } = location;
+        Self { segment, offset, sequence, tile: None, what: error.what(), found_by }
+    }
+
+    /// What recovery came upon, if it is damage to what had been synced.
+    #[must_use]
+    pub fn of_recovery(damage: &Damage) -> Option<Self> {
+        let (segment, _) = parse_segment_file_name(damage.path.file_name()?.to_str()?)?;
+        let what =
+            if damage.offset == 0 { "the segment header is damaged" } else { "not a record: the header is damaged" };
+        (damage.kind == DamageKind::Corrupt).then(|| Self {
+            segment,
+            offset: damage.offset,
+            sequence: None,
+            tile: None,
+            what: what.to_owned(),
+            found_by: FoundBy::Start,
+        })
+    }
+
+    /// What a scrub came upon.
+    #[must_use]
+    pub fn of_bad(segment: u64, bad: &BadRecord, found_by: FoundBy) -> Self {
+        let sequence = bad.header.map(|header| header.sequence.0);
+        let tile = bad.header.as_ref().and_then(damaged_tile);
+        Self { segment, offset: bad.offset, sequence, tile, what: bad.what.clone(), found_by }
+    }
+}
+
+fn damaged_tile(header: &RecordHeader) -> Option<DamagedTile> {
+    header.tile.map(|tile| DamagedTile {
+        id: tile.id.0,
+        acq: tile.key.acq.0,
+        col: tile.key.col,
+        row: tile.key.row,
+        frame: tile.key.frame.0,
+        version: tile.version.0,
+    })
+}
+
+impl DamageLog {
+    /// Reads the report of a data directory. What it says of segments that are gone is passed over.
+    #[must_use]
+    pub fn open(data_dir: &Path, metrics: &Arc<Metrics>, is_there: impl Fn(u64) -> bool) -> Self {
+        let path = data_dir.join("quarantine").join("damage.jsonl");
+        let damaged = match read_report(&path) {
+            Ok(text) => damaged_by(&text).into_iter().filter(|((segment, _), _)| is_there(*segment)).collect(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Places::new(),
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "the report of damaged records can not be read: what it says is counted again when it is found again");
+                Places::new()
+            }
+        };
+        Metrics::set(&metrics.corrupt_records, damaged.len());
+        Self { path: path.into(), metrics: Arc::clone(metrics), damaged: Arc::new(Mutex::new(damaged)) }
+    }
+
+    /// Number of records that are known to be damaged now.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Takes a finding in: reported and logged if it is a new one. Returns whether it is.
+    pub fn found(&self, finding: &Finding) -> bool {
+        let mut damaged = self.lock();
+        let place = (finding.segment, finding.offset);
+        if damaged.len() >= RECORDS_MAX || damaged.contains_key(&place) {
+            return false;
+        }
+        damaged.insert(place, finding.found_by);
+        Metrics::set(&self.metrics.corrupt_records, damaged.len());
+        let Finding { segment, offset, sequence, tile, what, found_by } = finding;
+        let tile = tile.map(|tile| format!("{}/{}/{}/{} id {}", tile.acq, tile.col, tile.row, tile.frame, tile.id));
+        tracing::error!(
+            segment = format!("{segment:016x}"),
+            offset,
+            sequence,
+            tile,
+            what,
+            ?found_by,
+            report = %self.path.display(),
+            "a stored record is damaged: it is not served, all else is; see \"Scrub and damaged data\" in deploy/README.md"
+        );
+        self.report(Event::Damaged, finding);
+        true
+    }
+
+    /// Whether a place is known to be damaged.
+    #[must_use]
+    pub fn is_known(&self, segment: u64, offset: u64) -> bool {
+        self.lock().contains_key(&(segment, offset))
+    }
+
+    /// Takes notice that a segment was read whole: what was damaged in it and is not among `bad` holds again. Not a record
+    /// that recovery missed: the segment's table does not name it, so nobody looks for it any more.
+    pub fn settle(&self, segment: u64, bad: &[Finding]) {
+        let mut damaged = self.lock();
+        let known = damaged.range((segment, 0)..=(segment, u64::MAX));
+        let known = known.filter(|((_, offset), found_by)| **found_by != FoundBy::Start || *offset == 0);
+        let known: Vec<u64> = known.map(|((_, offset), _)| *offset).collect();
+        for offset in known.into_iter().filter(|offset| !bad.iter().any(|finding| finding.offset == *offset)) {
+            damaged.remove(&(segment, offset));
+            tracing::warn!(segment = format!("{segment:016x}"), offset, "a record that was damaged holds again");
+            let what = "holds again".to_owned();
+            let finding = Finding { segment, offset, sequence: None, tile: None, what, found_by: FoundBy::Scrub };
+            self.report(Event::Holds, &finding);
+        }
+        Metrics::set(&self.metrics.corrupt_records, damaged.len());
+    }
+
+    /// Appends a line. One write, so that lines stay whole.
+    fn report(&self, event: Event, finding: &Finding) {
+        let line = Line { time: jiff::Timestamp::now().to_string(), event, finding: finding.clone() };
+        let mut text = serde_json::to_vec(&line).expect("plain data has a JSON form");
+        text.push(b'\n');
+        let append = || {
+            let mut file = File::options().create(true).append(true).open(&self.path)?;
+            file.write_all(&text)?;
+            file.sync_data()
+        };
+        if let Err(error) = append() {
+            tracing::warn!(path = %self.path.display(), %error, "the report of damaged records can not be written");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Places> {
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn read_report(path: &PathBuf) -> io::Result<String> {
+    let file = File::open(path)?;
+    let mut bytes = Vec::new();
+    io::Read::read_to_end(&mut io::Read::take(file, REPORT_BYTES_MAX), &mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The places that a report leaves damaged. Lines that are none (cut off, edited) are passed over.
+fn damaged_by(report: &str) -> Places {
+    let mut damaged = Places::new();
+    for line in report.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok()) {
+        let place = (line.finding.segment, line.finding.offset);
+        match line.event {
+            Event::Damaged if damaged.len() < RECORDS_MAX => _ = damaged.entry(place).or_insert(line.finding.found_by),
+            Event::Damaged => {}
+            Event::Holds => _ = damaged.remove(&place),
+        }
+    }
+    damaged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finding(segment: u64, offset: u64) -> Finding {
+        let what = "x".to_owned();
+        Finding { segment, offset, sequence: Some(7), tile: None, what, found_by: FoundBy::Scrub }
+    }
+
+    fn open(dir: &Path) -> DamageLog {
+        DamageLog::open(dir, &Arc::new(Metrics::new()), |segment| segment < 10)
+    }
+
+    #[test]
+    fn a_record_is_counted_once_until_it_holds_again_over_restarts_too() {
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir(dir.path().join("quarantine")).expect("made");
+        let log = open(dir.path());
+        assert!(log.found(&finding(1, 4096)) && log.found(&finding(1, 8192)) && log.found(&finding(20, 4096)));
+        assert!(!log.found(&finding(1, 4096)));
+        // A line that a power cut left half: the next one must still be read.
+        let report = dir.path().join("quarantine/damage.jsonl");
+        let text = std::fs::read_to_string(&report).expect("a report");
+        std::fs::write(&report, format!("{text}{{\"time\":\n")).expect("written");
+        let log = open(dir.path());
+        assert_eq!(log.count(), 2, "segment 20 is gone");
+        log.settle(1, &[finding(1, 8192)]);
+        assert!(!log.is_known(1, 4096) && log.is_known(1, 8192));
+        assert_eq!(open(dir.path()).count(), 1);
+        assert_eq!(std::fs::read_to_string(&report).expect("a report").lines().count(), 5);
+    }
+}

@@ -1,0 +1,276 @@
+//! The scrub: a thread that reads the whole journal again, slowly and over and over, to find damage before a reader does.
+//!
+//! Reads at most [`ScrubRate`], one step at a time, around the page cache, and waits while senders press. Where it is
+//! in a pass is kept in the file `scrub`, which is a hint: without it, or with a wrong one, a pass begins anew. Must
+//! never write to the journal.
+
+use super::damage::{DamageLog, Finding, FoundBy};
+use super::{Catalog, Lanes};
+use crate::base::clock;
+use crate::base::units::ByteSize;
+use crate::journal::{BadRecord, CopyState, ReadError};
+use crate::model::{Location, Pressure};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Pause between two looks at the pressure.
+const PRESSED: Duration = Duration::from_millis(200);
+/// What the scrub may be behind its rate and catch up; more is forgotten, so that it never bursts.
+const BEHIND_MAX: Duration = Duration::from_millis(100);
+/// Least important of all threads, where it competes for a CPU.
+const NICENESS: i32 = 19;
+
+/// How fast the scrub reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScrubRate {
+    /// Not at all.
+    Off,
+    /// Bytes a second.
+    Bytes(u64),
+    /// As fast as the disk gives them.
+    Unlimited,
+}
+
+/// How the scrub works.
+#[derive(Clone, Copy, Debug)]
+pub struct ScrubOptions {
+    /// How fast it reads.
+    pub rate: ScrubRate,
+    /// From the start of one pass to the start of the next.
+    pub interval: Duration,
+}
+
+impl FromStr for ScrubRate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self::Off),
+            "unlimited" => Ok(Self::Unlimited),
+            _ => match text.parse::<ByteSize>().map_err(|error| format!("{error}; or off, or unlimited"))? {
+                ByteSize(0) => Ok(Self::Off),
+                ByteSize(bytes) => Ok(Self::Bytes(bytes)),
+            },
+        }
+    }
+}
+
+/// The scrub's thread.
+pub struct Scrub {
+    stop: Sender<()>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Scrub {
+    /// Starts the scrub of the catalog's journal; one that is switched off does nothing.
+    ///
+    /// # Errors
+    /// The thread can not be started.
+    pub fn start(options: ScrubOptions, data_dir: &Path, catalog: &Arc<Catalog>, lanes: &Lanes) -> io::Result<Self> {
+        let (stop, stopping) = bounded(0);
+        if options.rate == ScrubRate::Off {
+            return Ok(Self { stop, thread: None });
+        }
+        let hint = data_dir.join("scrub");
+        let scrubber = Scrubber {
+            options,
+            catalog: Arc::clone(catalog),
+            lanes: lanes.clone(),
+            stopping,
+            hint,
+            due: Mutex::default(),
+        };
+        let thread = std::thread::Builder::new().name("scrub".into()).spawn(move || scrubber.run())?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+
+    /// Ends the thread, within a step.
+    pub fn stop(self) {
+        drop(self.stop);
+        if let Some(thread) = self.thread {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Where a pass is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Position {
+    /// When it began, s since 1970 UTC.
+    began_s: i64,
+    /// The segment that is read next; `None` when the pass is through.
+    next_segment: Option<u64>,
+}
+
+struct Scrubber {
+    options: ScrubOptions,
+    catalog: Arc<Catalog>,
+    lanes: Lanes,
+    stopping: Receiver<()>,
+    hint: PathBuf,
+    /// When the next step may be read.
+    due: Mutex<Option<Instant>>,
+}
+
+/// The daemon stops.
+struct Stopping;
+
+impl Scrubber {
+    fn run(self) {
+        // Where that is not allowed it is as important as others; the rate holds all the same.
+        let _ = rustix::process::setpriority_process(None, NICENESS);
+        let (mut position, mut waited) = self.resume();
+        while self.wait(waited).is_ok() {
+            let began = Instant::now();
+            if self.pass(position).is_err() {
+                return;
+            }
+            self.catalog.metrics().scrub_passes.inc();
+            waited = self.options.interval.saturating_sub(began.elapsed());
+            position = Position { began_s: 0, next_segment: None };
+        }
+    }
+
+    /// Where the last run left off, and how long to wait before going on. What the wall clock says decides only how long
+    /// that is, and never more than an interval.
+    fn resume(&self) -> (Position, Duration) {
+        let read = std::fs::read(&self.hint).ok().and_then(|bytes| serde_json::from_slice::<Position>(&bytes).ok());
+        match read {
+            Some(position) if position.next_segment.is_some() => (position, Duration::ZERO),
+            Some(position) => {
+                self.catalog.metrics().scrub_progress.set(1.0);
+                let since = u64::try_from(now_s().saturating_sub(position.began_s)).unwrap_or(0);
+                (Position::default(), self.options.interval.saturating_sub(Duration::from_secs(since)))
+            }
+            None => (Position::default(), Duration::ZERO),
+        }
+    }
+
+    /// Reads what was in the journal when the pass was begun or gone on with.
+    fn pass(&self, mut position: Position) -> Result<(), Stopping> {
+        if position.next_segment.is_none() {
+            position = Position { began_s: now_s(), next_segment: Some(0) };
+        }
+        let segments = self.catalog.journal().segments();
+        let all: u64 = segments.iter().map(|(_, bytes)| bytes).sum();
+        let mut done = 0;
+        for (number, bytes) in segments {
+            if position.next_segment.is_some_and(|next| number >= next) {
+                self.segment(number)?;
+                position.next_segment = Some(number + 1);
+                self.keep(position);
+            }
+            done += bytes;
+            self.catalog.metrics().scrub_progress.set(done as f64 / all as f64);
+        }
+        self.keep(Position { next_segment: None, ..position });
+        Ok(())
+    }
+
+    fn segment(&self, number: u64) -> Result<(), Stopping> {
+        let pace = |bytes: usize| self.pace(bytes).map_err(|Stopping| io::ErrorKind::Interrupted.into());
+        let scrubbed = match self.catalog.journal().scrub_segment(number, &pace) {
+            Ok(scrubbed) => scrubbed,
+            Err(ReadError::Missing(_)) => return Ok(()),
+            Err(_) if self.is_stopping() => return Err(Stopping),
+            Err(error) => {
+                tracing::warn!(%error, "a segment could not be read again");
+                return Ok(());
+            }
+        };
+        let findings: Vec<Finding> = scrubbed.bad.iter().filter_map(|bad| self.bad_record(number, bad)).collect();
+        if scrubbed.whole {
+            self.damage().settle(number, &findings);
+        }
+        Ok(())
+    }
+
+    /// All that is done about a record that does not hold: it is written anew from a mirror that has it, or reported.
+    fn bad_record(&self, segment: u64, bad: &BadRecord) -> Option<Finding> {
+        let journal = self.catalog.journal();
+        let record = bad.header.filter(|_| journal.mirror().is_some());
+        let location = record.map(|record| Location { segment, offset: bad.offset, payload_len: record.payload_len });
+        let copies = location.and_then(|location| journal.check_record(location).ok());
+        if copies.is_some_and(|copies| copies.data == CopyState::Repaired) {
+            return None;
+        }
+        let finding = Finding::of_bad(segment, bad, FoundBy::Scrub);
+        if self.damage().found(&finding) {
+            self.catalog.metrics().scrub_findings.inc();
+        }
+        Some(finding)
+    }
+
+    fn damage(&self) -> &DamageLog {
+        self.catalog.damage()
+    }
+
+    /// Waits until the next step may be read: for its turn at the rate, and while senders press.
+    fn pace(&self, bytes: usize) -> Result<(), Stopping> {
+        while self.pressure() != Pressure::Green {
+            self.wait(PRESSED)?;
+        }
+        let now = Instant::now();
+        let mut next = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = next.unwrap_or(now).max(now.checked_sub(BEHIND_MAX).unwrap_or(now));
+        self.wait(due.saturating_duration_since(now))?;
+        if let ScrubRate::Bytes(rate) = self.options.rate {
+            *next = due.checked_add(Duration::from_secs_f64(bytes as f64 / rate as f64));
+        }
+        self.catalog.metrics().scrub_bytes.inc_by(bytes as u64);
+        Ok(())
+    }
+
+    fn pressure(&self) -> Pressure {
+        let (waiting, places) = self.lanes.fill();
+        let pool = self.catalog.pool();
+        let buffers = Pressure::of(pool.used(), pool.capacity());
+        self.catalog.index_pressure().max(Pressure::of(waiting, places)).max(buffers)
+    }
+
+    fn wait(&self, time: Duration) -> Result<(), Stopping> {
+        match self.stopping.recv_timeout(time) {
+            Err(RecvTimeoutError::Timeout) => Ok(()),
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => Err(Stopping),
+        }
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.wait(Duration::ZERO).is_err()
+    }
+
+    /// A hint that is lost costs one pass: it is not synced, and an error is passed over.
+    fn keep(&self, position: Position) {
+        let new = self.hint.with_extension("new");
+        let text = serde_json::to_vec(&position).expect("plain data has a JSON form");
+        let _ = std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, &self.hint));
+    }
+}
+
+fn now_s() -> i64 {
+    clock::unix_ns() / 1_000_000_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_a_size_off_or_unlimited() {
+        for (text, rate) in [
+            ("32MiB", ScrubRate::Bytes(32 << 20)),
+            ("0", ScrubRate::Off),
+            ("off", ScrubRate::Off),
+            ("unlimited", ScrubRate::Unlimited),
+        ] {
+            assert_eq!(text.parse(), Ok(rate), "{text}");
+        }
+        assert!("fast".parse::<ScrubRate>().is_err());
+    }
+}
