@@ -2,7 +2,7 @@
 //! must hold after them.
 
 use super::support::{Daemon, PATIENCE};
-use rustix::net::{AddressFamily, SocketType, bind, connect, socket, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with, sockopt};
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ pub fn long() -> bool {
 
 /// A connection whose own address is 127.0.0.`host`.
 pub fn dial_from(host: u8, to: SocketAddr) -> std::io::Result<TcpStream> {
-    let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     bind(&socket, &SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, host), 0))?;
     connect(&socket, &to)?;
     let stream = TcpStream::from(socket);
@@ -31,7 +31,7 @@ pub fn dial_from(host: u8, to: SocketAddr) -> std::io::Result<TcpStream> {
 
 /// As little room for answers as the system gives.
 pub fn dial_with_small_buffer(to: SocketAddr) -> TcpStream {
-    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).expect("a socket");
     sockopt::set_socket_recv_buffer_size(&socket, 4096).expect("a small buffer");
     connect(&socket, &to).expect("a connection");
     let stream = TcpStream::from(socket);

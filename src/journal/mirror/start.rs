@@ -44,6 +44,7 @@ pub(super) enum Relation {
     DataStale,
 }
 
+const BOTH_INCOMPLETE: &str = "this directory and its mirror are both incomplete: restore one of them from a backup";
 const SPLIT: &str = "this directory and its mirror each went on without the other: find out which one holds what you \
     want to keep (`tilecatcher verify`), move the other one away, make an empty directory in its place and start again";
 
@@ -60,7 +61,9 @@ pub(super) fn relation(ours: &Found, theirs: &Found) -> Result<Relation, String>
     match (ours.store, theirs.store) {
         (None, None) => return Ok(Relation::Fresh),
         (Some(_), None) => return Ok(Relation::MirrorStale),
-        (None, Some(_)) if theirs.record.is_some_and(|record| record.standing == Stale) => {}
+        (None, Some(_)) if theirs.record.is_some_and(|record| record.standing == Stale) => {
+            return Err(BOTH_INCOMPLETE.to_owned());
+        }
         (None, Some(_)) => return Ok(Relation::DataStale),
         (Some(ours), Some(theirs)) if ours != theirs => {
             return Err("belongs to another data directory: name another one with mirror.data, or empty it".to_owned());
@@ -74,9 +77,7 @@ pub(super) fn relation(ours: &Found, theirs: &Found) -> Result<Relation, String>
         (Some((Paired, a)), Some((Paired | Alone, b))) if a < b => Ok(Relation::DataStale),
         (Some((Paired | Alone, _)) | None, Some((Stale, _)) | None) => Ok(Relation::MirrorStale),
         (Some((Stale, _)), Some((Paired | Alone, _))) => Ok(Relation::DataStale),
-        (_, Some((Stale, _))) => {
-            Err("this directory and its mirror are both incomplete: restore one of them from a backup".to_owned())
-        }
+        (_, Some((Stale, _))) => Err(BOTH_INCOMPLETE.to_owned()),
         _ => Err(SPLIT.to_owned()),
     }
 }
