@@ -52,7 +52,7 @@ pub fn one_history(seed: u64, seen: &Seen) {
             let found_rows = rows_after_crash(&life, &mut dice);
             let found = check(dir.path(), &image, &life, calls, copy_of(&found_rows), &mut dice, seen);
             if cut == CUTS {
-                oracle = Oracle::of(&found, &before);
+                oracle = Oracle::of(&found, &before, &oracle);
                 (fs, rows) = (image.copy(), found_rows);
             }
         }

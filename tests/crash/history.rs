@@ -80,9 +80,10 @@ pub fn started(acq: u64) -> AcquisitionStarted {
 }
 
 impl Oracle {
-    /// What a user knows who looks at everything that was found.
-    pub fn of(found: &Records, before: &Oracle) -> Self {
-        let mut oracle = Self { tiles: BTreeMap::new(), ids: before.ids.clone(), next_content: before.next_content };
+    /// What a user knows who looks at everything that was found. `after`: what there was to know at the end of that life;
+    /// no content is used again, or one record would be taken for another.
+    pub fn of(found: &Records, before: &Oracle, after: &Oracle) -> Self {
+        let mut oracle = Self { tiles: BTreeMap::new(), ids: before.ids.clone(), next_content: after.next_content };
         for (header, payload) in found.values() {
             if let Some(tile) = &header.tile {
                 let content = content_of(&payload[tile.image.bounds()]);
