@@ -51,13 +51,15 @@ fn ten_thousand_idle_connections_take_at_most_16_kib_each() {
 
 /// Not a test by itself: opens connections and keeps them until its input ends.
 #[test]
+#[allow(clippy::print_stdout)] // For the test that runs it.
 #[ignore = "run by ten_thousand_idle_connections_take_at_most_16_kib_each"]
 fn the_far_end_of_idle_connections() {
     let Ok(to) = std::env::var("CATCHER_IDLE_TO") else { return };
     let to: SocketAddr = to.parse().expect("an address");
     let limit = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: limit, maximum: limit }).expect("raised");
-    let most = limit.map_or(10_000, |limit| usize::try_from(limit).expect("small").saturating_sub(300));
+    // The daemon has the same limit, and keeps some for its files.
+    let most = limit.map_or(10_000, |limit| usize::try_from(limit).expect("small").saturating_sub(1200));
     let open: Vec<TcpStream> = (0..most.min(10_000)).map(|_| TcpStream::connect(to).expect("open")).collect();
     println!("\nopened {}", open.len());
     let _ = std::io::stdin().read(&mut [0]);
@@ -340,7 +342,7 @@ fn a_reset_at_every_byte_of_a_frame_leaves_nothing_and_the_tile_can_be_sent_agai
 /// come back.
 fn trickle(daemon: &Daemon, connections: usize, attack: &AtomicBool, end: &AtomicBool) {
     let open = |n: usize| {
-        let (to, bytes) = if n % 3 == 0 {
+        let (to, bytes) = if n.is_multiple_of(3) {
             (daemon.http_address, b"GET /service/v1/tiles HTTP/1.1\r\nX: ".to_vec())
         } else {
             (daemon.capture, bomb(6 * MIB))

@@ -245,7 +245,7 @@ fn the_scrub_finds_damage_of_every_kind_once_and_notices_when_it_is_mended() {
     let (open, late) = find(data.path(), &noise(10, 200_000));
     assert!(sealed(&first) && sealed(&second) && first != second, "{}", second.display());
     let len = std::fs::metadata(&second).expect("a segment").len();
-    let trailer = std::fs::read(&second).expect("a segment")[len as usize - 4096..].to_vec();
+    let trailer = std::fs::read(&second).expect("a segment")[usize::try_from(len).expect("small") - 4096..].to_vec();
     let table = u64::from_le_bytes(trailer[48..56].try_into().expect("8 bytes"));
     let places = [
         (&first, image + 100_000),
