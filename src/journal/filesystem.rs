@@ -213,7 +213,8 @@ fn warn_once_about_buffered_writes(path: &Path) {
 
 impl Filesystem for RealFilesystem {
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
-        let mut missing: Vec<&Path> = dir.ancestors().take_while(|dir| !dir.exists()).collect();
+        let missing_of = |dir: &&Path| !dir.as_os_str().is_empty() && !dir.exists();
+        let mut missing: Vec<&Path> = dir.ancestors().take_while(missing_of).collect();
         while let Some(dir) = missing.pop() {
             match std::fs::create_dir(dir) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),

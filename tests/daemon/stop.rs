@@ -81,3 +81,16 @@ fn the_printed_configuration_is_a_configuration() {
     let lanes = keys.as_array().expect("a list").iter().find(|key| key["key"] == "storage.lanes").expect("listed");
     assert_eq!(lanes["value"], "3");
 }
+
+#[test]
+fn a_directory_that_is_not_there_is_made_below_the_working_directory_too() {
+    let data = data_dir();
+    for dir in ["new", "./other", "deep/er"] {
+        let mut relative = command(std::path::Path::new(dir), &[]);
+        relative.current_dir(data.path());
+        let daemon = Daemon::run(relative);
+        daemon.start_acquisition();
+        daemon.connect().assert_works(0);
+        assert!(data.path().join(dir).join("store").exists());
+    }
+}
