@@ -83,7 +83,7 @@
 //!   all rows, and count and digest of the facts against the journal's own.
 //! - **A trailer vouches for its table**: the table of a sealed segment is synced before the trailer is written, so a
 //!   start reads one block a sealed segment. What a record vouches for (`durable`) is judged against the end of the
-//!   lane's earlier segments, or a torn first record would look like corruption. Both were found by tests/crash.rs.
+//!   lane's earlier segments, or a torn first record would look like corruption. Both were found by tests/crash.
 //! - **A compacted segment gets a new number**, and a note while it replaces the old one: under the old number a stale
 //!   location would lead to another record instead of nowhere. Its copy is read back whole before the old one goes.
 //! - **A mirror is a file system of two sides** ([`journal::MirroredFilesystem`]): writer, keeper and recovery know one

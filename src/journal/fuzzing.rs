@@ -23,7 +23,7 @@ const STORE: StoreId = StoreId([7; 16]);
 
 type Bytes = Arc<Mutex<Vec<u8>>>;
 
-/// A file system in memory. A sync does nothing: power cuts are tests/crash.rs.
+/// A file system in memory. A sync does nothing: power cuts are tests/crash.
 #[derive(Clone, Default)]
 struct MemoryFs(Arc<Mutex<BTreeMap<PathBuf, Bytes>>>);
 

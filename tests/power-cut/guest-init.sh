@@ -28,7 +28,7 @@ done
 start() {
     preload=
     [ "$2" = lying-sync ] && preload=/lib/libeatmydata.so
-    LD_PRELOAD=$preload tilecatcher serve --data /data/tiles --capture 0.0.0.0:5002 --http 0.0.0.0:5001 \
+    LD_PRELOAD=$preload tilecatcher serve --data /data/tiles --capture 0.0.0.0:5002 --http 0.0.0.0:5001 --set access.networks=10.0.2.0/24 \
         --set "storage.ack=$1" --set storage.segment_size=32MiB --set storage.control_segment_size=1MiB \
         --set storage.reserve=16MiB --set memory.buffers=64MiB --set capture.frame_max=8MiB --set index.cache=16MiB \
         --set log.level=warn </dev/null &
