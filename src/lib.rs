@@ -34,7 +34,7 @@
 //!  tls                           encryption of ports and clients (rustls)
 //!  wire | formats | telemetry    frames (flatbuffers) | the field's files (tiff) | metrics, logs (prometheus)
 //!  model                         the domain's nouns, no I/O
-//!  base                          buffers, limits, units, clock, stop; knows no tile, socket or file
+//!  base                          buffers, limits, units, clock, stop; knows no tile, protocol or file
 //! ```
 //!
 //! Commands other than tiles: HTTP handler -> control thread (decide, append, sync, publish) -> answer. What depends on

@@ -1,4 +1,4 @@
-//! Tools that know no tile, socket or file: buffers, sizes and times with units, the clock, a stop signal.
+//! Tools that know no tile, protocol or file: buffers, sizes and times with units, the clock, a stop signal.
 //!
 //! Must never import anything from a layer above it.
 
@@ -13,6 +13,8 @@ pub mod descriptors;
 pub mod failpoint;
 #[cfg(feature = "daemon")]
 pub mod guard;
+#[cfg(feature = "daemon")]
+pub mod keepalive;
 #[cfg(feature = "daemon")]
 pub mod life;
 pub mod limits;

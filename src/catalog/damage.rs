@@ -4,8 +4,8 @@
 //! read at the start, so that what was found before a restart is still counted. It is information for the operator:
 //! no answer is decided by it, and one that can not be written keeps nothing from being served.
 
-use crate::journal::{BadRecord, Damage, DamageKind, ReadError, RecordHeader, parse_segment_file_name};
-use crate::model::{Location, TileEntry};
+use crate::journal::{BadRecord, Damage, DamageKind, ReadError, parse_segment_file_name};
+use crate::model::{Location, TileEntry, TileId, TileKey, TileVersion};
 use crate::telemetry::Metrics;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -103,14 +103,7 @@ impl Finding {
     /// A tile whose bytes could not be given.
     #[must_use]
     pub fn of_tile(entry: &TileEntry, error: &ReadError, found_by: FoundBy) -> Self {
-        let tile = DamagedTile {
-            id: entry.id.0,
-            acq: entry.key.acq.0,
-            col: entry.key.col,
-            row: entry.key.row,
-            frame: entry.key.frame.0,
-            version: entry.version.0,
-        };
+        let tile = DamagedTile::new(entry.id, &entry.key, entry.version);
         let Location { segment, offset, .. } = entry.location;
         let sequence = Some(entry.sequence.0);
         Self { segment, offset, sequence, tile: Some(tile), what: error.what(), found_by }
@@ -143,20 +136,17 @@ impl Finding {
     #[must_use]
     pub fn of_bad(segment: u64, bad: &BadRecord, found_by: FoundBy) -> Self {
         let sequence = bad.header.map(|header| header.sequence.0);
-        let tile = bad.header.as_ref().and_then(damaged_tile);
+        let stamp = bad.header.and_then(|header| header.tile);
+        let tile = stamp.map(|tile| DamagedTile::new(tile.id, &tile.key, tile.version));
         Self { segment, offset: bad.offset, sequence, tile, what: bad.what.clone(), found_by }
     }
 }
 
-fn damaged_tile(header: &RecordHeader) -> Option<DamagedTile> {
-    header.tile.map(|tile| DamagedTile {
-        id: tile.id.0,
-        acq: tile.key.acq.0,
-        col: tile.key.col,
-        row: tile.key.row,
-        frame: tile.key.frame.0,
-        version: tile.version.0,
-    })
+impl DamagedTile {
+    fn new(id: TileId, key: &TileKey, version: TileVersion) -> Self {
+        let TileKey { acq, col, row, frame } = *key;
+        Self { id: id.0, acq: acq.0, col, row, frame: frame.0, version: version.0 }
+    }
 }
 
 impl DamageLog {

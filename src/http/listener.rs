@@ -6,6 +6,7 @@
 use super::pace::PaceLimits;
 use super::watched::{AnswerBody, Watch, Watched, WatchedBody};
 use crate::base::admission::{Admission, Admitted, Denied, Limits};
+use crate::base::keepalive;
 use crate::telemetry::{HttpCloseReason, Metrics, TlsRefusal};
 use crate::tls::{Encrypted, ServerTls};
 use axum::body::Body;
@@ -16,7 +17,6 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use rustix::net::sockopt;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -40,10 +40,6 @@ const HEAD_SLACK: usize = 8 << 10;
 const HANDSHAKES_MAX: usize = 64;
 /// Time for one.
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
-/// As on the capture port: a silent peer is asked whether it is there.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
-const KEEPALIVE_AGAIN: Duration = Duration::from_secs(10);
-const KEEPALIVE_TIMES: u32 = 3;
 
 /// How patient the HTTP port is, and with how many.
 #[derive(Clone, Copy, Debug)]
@@ -235,10 +231,7 @@ impl Drop for Open {
 /// What fails here fails for a peer that is gone already, and the next read says so.
 fn set_up(stream: &TcpStream) {
     let _ = stream.set_nodelay(true);
-    let _ = sockopt::set_socket_keepalive(stream, true);
-    let _ = sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE);
-    let _ = sockopt::set_tcp_keepintvl(stream, KEEPALIVE_AGAIN);
-    let _ = sockopt::set_tcp_keepcnt(stream, KEEPALIVE_TIMES);
+    keepalive::ask_when_silent(stream);
 }
 
 /// Errors that are of the connection that was about to come, not of the port.

@@ -5,6 +5,7 @@
 use super::transport::{Encryption, Transport};
 use crate::access::Access;
 use crate::base::admission::{Admission, Admitted, Denied};
+use crate::base::keepalive;
 use crate::telemetry::{CloseReason, Metrics};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
@@ -17,11 +18,7 @@ use std::time::{Duration, Instant};
 const REST: Duration = Duration::from_millis(200);
 /// Time between two warnings of the same.
 const WARN_AGAIN: Duration = Duration::from_secs(60);
-/// A silent peer is asked whether it is there after this time, then three times more, this far apart.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
-const KEEPALIVE_AGAIN: Duration = Duration::from_secs(10);
-const KEEPALIVE_TIMES: u32 = 3;
-/// A peer that acknowledges none of the bytes sent to it for so long is gone: the same time, with answers under way.
+/// A peer that acknowledges none of the bytes sent to it for so long is gone: as with keepalive, with answers under way.
 const UNACKNOWLEDGED_MAX_MS: u32 = 60_000;
 
 pub(super) struct Acceptor {
@@ -120,10 +117,7 @@ impl Acceptor {
 /// What fails here fails for a peer that is gone already, and the next read says so.
 fn set_up(stream: &TcpStream) {
     let _ = stream.set_nodelay(true);
-    let _ = sockopt::set_socket_keepalive(stream, true);
-    let _ = sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE);
-    let _ = sockopt::set_tcp_keepintvl(stream, KEEPALIVE_AGAIN);
-    let _ = sockopt::set_tcp_keepcnt(stream, KEEPALIVE_TIMES);
+    keepalive::ask_when_silent(stream);
     let _ = sockopt::set_tcp_user_timeout(stream, UNACKNOWLEDGED_MAX_MS);
 }
 
