@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the fuzz targets under AddressSanitizer, one after another, each on its corpus. Ends with 1 when one finds something.
+# Runs the fuzz targets under AddressSanitizer, one on each core, each on its corpus. Ends with 1 when one finds something.
 #
 #   tests/fuzz/run.sh [--seconds N] [--long] [TARGET...]
 #
@@ -48,11 +48,13 @@ limits="-rss_limit_mb=256 -timeout=10 -max_len=16384 -print_final_stats=1 -verbo
 # What was freed is kept back by AddressSanitizer, up to 256 MB by default: that would count, too.
 export ASAN_OPTIONS=quarantine_size_mb=16:malloc_context_size=5:${ASAN_OPTIONS:-}
 
-cargo fuzz build --fuzz-dir tests/fuzz
-failed=()
-for target in "${targets[@]}"; do
-    corpus=tests/fuzz/target/corpus/$target
-    artifacts=tests/fuzz/target/artifacts/$target/
+# One codegen unit, cargo-fuzz's default, compiles on one core.
+cargo fuzz build --fuzz-dir tests/fuzz --codegen-units 16
+
+# Its line is printed whole when it is done; a target that found something is named in the file of failures.
+fuzz() {
+    local target=$1
+    local corpus=tests/fuzz/target/corpus/$target artifacts=tests/fuzz/target/artifacts/$target/ bound began took runs rss
     mkdir -p "$corpus" "$artifacts"
     if [ -z "$long" ]; then
         bound="-max_total_time=$seconds"
@@ -61,20 +63,26 @@ for target in "${targets[@]}"; do
     else
         bound="-runs=10000000 -max_total_time=3600"
     fi
-    dictionary=tests/fuzz/dictionaries/$target.dict
+    local dictionary=tests/fuzz/dictionaries/$target.dict
     [ -e "$dictionary" ] && bound="$bound -dict=$dictionary"
     began=$(date +%s)
     # shellcheck disable=SC2086 # several words
     if ! tests/fuzz/target/x86_64-unknown-linux-gnu/release/"$target" "$corpus" "tests/fuzz/corpus/$target" \
         -artifact_prefix="$artifacts" $limits $bound >"$artifacts/log" 2>&1; then
-        failed+=("$target")
+        echo "$target" >>"$failures"
         tail -40 "$artifacts/log"
     fi
     runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$artifacts/log")
     rss=$(sed -n 's/^stat::peak_rss_mb: *//p' "$artifacts/log")
     took=$(($(date +%s) - began))
     echo "$target: ${runs:-0} executions in $took s, $((${runs:-0} / (took + 1)))/s, ${rss:-?} MB"
-done
+}
+failures=$(mktemp)
+trap 'rm -f "$failures"' EXIT
+export -f fuzz
+export failures long seconds limits SLOW
+printf '%s\n' "${targets[@]}" | xargs -P "$(nproc)" -I{} bash -euo pipefail -c 'fuzz {}'
+mapfile -t failed <"$failures"
 if [ ${#failed[@]} -gt 0 ]; then
     echo "failed: ${failed[*]}; inputs in tests/fuzz/target/artifacts" >&2
     exit 1
