@@ -6,9 +6,8 @@
 # --seconds N   so long for each target (60)
 # --long        until 10 million executions instead, or an hour: slow targets (SLOW below) get the hour
 #
-# Installs cargo-fuzz when it is missing. Without a nightly toolchain it uses the one that builds the project. Where
-# cargo-fuzz can not be had, it says so and ends with 0: `cargo test --lib fuzzing` holds the same properties for fewer
-# inputs. What a run found new is kept in tests/fuzz/target/corpus; a failing input in tests/fuzz/target/artifacts. A
+# Installs cargo-fuzz when it is missing. Where it can not be had, it says so and ends with 0: `cargo test --lib fuzzing`
+# holds the same properties for fewer inputs. What a run found new is kept in tests/fuzz/target/corpus; a failing input in tests/fuzz/target/artifacts. A
 # failure that was mended belongs into tests/fuzz/corpus/TARGET, with a name that says what it was.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -36,12 +35,8 @@ if ! cargo fuzz --version >/dev/null 2>&1 && ! cargo install --quiet --locked ca
     echo "no cargo-fuzz, and it can not be installed: not fuzzed; \`cargo test --lib fuzzing\` covers the same properties" >&2
     exit 0
 fi
-if rustup toolchain list 2>/dev/null | grep -q '^nightly'; then
-    export RUSTUP_TOOLCHAIN=nightly
-else
-    # The sanitizer's flags are for nightly only; the stable compiler knows them, too.
-    export RUSTC_BOOTSTRAP=1
-fi
+# The sanitizer's flags are for nightly only; the stable compiler, the one that builds the project, knows them, too.
+export RUSTC_BOOTSTRAP=1
 
 # The whole of what a target may hold, its fuzzer and AddressSanitizer's own memory among it.
 limits="-rss_limit_mb=256 -timeout=10 -max_len=16384 -print_final_stats=1 -verbosity=0"
