@@ -7,8 +7,9 @@
 # --long        until 10 million executions instead, or an hour: slow targets (SLOW below) get the hour
 #
 # Installs cargo-fuzz when it is missing. Where it can not be had, it says so and ends with 0: `cargo test --lib fuzzing`
-# holds the same properties for fewer inputs. What a run found new is kept in tests/fuzz/target/corpus; a failing input in tests/fuzz/target/artifacts. A
-# failure that was mended belongs into tests/fuzz/corpus/TARGET, with a name that says what it was.
+# holds the same properties for fewer inputs. What a run found new is kept in tests/fuzz/target/corpus; a failing input in
+# tests/fuzz/target/artifacts. A failure that was mended belongs into tests/fuzz/corpus/TARGET, with a name that says what
+# it was.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
