@@ -111,8 +111,8 @@ impl Server {
         let data = std::fs::canonicalize(&config.data).unwrap_or_else(|_| config.data.clone());
         let scrub = Scrub::start(config.scrub, &config.data, &catalog, &lanes)
             .map_err(|source| CatalogError::Directory { dir: config.data.clone(), source })?;
-        let sampler = Sampler::start(&catalog)
-            .map_err(|source| CatalogError::Directory { dir: config.data.clone(), source })?;
+        let sampler =
+            Sampler::start(&catalog).map_err(|source| CatalogError::Directory { dir: config.data.clone(), source })?;
         let (stop, stop_time) = (stop.clone(), config.stop_time);
         Ok(Self { catalog, access, capture, http, lanes: threads, scrub, sampler, stop, stop_time, data, certificates })
     }

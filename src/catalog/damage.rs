@@ -289,7 +289,9 @@ fn damaged_by(report: &str) -> Places {
     for line in report.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok()) {
         let place = (line.finding.segment, line.finding.offset);
         match line.event {
-            Event::Damaged if damaged.len() < RECORDS_MAX => _ = damaged.entry(place).or_insert(Known::of(&line.finding)),
+            Event::Damaged if damaged.len() < RECORDS_MAX => {
+                _ = damaged.entry(place).or_insert(Known::of(&line.finding))
+            }
             Event::Damaged => {}
             Event::Holds => _ = damaged.remove(&place),
         }

@@ -26,8 +26,8 @@ mod upload;
 mod verify;
 
 pub use activity::{
-    Activity, Changed, Connected, DiskFigures, LocalActivity, Rates, RefusedTile, Sample, Sampler, SenderCounts, SenderPort,
-    SenderView, Subscription,
+    Activity, Changed, Connected, DiskFigures, LocalActivity, Rates, RefusedTile, Sample, Sampler, SenderCounts,
+    SenderPort, SenderView, Subscription,
 };
 pub use check::{ContentCheck, KnownContent};
 pub use commands::{Catalog, CatalogError, CatalogOptions, NewFile, OpenedCatalog};

@@ -42,9 +42,10 @@ impl CellMark {
 
     /// The cell of a stored tile in a state; states beyond what the index can say are plainly received.
     fn of_state(state: u16) -> u8 {
-        u8::try_from(state).ok().and_then(|state| Self::STATES.checked_add(state)).map_or(Self::RECEIVED, |index| {
-            if index > Self::INDEX { Self::RECEIVED } else { index }
-        })
+        u8::try_from(state)
+            .ok()
+            .and_then(|state| Self::STATES.checked_add(state))
+            .map_or(Self::RECEIVED, |index| if index > Self::INDEX { Self::RECEIVED } else { index })
     }
 
     fn legend(names: &StateNames) -> Vec<String> {
@@ -89,7 +90,9 @@ pub enum MosaicError {
     #[error(transparent)]
     Catalog(#[from] CatalogError),
     /// It would be too large.
-    #[error("the mosaic has {cols} x {rows} places, more than the {PLACES_MAX} that are drawn: ask for its tiles or its completeness instead")]
+    #[error(
+        "the mosaic has {cols} x {rows} places, more than the {PLACES_MAX} that are drawn: ask for its tiles or its completeness instead"
+    )]
     TooLarge {
         /// Columns.
         cols: u64,

@@ -2,8 +2,8 @@
 
 use super::AppState;
 use crate::access::By;
-use crate::catalog::{Connected, RefusedTile, SenderCounts, SenderPort};
 use crate::base::clock;
+use crate::catalog::{Connected, RefusedTile, SenderCounts, SenderPort};
 use crate::model::{AcqId, Refusal, TileKey};
 use axum::extract::{ConnectInfo, Request};
 use std::net::SocketAddr;

@@ -362,11 +362,7 @@ fn choose(catalog: &Catalog) -> (Vec<AcqId>, usize) {
     (all.into_iter().map(|(_, Reverse((_, acq)))| acq).collect(), total)
 }
 
-fn acquisition(
-    catalog: &Catalog,
-    acq: AcqId,
-    known: &mut HashMap<AcqId, KnownProgress>,
-) -> Option<AcquisitionShape> {
+fn acquisition(catalog: &Catalog, acq: AcqId, known: &mut HashMap<AcqId, KnownProgress>) -> Option<AcquisitionShape> {
     let view = catalog.acquisition(acq)?;
     let Progress { tally, shape } = progress(catalog, acq, &view, known);
     let started = view.head.started.as_ref();

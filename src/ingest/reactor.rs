@@ -18,8 +18,8 @@ use crate::base::life::Pulse;
 use crate::base::limits::READ_TURN;
 use crate::base::pool::{BufferWaiter, Reserved};
 use crate::catalog::{
-    Ack, AckSink, AckToken, Catalog, FrameBuffer, LaneTile, Lanes, LocalActivity, Outcome, ReadKey, ReceivedFrame, Route,
-    SenderPort, Verdict, VerifyPolicy, verify,
+    Ack, AckSink, AckToken, Catalog, FrameBuffer, LaneTile, Lanes, LocalActivity, Outcome, ReadKey, ReceivedFrame,
+    Route, SenderPort, Verdict, VerifyPolicy, verify,
 };
 use crate::model::{AcqId, GridShape, Pressure, Refusal, TileId, TileKey};
 use crate::telemetry::{CloseReason, LocalCounts, Metrics};

@@ -123,7 +123,9 @@ mod tests {
         let first = found.iter().find(|warning| warning.message.starts_with("two")).expect("the first");
         assert_eq!((first.level, first.message.as_str()), ("warn", "two lines acquisition=7 path=/a b"));
         let second = found.iter().find(|warning| warning.message.starts_with('\u{e9}')).expect("the second");
-        assert!(second.level == "error" && second.message.len() <= MESSAGE_BYTES_MAX + 4 && second.number > first.number);
+        assert!(
+            second.level == "error" && second.message.len() <= MESSAGE_BYTES_MAX + 4 && second.number > first.number
+        );
         assert!(!found.iter().any(|warning| warning.message.contains("nobody")));
     }
 }

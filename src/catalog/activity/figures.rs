@@ -164,8 +164,7 @@ impl Figures {
     pub(super) fn end_second(&self, now: Instant, totals: Totals, disk: DiskFigures, left_bytes: u64) {
         let mut recent = self.lock();
         let fresh = recent.spare();
-        let latencies =
-            std::mem::replace(&mut *self.latencies.lock().unwrap_or_else(PoisonError::into_inner), fresh);
+        let latencies = std::mem::replace(&mut *self.latencies.lock().unwrap_or_else(PoisonError::into_inner), fresh);
         recent.forecast.note(now, totals.written_bytes);
         recent.disk = DiskFigures { full_in: recent.forecast.full_in(left_bytes), ..disk };
         let last = recent.last.replace((now, totals));
