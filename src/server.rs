@@ -3,7 +3,7 @@
 use crate::access::{Access, AccessError, Exposed, ExposureError, check_exposure};
 use crate::base::descriptors;
 use crate::base::stop::{Stop, StopReason};
-use crate::catalog::{Catalog, CatalogError, CatalogOptions, Finding, OpenedCatalog, Scrub};
+use crate::catalog::{Catalog, CatalogError, CatalogOptions, Finding, Gauges, OpenedCatalog, Scrub};
 use crate::config::Config;
 use crate::http::{HttpError, HttpServer};
 use crate::index::{OpenOutcome, OpenReport};
@@ -43,6 +43,9 @@ pub enum ServerError {
     /// The watchdog's thread.
     #[error("the watchdog's thread can not be started: {0}")]
     Watchdog(std::io::Error),
+    /// The thread that keeps gauges up to date.
+    #[error("the gauges' thread can not be started: {0}")]
+    Gauges(std::io::Error),
     /// Certificates and keys.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -56,6 +59,7 @@ pub struct Server {
     http: HttpServer,
     lanes: Vec<JoinHandle<()>>,
     scrub: Scrub,
+    gauges: Gauges,
     stop: Stop,
     stop_time: Duration,
     data: PathBuf,
@@ -110,8 +114,9 @@ impl Server {
         let data = std::fs::canonicalize(&config.data).unwrap_or_else(|_| config.data.clone());
         let scrub = Scrub::start(config.scrub, &config.data, &catalog, &lanes)
             .map_err(|source| CatalogError::Directory { dir: config.data.clone(), source })?;
+        let gauges = Gauges::start(&catalog).map_err(ServerError::Gauges)?;
         let (stop, stop_time) = (stop.clone(), config.stop_time);
-        Ok(Self { catalog, access, capture, http, lanes: threads, scrub, stop, stop_time, data, certificates })
+        Ok(Self { catalog, access, capture, http, lanes: threads, scrub, gauges, stop, stop_time, data, certificates })
     }
 
     /// Where senders connect; `None`: that port is off.
@@ -157,6 +162,7 @@ impl Server {
     pub fn shut_down(self) -> Result<Option<StopReason>, ServerError> {
         self.http.begin_stop();
         self.scrub.stop();
+        self.gauges.stop();
         self.capture.stop();
         self.http.stop(self.stop_time / 4);
         for lane in self.lanes {

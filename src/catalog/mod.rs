@@ -15,6 +15,7 @@ mod facts;
 mod frame;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod gauges;
 mod lane;
 mod manifest;
 mod scrub;
@@ -31,6 +32,7 @@ pub use content::{ContentError, TileContent};
 pub use damage::{DamageLog, DamagedTile, Finding, FoundBy};
 pub use facts::{JournalFacts, decode_file, fact_of_record, tile_entry};
 pub use frame::{FrameBuffer, ReceivedFrame};
+pub use gauges::Gauges;
 pub use lane::{Ack, AckSink, AckToken, ConflictPolicy, LaneOptions, LaneTile, Lanes, Outcome, Route};
 pub use manifest::{
     MakeManifestError, ManifestError, ManifestPlace, ManifestReader, ManifestSummary, ManifestTile, ManifestWriter,

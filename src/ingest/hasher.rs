@@ -63,6 +63,7 @@ fn run(inbox: &Receiver<HashJob>, lanes: &Lanes, metrics: &Metrics) {
             Ok(tile) => lanes.route_blocking(LaneTile { tile, token, sink }),
             Err(acq) => {
                 counts.refused(Refusal::BadChecksum);
+                counts.refused_of(acq);
                 sink.put(Ack { token, acq, outcome: Outcome::Refused(Refusal::BadChecksum) });
                 sink.flush();
             }

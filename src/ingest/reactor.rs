@@ -22,7 +22,7 @@ use crate::catalog::{
     VerifyPolicy, verify,
 };
 use crate::model::{AcqId, GridShape, Pressure, Refusal, TileId, TileKey};
-use crate::telemetry::{CloseReason, LocalCounts, Metrics};
+use crate::telemetry::{CloseReason, LocalCounts, LocalTimes, Metrics, Stamp};
 use crate::tls::ServerTls;
 use crate::wire::Response;
 use mio::net::TcpListener;
@@ -139,6 +139,7 @@ struct Reactor {
     known: KnownAcquisitions,
     pressures: Pressures,
     counts: LocalCounts,
+    ack_times: LocalTimes,
     stop_at: Option<Instant>,
     pulse: Arc<Pulse>,
 }
@@ -258,6 +259,7 @@ impl Capture {
                 known: KnownAcquisitions::default(),
                 pressures: Pressures::default(),
                 counts: LocalCounts::default(),
+                ack_times: metrics.ack_times(),
                 stop_at: None,
                 pulse: metrics.life.pulse(&format!("reactor-{n}")),
             };
@@ -327,7 +329,7 @@ impl Reactor {
                 ticked = Instant::now();
                 self.tick(since_tick >= TICK_MISSED);
             }
-            self.counts.publish(&self.metrics);
+            self.publish();
         }
         self.close_all();
     }
@@ -572,9 +574,10 @@ impl Reactor {
 
     fn refuse_now(&mut self, n: usize, acq: AcqId, refusal: Refusal) {
         self.counts.refused(refusal);
+        self.counts.refused_of(acq);
         let response = response(acq, Outcome::Refused(refusal), self.pressures);
         if let Some(connection) = self.connections[n].connection.as_mut() {
-            let slot = connection.open_slot(Instant::now(), 0);
+            let slot = connection.open_slot(Stamp::now(), 0);
             connection.answer(slot, response);
             self.connections[n].visit.count(false);
             self.answered.push(n);
@@ -589,8 +592,8 @@ impl Reactor {
             answered.dedup();
             for n in answered {
                 let Some(connection) = self.connections[n].connection.as_mut() else { continue };
-                let ages = &self.metrics.ack_seconds;
-                match connection.send_answers(|age| ages.observe(age.as_secs_f64())) {
+                let times = &self.ack_times;
+                match connection.send_answers(|age| times.add(age)) {
                     Ok(()) => self.drive(n),
                     Err(_) => self.close(n, CloseReason::Cut),
                 }
@@ -706,7 +709,13 @@ impl Reactor {
         for n in 0..self.connections.len() {
             self.close(n, CloseReason::Stopping);
         }
+        self.publish();
+    }
+
+    /// What this wake-up has counted and timed.
+    fn publish(&mut self) {
         self.counts.publish(&self.metrics);
+        self.ack_times.publish();
     }
 
     /// Names a connection for other threads.

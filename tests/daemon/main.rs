@@ -28,6 +28,7 @@ mod legacy_files;
 mod legacy_listings;
 mod legacy_rois;
 mod manager;
+mod metrics;
 mod mirror;
 mod odd_directories;
 mod offline;

@@ -1,0 +1,121 @@
+//! Figures that nobody counts as they change, brought up to date once a second: how acquisitions stand, and when the disk
+//! will be full.
+//!
+//! A thread of its own, so that a disk that hangs holds up nobody. Must never hold the index' lock for longer than a few
+//! blocks of a board take.
+
+use super::{Catalog, Tally3};
+use crate::base::clock;
+use crate::index::AcquisitionView;
+use crate::model::{AcqId, Sequence};
+use crate::telemetry::{AcquisitionState, DiskForecast};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Time between two looks.
+const TICK: Duration = Duration::from_secs(1);
+/// Open acquisitions that are shown, and ended ones.
+const OPEN_MAX: usize = 16;
+const ENDED_MAX: usize = 4;
+/// Looks after which an acquisition is counted anew, though nothing seems to have changed: places may have been added.
+const TRUSTED_LOOKS: u32 = 10;
+
+/// The thread that keeps gauges up to date.
+pub struct Gauges {
+    stop: Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+struct Keeper {
+    catalog: Arc<Catalog>,
+    forecast: DiskForecast,
+    counted: BTreeMap<AcqId, Counted>,
+}
+
+/// A count, and what it rests on.
+#[derive(Clone, Copy)]
+struct Counted {
+    tiles: u64,
+    rois: usize,
+    started: Option<Sequence>,
+    looks: u32,
+    tally: Tally3,
+}
+
+impl Gauges {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// It can not be started.
+    pub fn start(catalog: &Arc<Catalog>) -> io::Result<Self> {
+        let (stop, stopping) = bounded(0);
+        let mut keeper =
+            Keeper { catalog: Arc::clone(catalog), forecast: DiskForecast::default(), counted: BTreeMap::new() };
+        let thread = std::thread::Builder::new().name("gauges".into()).spawn(move || keeper.run(&stopping))?;
+        Ok(Self { stop, thread })
+    }
+
+    /// Ends the thread.
+    pub fn stop(self) {
+        drop(self.stop);
+        let _ = self.thread.join();
+    }
+}
+
+impl Keeper {
+    fn run(&mut self, stopping: &Receiver<()>) {
+        if cfg!(feature = "no-telemetry") {
+            return;
+        }
+        loop {
+            self.look();
+            if stopping.recv_timeout(TICK) != Err(RecvTimeoutError::Timeout) {
+                return;
+            }
+        }
+    }
+
+    fn look(&mut self) {
+        let metrics = Arc::clone(self.catalog.metrics());
+        self.forecast.observe(Instant::now(), metrics.journal_bytes.get(), self.catalog.journal().room_bytes());
+        metrics.show_forecast(&self.forecast);
+        let present = self.catalog.index().present_acquisitions(OPEN_MAX, ENDED_MAX);
+        self.counted.retain(|acq, _| present.iter().any(|(present, _)| present == acq));
+        let states: Vec<AcquisitionState> = present.iter().map(|(acq, view)| self.state(*acq, view)).collect();
+        metrics.show_acquisitions(&states);
+    }
+
+    fn state(&mut self, acq: AcqId, view: &AcquisitionView) -> AcquisitionState {
+        let tally = self.count(acq, view);
+        let started = view.head.started.as_ref();
+        let last_ns = view.counters.last_received_ns.max(started.map_or(0, |started| started.first_started_ns));
+        let quiet_ns = u64::try_from(clock::unix_ns().saturating_sub(last_ns)).unwrap_or(0);
+        AcquisitionState {
+            acq,
+            is_open: started.is_some_and(|started| started.ended_ns.is_none()),
+            expected: tally.expected,
+            missing: tally.missing,
+            quiet: Duration::from_nanos(quiet_ns),
+        }
+    }
+
+    /// Counts an acquisition if it has changed.
+    fn count(&mut self, acq: AcqId, view: &AcquisitionView) -> Tally3 {
+        let (tiles, rois) = (view.counters.tiles, view.head.rois.len());
+        let started = view.head.started.as_ref().map(|started| started.last);
+        if let Some(before) = self.counted.get_mut(&acq)
+            && (before.tiles, before.rois, before.started) == (tiles, rois, started)
+            && before.looks < TRUSTED_LOOKS
+        {
+            before.looks += 1;
+            return before.tally;
+        }
+        let tally = self.catalog.tally(acq);
+        self.counted.insert(acq, Counted { tiles, rois, started, looks: 0, tally });
+        tally
+    }
+}
