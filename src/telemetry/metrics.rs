@@ -97,6 +97,8 @@ pub struct Metrics {
     pub ended_missing_tiles: IntCounter,
     /// The ack level in force, 0 to 3.
     pub ack_level: IntGauge,
+    /// 1 when there is to be a mirror.
+    pub mirror_configured: IntGauge,
     /// 1 while the mirror holds everything that was acknowledged.
     pub mirror_in_sync: IntGauge,
     /// Bytes that the mirror does not hold yet.
@@ -206,6 +208,7 @@ impl Metrics {
                 .counter("ended_missing_tiles_total", "Tiles that were missing when their acquisition was ended"),
             ack_level: make
                 .gauge("ack_level", "The ack level in force: 0 received, 1 written, 2 durable, 3 replicated"),
+            mirror_configured: make.gauge("mirror_configured", "1 when every record is to be written twice"),
             mirror_in_sync: make.gauge("mirror_in_sync", "1 while the mirror holds everything that was acknowledged"),
             mirror_left_bytes: make.gauge("mirror_left_bytes", "Bytes that the mirror does not hold yet"),
             mirror_losses: make.gauge("mirror_losses", "How often the mirror was lost since the start"),
