@@ -15,6 +15,13 @@ use std::sync::Arc;
 /// What pressure is measured of, in the order of [`Metrics::show_pressure`].
 const PRESSURES: [&str; 3] = ["system", "tile_queue", "content_queue"];
 
+/// What kind of build this is.
+const PROFILE: &str = match (cfg!(debug_assertions), cfg!(feature = "no-telemetry")) {
+    (true, _) => "debug",
+    (false, true) => "no-telemetry",
+    (false, false) => "release",
+};
+
 /// The daemon's metrics.
 pub struct Metrics {
     registry: Registry,
@@ -141,8 +148,7 @@ impl Metrics {
         let http_closed = make.counters("http_connections_closed_total", "HTTP connections ended, by reason", "reason");
         let pressure = make.gauges("pressure", "How full the queues are: 0 GREEN, 1 YELLOW, 2 RED", "of");
         let build = make.gauges_by("build_info", "1, with what is running", &["version", "profile"]);
-        let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
-        build.with_label_values(&[env!("CARGO_PKG_VERSION"), profile]).set(1);
+        build.with_label_values(&[env!("CARGO_PKG_VERSION"), PROFILE]).set(1);
         let access_refused = make.counters("access_refused_total", "Requests to the HTTP port not allowed", "reason");
         Self {
             stored: StoredAs::ALL.map(|how| stored.with_label_values(&[how.name()])),
