@@ -287,7 +287,11 @@ impl Capture {
         // The first reactor tells the others when it accepts no more: who is cut off and comes again must not meet the same
         // process again.
         self.inboxes[0].send(Message::Stop);
-        for thread in self.reactors.into_iter().chain(self.hashers) {
+        let mut threads = self.reactors.into_iter().chain(self.hashers);
+        let _ = threads.next().map(JoinHandle::join);
+        // It may have panicked and told nobody.
+        self.inboxes[1..].iter().for_each(|inbox| inbox.send(Message::Stop));
+        for thread in threads {
             let _ = thread.join();
         }
     }
@@ -677,6 +681,9 @@ impl Reactor {
     }
 
     fn begin_stop(&mut self) {
+        if self.stop_at.is_some() {
+            return;
+        }
         self.stop_at = Some(Instant::now() + self.options.stop_time);
         for (_, acceptor) in &mut self.acceptors {
             acceptor.close(self.poll.registry());
