@@ -166,7 +166,7 @@ OVERVIEW = [
     stat("Disk free", "Free on the journal's file system.", f"tilecatcher_disk_free_bytes{{{OF}}}", unit="bytes"),
     stat(
         "Disk full in",
-        "At the rate of the last minute; infinite while nothing is written.",
+        "At the rate of the last five minutes; infinite while nothing is written.",
         f"tilecatcher_disk_full_seconds{{{OF}}}",
         unit="s",
         thresholds=[(None, "red"), (1800, "yellow"), (14400, "green")],
@@ -278,7 +278,7 @@ QUEUES = [
 
 DISK = [
     lines("Free space", "On the journal's file system. It goes down by whole segments.", (f"tilecatcher_disk_free_bytes{{{OF}}}", "{{instance}}"), unit="bytes"),
-    lines("Full in", "Seconds until new segments no longer fit, at the rate of the last minute.", (f"tilecatcher_disk_full_seconds{{{OF}}}", "{{instance}}"), unit="s"),
+    lines("Full in", "Seconds until new segments no longer fit, at the rate of the last five minutes.", (f"tilecatcher_disk_full_seconds{{{OF}}}", "{{instance}}"), unit="s"),
     lines("Journal", "Bytes of segment files, as allocated.", (f"tilecatcher_journal_bytes{{{OF}}}", "{{instance}}"), unit="bytes"),
     lines("Segments", "Segment files, open ones and spares included.", (f"tilecatcher_journal_segments{{{OF}}}", "{{instance}}")),
     lines(

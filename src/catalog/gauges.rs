@@ -81,8 +81,8 @@ impl Keeper {
 
     fn look(&mut self) {
         let metrics = Arc::clone(self.catalog.metrics());
-        self.forecast.observe(Instant::now(), metrics.journal_bytes.get(), self.catalog.journal().room_bytes());
-        metrics.show_forecast(&self.forecast);
+        self.forecast.note(Instant::now(), metrics.journal_bytes.get());
+        metrics.show_forecast(&self.forecast, self.catalog.journal().room_bytes());
         let present = self.catalog.index().present_acquisitions(OPEN_MAX, ENDED_MAX);
         self.counted.retain(|acq, _| present.iter().any(|(present, _)| present == acq));
         let states: Vec<AcquisitionState> = present.iter().map(|(acq, view)| self.state(*acq, view)).collect();

@@ -1,54 +1,49 @@
-//! When the disk will be full, if tiles go on coming as they did in the last minute.
-//!
-//! From what the journal writes, not from how the free space falls: that goes down by whole segments. What other programs
-//! write on the same file system shows in the free space only. Holds a minute of samples, no more.
+//! When the disk will be full: from how fast the journal grew over the last minutes. Pure reckoning, no clock of its own.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Time over which the rate is taken.
-const WINDOW: Duration = Duration::from_secs(60);
-/// Samples come no closer than this.
-const STEP: Duration = Duration::from_millis(900);
-/// No rate is told from less time.
-const LEAST: Duration = Duration::from_secs(2);
+/// What the growth is taken over.
+const WINDOW: Duration = Duration::from_secs(300);
+/// Time between two points that are kept.
+const STEP: Duration = Duration::from_secs(5);
+/// Less says nothing: a mosaic has pauses.
+const SEEN_MIN: Duration = Duration::from_secs(10);
 
-/// What was written in the last minute, and what room is left.
-#[derive(Debug, Default)]
+/// The journal's growth over the last minutes.
+#[derive(Clone, Debug, Default)]
 pub struct DiskForecast {
-    samples: VecDeque<(Instant, u64)>,
-    room_bytes: u64,
+    /// Bytes ever written, [`STEP`] apart, oldest first.
+    points: VecDeque<(Instant, u64)>,
+    latest: Option<(Instant, u64)>,
 }
 
 impl DiskForecast {
-    /// Takes note of all bytes that were ever written, and of the room that is left for more.
-    pub fn observe(&mut self, at: Instant, written_bytes: u64, room_bytes: u64) {
-        self.room_bytes = room_bytes;
-        if self.samples.back().is_none_or(|(last, _)| at.saturating_duration_since(*last) >= STEP) {
-            self.samples.push_back((at, written_bytes));
+    /// Takes how many bytes were ever written to the journal by `now`.
+    pub fn note(&mut self, now: Instant, written_bytes: u64) {
+        if self.points.back().is_none_or(|(at, _)| now.saturating_duration_since(*at) >= STEP) {
+            self.points.push_back((now, written_bytes));
         }
-        // The oldest one is kept that the window begins with, or there would be none after a pause.
-        while self.samples.get(1).is_some_and(|(second, _)| at.saturating_duration_since(*second) >= WINDOW) {
-            self.samples.pop_front();
+        self.latest = Some((now, written_bytes));
+        // The newest point outside of the window stays, so that the points span it.
+        while self.points.get(1).is_some_and(|(at, _)| now.saturating_duration_since(*at) >= WINDOW) {
+            self.points.pop_front();
         }
     }
 
-    /// Bytes a second, over the last minute.
+    /// Bytes a second; `None`: too little was seen.
     #[must_use]
-    pub fn bytes_per_s(&self) -> f64 {
-        let (Some((from, first)), Some((to, last))) = (self.samples.front(), self.samples.back()) else { return 0.0 };
-        let time = to.saturating_duration_since(*from);
-        if time < LEAST { 0.0 } else { last.saturating_sub(*first) as f64 / time.as_secs_f64() }
+    pub fn bytes_per_s(&self) -> Option<f64> {
+        let ((began, first), (now, last)) = (self.points.front()?, self.latest?);
+        let seen = now.saturating_duration_since(*began);
+        (seen >= SEEN_MIN).then(|| last.saturating_sub(*first) as f64 / seen.as_secs_f64())
     }
 
-    /// Seconds until there is no more room; `None` while nothing is written. 0 when there is none.
+    /// How long `left_bytes` last; `None`: nothing is written, too little was seen, or it is longer than anybody will wait.
     #[must_use]
-    pub fn full_in_s(&self) -> Option<f64> {
-        if self.room_bytes == 0 && !self.samples.is_empty() {
-            return Some(0.0);
-        }
-        let rate = self.bytes_per_s();
-        (rate > 0.0).then(|| self.room_bytes as f64 / rate)
+    pub fn full_in(&self, left_bytes: u64) -> Option<Duration> {
+        let rate = self.bytes_per_s().filter(|rate| *rate > 0.0)?;
+        Duration::try_from_secs_f64(left_bytes as f64 / rate).ok()
     }
 }
 
@@ -56,37 +51,41 @@ impl DiskForecast {
 mod tests {
     use super::*;
 
-    fn after(began: Instant, seconds: u64) -> Instant {
-        began + Duration::from_secs(seconds)
-    }
-
-    #[test]
-    fn the_rate_of_the_last_minute_says_when_the_disk_is_full() {
-        let (mut forecast, began) = (DiskForecast::default(), Instant::now());
-        assert_eq!(forecast.full_in_s(), None);
-        for second in 0..600 {
-            // First 1000 bytes a second, then 100.
-            let written = if second < 300 { second * 1000 } else { 300_000 + (second - 300) * 100 };
-            forecast.observe(after(began, second), written, 50_000);
+    /// Notes `bytes_per_s` for so many seconds, beginning at `from`.
+    fn run(forecast: &mut DiskForecast, start: Instant, seconds: std::ops::Range<u64>, written: &mut u64, rate: u64) {
+        for second in seconds {
+            *written += rate;
+            forecast.note(start + Duration::from_secs(second), *written);
         }
-        assert_eq!(forecast.bytes_per_s(), 100.0);
-        assert_eq!(forecast.full_in_s(), Some(500.0));
-        assert!(forecast.samples.len() <= 62, "{}", forecast.samples.len());
     }
 
     #[test]
-    fn nothing_written_is_no_forecast_and_no_room_is_now() {
-        let (mut forecast, began) = (DiskForecast::default(), Instant::now());
-        (0..90).for_each(|second| forecast.observe(after(began, second), 777, 1 << 30));
-        assert_eq!(forecast.full_in_s(), None);
-        forecast.observe(after(began, 91), 777, 0);
-        assert_eq!(forecast.full_in_s(), Some(0.0));
+    fn what_is_left_lasts_as_long_as_the_growth_says() {
+        let (mut forecast, start, mut written) = (DiskForecast::default(), Instant::now(), 0);
+        run(&mut forecast, start, 0..10, &mut written, 100);
+        assert_eq!(forecast.full_in(6000), None, "too little was seen");
+        run(&mut forecast, start, 10..11, &mut written, 100);
+        assert_eq!(forecast.full_in(6000), Some(Duration::from_secs(60)));
+        assert_eq!(forecast.full_in(0), Some(Duration::ZERO));
     }
 
     #[test]
-    fn one_moment_tells_no_rate_and_samples_in_a_hurry_are_one() {
-        let (mut forecast, began) = (DiskForecast::default(), Instant::now());
-        (0..1000).for_each(|n| forecast.observe(began + Duration::from_millis(n), n << 20, 1 << 40));
-        assert_eq!((forecast.samples.len(), forecast.full_in_s()), (2, None));
+    fn only_the_last_minutes_count_and_a_pause_ends_the_alarm() {
+        let (mut forecast, start, mut written) = (DiskForecast::default(), Instant::now(), 0);
+        run(&mut forecast, start, 0..1000, &mut written, 1_000_000);
+        run(&mut forecast, start, 1000..1310, &mut written, 100);
+        let rate = forecast.bytes_per_s().expect("enough was seen");
+        assert!((99.0..101.0).contains(&rate), "{rate}");
+        run(&mut forecast, start, 1310..1620, &mut written, 0);
+        assert_eq!((forecast.bytes_per_s(), forecast.full_in(5)), (Some(0.0), None));
+        assert!(forecast.points.len() <= 62, "{}", forecast.points.len());
+    }
+
+    #[test]
+    fn a_disk_that_lasts_for_ever_has_no_end() {
+        let (mut forecast, start) = (DiskForecast::default(), Instant::now());
+        forecast.note(start, 0);
+        forecast.note(start + Duration::from_secs(300), 1);
+        assert!(forecast.full_in(u64::MAX).is_none_or(|time| time > Duration::from_secs(1 << 40)));
     }
 }

@@ -11,6 +11,7 @@ use crate::base::life::Life;
 use crate::model::{Pressure, Refusal};
 use prometheus::{Encoder, Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What pressure is measured of, in the order of [`Metrics::show_pressure`].
 const PRESSURES: [&str; 3] = ["system", "tile_queue", "content_queue"];
@@ -195,7 +196,7 @@ impl Metrics {
             segment_bytes: make.gauge("journal_bytes", "Bytes of the journal's segment files, as allocated"),
             disk_free_bytes: make.gauge("disk_free_bytes", "Free bytes of the data directory's file system"),
             disk_full_seconds: make
-                .gauge_f("disk_full_seconds", "Seconds until the disk is full at the rate of the last minute"),
+                .gauge_f("disk_full_seconds", "Seconds until the disk is full at the rate of the last minutes"),
             pressure: PRESSURES.map(|of| pressure.with_label_values(&[of])),
             seal_failures: make.gauge("journal_seal_failures", "Segments that could not be sealed since the start"),
             recovery_torn: make.gauge("recovery_torn", "Torn places that the last start found and set aside"),
@@ -265,9 +266,10 @@ impl Metrics {
         self.acquisitions.keep(states);
     }
 
-    /// Shows when the disk will be full.
-    pub fn show_forecast(&self, forecast: &DiskForecast) {
-        self.disk_full_seconds.set(forecast.full_in_s().unwrap_or(f64::INFINITY));
+    /// Shows when the disk will be full that has room for so many bytes.
+    pub fn show_forecast(&self, forecast: &DiskForecast, room_bytes: u64) {
+        let full_in = if room_bytes == 0 { Some(Duration::ZERO) } else { forecast.full_in(room_bytes) };
+        self.disk_full_seconds.set(full_in.map_or(f64::INFINITY, |time| time.as_secs_f64()));
     }
 
     /// Shows how full things are: all together, the index' queue, and what waits for the disk.
