@@ -43,6 +43,9 @@ pub enum ServerError {
     /// The watchdog's thread.
     #[error("the watchdog's thread can not be started: {0}")]
     Watchdog(std::io::Error),
+    /// The thread that closes the seconds of the figures.
+    #[error("the sampler's thread can not be started: {0}")]
+    Sampler(std::io::Error),
     /// Certificates and keys.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -111,8 +114,7 @@ impl Server {
         let data = std::fs::canonicalize(&config.data).unwrap_or_else(|_| config.data.clone());
         let scrub = Scrub::start(config.scrub, &config.data, &catalog, &lanes)
             .map_err(|source| CatalogError::Directory { dir: config.data.clone(), source })?;
-        let sampler =
-            Sampler::start(&catalog).map_err(|source| CatalogError::Directory { dir: config.data.clone(), source })?;
+        let sampler = Sampler::start(&catalog).map_err(ServerError::Sampler)?;
         let (stop, stop_time) = (stop.clone(), config.stop_time);
         Ok(Self { catalog, access, capture, http, lanes: threads, scrub, sampler, stop, stop_time, data, certificates })
     }

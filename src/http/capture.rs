@@ -19,7 +19,7 @@ use crate::catalog::{
 };
 use crate::formats::TileName;
 use crate::model::{AcqId, Checksum, Refusal, TileId, TileKey};
-use crate::telemetry::LocalCounts;
+use crate::telemetry::{LocalCounts, Stamp};
 use crate::wire::RequestFields;
 use axum::Json;
 use axum::extract::{Request, State};
@@ -339,7 +339,7 @@ async fn acknowledge(state: &AppState, tile: VerifiedTile) -> Received<Outcome> 
         }
     }
     let outcome = answered.await.map_err(|_| (Refusal::Overloaded, Failure::busy()))?;
-    state.catalog.activity().answered(&[received_at.elapsed()]);
+    state.catalog.activity().answered(&[Stamp::now().since(received_at)]);
     Ok(outcome)
 }
 

@@ -220,6 +220,23 @@ impl Index {
         live.acquisitions.iter().filter(|(_, view)| is_there(view)).for_each(|(acq, view)| look(*acq, view));
     }
 
+    /// Started acquisitions by how much they matter now: at most `open` of those that are open, the one with the latest
+    /// tile first, then at most `ended` others, the one that was ended last first.
+    #[must_use]
+    pub fn present_acquisitions(&self, open: usize, ended: usize) -> Vec<(AcqId, AcquisitionView)> {
+        let live = self.overlay.read();
+        let mut times: Vec<(Option<i64>, i64, AcqId)> = Vec::new();
+        for (acq, view) in &live.acquisitions {
+            if let Some(started) = &view.head.started {
+                times.push((started.ended_ns, view.counters.last_received_ns.max(started.first_started_ns), *acq));
+            }
+        }
+        times.sort_unstable_by_key(|(ended_ns, last_ns, _)| std::cmp::Reverse((*ended_ns, *last_ns)));
+        let of = |is_open: bool| times.iter().filter(move |(ended_ns, ..)| ended_ns.is_none() == is_open);
+        let chosen = of(true).take(open).chain(of(false).take(ended)).map(|(.., acq)| *acq);
+        chosen.filter_map(|acq| Some((acq, live.acquisitions.get(&acq)?.clone()))).collect()
+    }
+
     /// True when the acquisition was started.
     #[must_use]
     pub fn is_started(&self, acq: AcqId) -> bool {

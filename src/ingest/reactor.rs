@@ -22,7 +22,7 @@ use crate::catalog::{
     Route, SenderPort, Verdict, VerifyPolicy, verify,
 };
 use crate::model::{AcqId, GridShape, Pressure, Refusal, TileId, TileKey};
-use crate::telemetry::{CloseReason, LocalCounts, Metrics};
+use crate::telemetry::{CloseReason, LocalCounts, LocalTimes, Metrics, Stamp};
 use crate::tls::ServerTls;
 use crate::wire::Response;
 use mio::net::TcpListener;
@@ -142,6 +142,7 @@ struct Reactor {
     pressures: Pressures,
     counts: LocalCounts,
     seen: LocalActivity,
+    ack_times: LocalTimes,
     stop_at: Option<Instant>,
     pulse: Arc<Pulse>,
 }
@@ -262,6 +263,7 @@ impl Capture {
                 pressures: Pressures::default(),
                 counts: LocalCounts::default(),
                 seen: LocalActivity::new(catalog.activity()),
+                ack_times: metrics.ack_times(),
                 stop_at: None,
                 pulse: metrics.life.pulse(&format!("reactor-{n}")),
             };
@@ -292,7 +294,11 @@ impl Capture {
         // The first reactor tells the others when it accepts no more: who is cut off and comes again must not meet the same
         // process again.
         self.inboxes[0].send(Message::Stop);
-        for thread in self.reactors.into_iter().chain(self.hashers) {
+        let mut threads = self.reactors.into_iter().chain(self.hashers);
+        let _ = threads.next().map(JoinHandle::join);
+        // It may have panicked and told nobody.
+        self.inboxes[1..].iter().for_each(|inbox| inbox.send(Message::Stop));
+        for thread in threads {
             let _ = thread.join();
         }
     }
@@ -334,8 +340,7 @@ impl Reactor {
                 ticked = Instant::now();
                 self.tick(since_tick >= TICK_MISSED);
             }
-            self.counts.publish(&self.metrics);
-            self.seen.publish();
+            self.publish();
         }
         self.close_all();
     }
@@ -586,12 +591,13 @@ impl Reactor {
 
     fn refuse_now(&mut self, n: usize, key: ReadKey, refusal: Refusal) {
         self.counts.refused(refusal);
+        self.counts.refused_of(key.acq());
         if let ReadKey::Whole(key) = key {
             self.seen.refused(key, refusal, self.connections[n].visit.peer());
         }
         let response = response(key.acq(), Outcome::Refused(refusal), self.pressures);
         if let Some(connection) = self.connections[n].connection.as_mut() {
-            let slot = connection.open_slot(Instant::now(), 0);
+            let slot = connection.open_slot(Stamp::now(), 0);
             connection.answer(slot, response);
             self.connections[n].visit.count(key.acq(), false);
             self.answered.push(n);
@@ -607,9 +613,9 @@ impl Reactor {
             for n in answered {
                 self.tell_of_sender(n);
                 let Some(connection) = self.connections[n].connection.as_mut() else { continue };
-                let (ages, seen) = (&self.metrics.ack_seconds, &mut self.seen);
+                let (times, seen) = (&self.ack_times, &mut self.seen);
                 let sent = connection.send_answers(|age| {
-                    ages.observe(age.as_secs_f64());
+                    times.add(age);
                     seen.answered(age);
                 });
                 match sent {
@@ -744,7 +750,14 @@ impl Reactor {
         for n in 0..self.connections.len() {
             self.close(n, CloseReason::Stopping);
         }
+        self.publish();
+    }
+
+    /// What this wake-up has counted and timed.
+    fn publish(&mut self) {
         self.counts.publish(&self.metrics);
+        self.ack_times.publish();
+        self.seen.publish();
     }
 
     /// Names a connection for other threads.
