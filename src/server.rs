@@ -3,7 +3,7 @@
 use crate::access::{Access, AccessError, Exposed, ExposureError, check_exposure};
 use crate::base::descriptors;
 use crate::base::stop::{Stop, StopReason};
-use crate::catalog::{Catalog, CatalogError, CatalogOptions, Finding, Gauges, OpenedCatalog, Scrub};
+use crate::catalog::{Catalog, CatalogError, CatalogOptions, Finding, Gauges, OpenedCatalog, Sampler, Scrub};
 use crate::config::Config;
 use crate::http::{HttpError, HttpServer};
 use crate::index::{OpenOutcome, OpenReport};
@@ -60,6 +60,7 @@ pub struct Server {
     lanes: Vec<JoinHandle<()>>,
     scrub: Scrub,
     gauges: Gauges,
+    sampler: Sampler,
     stop: Stop,
     stop_time: Duration,
     data: PathBuf,
@@ -114,9 +115,12 @@ impl Server {
         let data = std::fs::canonicalize(&config.data).unwrap_or_else(|_| config.data.clone());
         let scrub = Scrub::start(config.scrub, &config.data, &catalog, &lanes)
             .map_err(|source| CatalogError::Directory { dir: config.data.clone(), source })?;
+        let sampler =
+            Sampler::start(&catalog).map_err(|source| CatalogError::Directory { dir: config.data.clone(), source })?;
         let gauges = Gauges::start(&catalog).map_err(ServerError::Gauges)?;
         let (stop, stop_time) = (stop.clone(), config.stop_time);
-        Ok(Self { catalog, access, capture, http, lanes: threads, scrub, gauges, stop, stop_time, data, certificates })
+        let lanes = threads;
+        Ok(Self { catalog, access, capture, http, lanes, scrub, gauges, sampler, stop, stop_time, data, certificates })
     }
 
     /// Where senders connect; `None`: that port is off.
@@ -163,6 +167,7 @@ impl Server {
         self.http.begin_stop();
         self.scrub.stop();
         self.gauges.stop();
+        self.sampler.stop();
         self.capture.stop();
         self.http.stop(self.stop_time / 4);
         for lane in self.lanes {

@@ -1,20 +1,19 @@
 //! Figures that nobody counts as they change, brought up to date once a second: how acquisitions stand, and when the disk
 //! will be full.
 //!
-//! A thread of its own, so that a disk that hangs holds up nobody. Must never hold the index' lock for longer than a few
-//! blocks of a board take.
+//! A thread of its own. Must never hold the index' lock for longer than a few blocks of a board take.
 
 use super::{Catalog, Tally3};
 use crate::base::clock;
 use crate::index::AcquisitionView;
 use crate::model::{AcqId, Sequence};
-use crate::telemetry::{AcquisitionState, DiskForecast};
+use crate::telemetry::AcquisitionState;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Time between two looks.
 const TICK: Duration = Duration::from_secs(1);
@@ -32,7 +31,6 @@ pub struct Gauges {
 
 struct Keeper {
     catalog: Arc<Catalog>,
-    forecast: DiskForecast,
     counted: BTreeMap<AcqId, Counted>,
 }
 
@@ -53,8 +51,7 @@ impl Gauges {
     /// It can not be started.
     pub fn start(catalog: &Arc<Catalog>) -> io::Result<Self> {
         let (stop, stopping) = bounded(0);
-        let mut keeper =
-            Keeper { catalog: Arc::clone(catalog), forecast: DiskForecast::default(), counted: BTreeMap::new() };
+        let mut keeper = Keeper { catalog: Arc::clone(catalog), counted: BTreeMap::new() };
         let thread = std::thread::Builder::new().name("gauges".into()).spawn(move || keeper.run(&stopping))?;
         Ok(Self { stop, thread })
     }
@@ -81,8 +78,7 @@ impl Keeper {
 
     fn look(&mut self) {
         let metrics = Arc::clone(self.catalog.metrics());
-        self.forecast.note(Instant::now(), metrics.journal_bytes.get());
-        metrics.show_forecast(&self.forecast, self.catalog.journal().room_bytes());
+        metrics.show_forecast(self.catalog.activity().disk().full_in);
         let present = self.catalog.index().present_acquisitions(OPEN_MAX, ENDED_MAX);
         self.counted.retain(|acq, _| present.iter().any(|(present, _)| present == acq));
         let states: Vec<AcquisitionState> = present.iter().map(|(acq, view)| self.state(*acq, view)).collect();

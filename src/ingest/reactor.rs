@@ -18,8 +18,8 @@ use crate::base::life::Pulse;
 use crate::base::limits::READ_TURN;
 use crate::base::pool::{BufferWaiter, Reserved};
 use crate::catalog::{
-    Ack, AckSink, AckToken, Catalog, FrameBuffer, LaneTile, Lanes, Outcome, ReceivedFrame, Route, Verdict,
-    VerifyPolicy, verify,
+    Ack, AckSink, AckToken, Catalog, FrameBuffer, LaneTile, Lanes, LocalActivity, Outcome, ReadKey, ReceivedFrame,
+    Route, SenderPort, Verdict, VerifyPolicy, verify,
 };
 use crate::model::{AcqId, GridShape, Pressure, Refusal, TileId, TileKey};
 use crate::telemetry::{CloseReason, LocalCounts, LocalTimes, Metrics, Stamp};
@@ -44,6 +44,8 @@ const TICK: Duration = Duration::from_secs(1);
 const TICK_MISSED: Duration = Duration::from_secs(3);
 /// Time between two looks at what has ended, while the daemon stops.
 const STOP_TICK: Duration = Duration::from_millis(50);
+/// What is known of the key of a frame that was not read.
+const UNREAD: ReadKey = ReadKey::Acquisition(AcqId(0));
 /// Named when threads can not be started for ports that are off.
 const NOWHERE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
 
@@ -140,6 +142,7 @@ struct Reactor {
     pressures: Pressures,
     counts: LocalCounts,
     ack_times: LocalTimes,
+    seen: LocalActivity,
     stop_at: Option<Instant>,
     pulse: Arc<Pulse>,
 }
@@ -260,11 +263,15 @@ impl Capture {
                 pressures: Pressures::default(),
                 counts: LocalCounts::default(),
                 ack_times: metrics.ack_times(),
+                seen: LocalActivity::new(catalog.activity()),
                 stop_at: None,
                 pulse: metrics.life.pulse(&format!("reactor-{n}")),
             };
             let stop = catalog.stop().clone();
-            let run = move || stop_on_panic("reactor", &stop, || reactor.run()).unwrap_or(());
+            let peers = inboxes.clone();
+            // One that broke can tell the others nothing more: they would wait for it for ever.
+            let tell_all = move || peers.iter().for_each(|inbox| inbox.send(Message::Stop));
+            let run = move || stop_on_panic("reactor", &stop, || reactor.run()).unwrap_or_else(tell_all);
             reactors.push(std::thread::Builder::new().name(format!("reactor-{n}")).spawn(run)?);
         }
         Ok(Self { address, tls_address, inboxes, reactors, hashers: hasher_threads })
@@ -287,11 +294,7 @@ impl Capture {
         // The first reactor tells the others when it accepts no more: who is cut off and comes again must not meet the same
         // process again.
         self.inboxes[0].send(Message::Stop);
-        let mut threads = self.reactors.into_iter().chain(self.hashers);
-        let _ = threads.next().map(JoinHandle::join);
-        // It may have panicked and told nobody.
-        self.inboxes[1..].iter().for_each(|inbox| inbox.send(Message::Stop));
-        for thread in threads {
+        for thread in self.reactors.into_iter().chain(self.hashers) {
             let _ = thread.join();
         }
     }
@@ -431,6 +434,7 @@ impl Reactor {
         let by = if stream.is_encrypted() { By::Certificate } else { self.access.by_address(peer.ip()) };
         self.connections[n].connection = Some(Connection::new(stream, place));
         self.connections[n].visit = Visit::begin(peer, by, &self.access);
+        self.tell_of_sender(n);
         self.drive(n);
     }
 
@@ -446,7 +450,7 @@ impl Reactor {
             let Some(connection) = place.connection.as_mut() else { return };
             let step = connection.advance(window, bytes_max, &mut turn);
             let received = std::mem::take(&mut connection.received_bytes);
-            place.visit.bytes += received;
+            place.visit.received(received);
             self.counts.received_bytes += received;
             match step {
                 Step::Readable | Step::Memory | Step::Answers | Step::Lane => return self.close_if_finished(n),
@@ -475,12 +479,12 @@ impl Reactor {
         let Some(connection) = self.connections[n].connection.as_mut() else { return false };
         if len == 0 {
             connection.skip_empty_frame();
-            self.refuse_now(n, AcqId(0), Refusal::EmptyFrame);
+            self.refuse_now(n, UNREAD, Refusal::EmptyFrame);
             return true;
         }
         if len as usize > self.options.frame_bytes_max {
             connection.drain();
-            self.refuse_now(n, AcqId(0), Refusal::TooLarge);
+            self.refuse_now(n, UNREAD, Refusal::TooLarge);
             return true;
         }
         let Some(held) = connection.hold_share(bytes) else {
@@ -498,7 +502,7 @@ impl Reactor {
             }
             None => {
                 connection.drain();
-                self.refuse_now(n, AcqId(0), Refusal::TooLarge);
+                self.refuse_now(n, UNREAD, Refusal::TooLarge);
                 true
             }
         }
@@ -529,7 +533,7 @@ impl Reactor {
         let ticket = self.ticket(n);
         let Some(connection) = self.connections[n].connection.as_mut() else { return };
         match verdict {
-            Verdict::Refused(acq, refusal) => self.refuse_now(n, acq, refusal),
+            Verdict::Refused(key, refusal) => self.refuse_now(n, key, refusal),
             Verdict::Pending(tile) => {
                 let slot = connection.open_slot(tile.received_at(), bytes);
                 let token = AckToken { connection: ticket, slot };
@@ -565,25 +569,33 @@ impl Reactor {
 
     fn on_ack(&mut self, ack: Ack) {
         let is_stored = matches!(ack.outcome, Outcome::Accepted(_));
-        let response = response(ack.acq, ack.outcome, self.pressures);
+        let response = response(ack.key.acq, ack.outcome, self.pressures);
+        let mut peer = None;
         match self.tenant(ack.token.connection) {
             Some((n, connection)) => {
                 connection.answer(ack.token.slot, response);
-                self.connections[n].visit.count(is_stored);
+                peer = self.connections[n].visit.peer();
+                self.connections[n].visit.count(ack.key.acq, is_stored);
                 self.answered.push(n);
             }
             None => self.counts.unanswered += 1,
         }
+        if let Outcome::Refused(why) = ack.outcome {
+            self.seen.refused(ack.key, why, peer);
+        }
     }
 
-    fn refuse_now(&mut self, n: usize, acq: AcqId, refusal: Refusal) {
+    fn refuse_now(&mut self, n: usize, key: ReadKey, refusal: Refusal) {
         self.counts.refused(refusal);
-        self.counts.refused_of(acq);
-        let response = response(acq, Outcome::Refused(refusal), self.pressures);
+        self.counts.refused_of(key.acq());
+        if let ReadKey::Whole(key) = key {
+            self.seen.refused(key, refusal, self.connections[n].visit.peer());
+        }
+        let response = response(key.acq(), Outcome::Refused(refusal), self.pressures);
         if let Some(connection) = self.connections[n].connection.as_mut() {
             let slot = connection.open_slot(Stamp::now(), 0);
             connection.answer(slot, response);
-            self.connections[n].visit.count(false);
+            self.connections[n].visit.count(key.acq(), false);
             self.answered.push(n);
         }
     }
@@ -595,14 +607,31 @@ impl Reactor {
             answered.sort_unstable();
             answered.dedup();
             for n in answered {
+                self.tell_of_sender(n);
                 let Some(connection) = self.connections[n].connection.as_mut() else { continue };
-                let times = &self.ack_times;
-                match connection.send_answers(|age| times.add(age)) {
+                let (times, seen) = (&self.ack_times, &mut self.seen);
+                let sent = connection.send_answers(|age| {
+                    times.add(age);
+                    seen.answered(age);
+                });
+                match sent {
                     Ok(()) => self.drive(n),
                     Err(_) => self.close(n, CloseReason::Cut),
                 }
             }
         }
+    }
+
+    /// Once a wake-up and connection: who sends, and how much.
+    fn tell_of_sender(&mut self, n: usize) {
+        let Place { connection: Some(connection), visit, .. } = &mut self.connections[n] else { return };
+        let stream = connection.stream();
+        match (stream.is_encrypted(), stream.client()) {
+            (false, _) => visit.list(self.seen.activity(), SenderPort::Capture, None),
+            (true, Some(name)) => visit.list(self.seen.activity(), SenderPort::CaptureTls, Some(name)),
+            (true, None) => {}
+        }
+        visit.publish();
     }
 
     /// Once a wake-up: what all answers of it say.
@@ -624,6 +653,7 @@ impl Reactor {
         let grace = if contended { self.options.slow_grace / 6 } else { self.options.slow_grace };
         let window = (self.options.slow_grace / 3).min(grace);
         for n in 0..self.connections.len() {
+            self.tell_of_sender(n);
             let Some(connection) = self.connections[n].connection.as_mut() else { continue };
             if stood_still {
                 connection.forgive();
@@ -723,6 +753,7 @@ impl Reactor {
     fn publish(&mut self) {
         self.counts.publish(&self.metrics);
         self.ack_times.publish();
+        self.seen.publish();
     }
 
     /// Names a connection for other threads.

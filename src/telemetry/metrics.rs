@@ -6,7 +6,7 @@
 use super::acquisitions::{AcquisitionLines, AcquisitionState};
 use super::maker::{KEEP, Maker};
 use super::tls::{TlsClient, TlsClients, TlsRefusal};
-use super::{CloseReason, DiskForecast, HttpCloseReason, LaneTimes, LocalTimes, RefusedAccess, StoredAs};
+use super::{CloseReason, HttpCloseReason, LaneTimes, LocalTimes, RefusedAccess, StoredAs};
 use crate::base::life::Life;
 use crate::model::{Pressure, Refusal};
 use prometheus::{Encoder, Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder};
@@ -266,9 +266,8 @@ impl Metrics {
         self.acquisitions.keep(states);
     }
 
-    /// Shows when the disk will be full that has room for so many bytes.
-    pub fn show_forecast(&self, forecast: &DiskForecast, room_bytes: u64) {
-        let full_in = if room_bytes == 0 { Some(Duration::ZERO) } else { forecast.full_in(room_bytes) };
+    /// Shows when the disk will be full; `None`: it is not filling.
+    pub fn show_forecast(&self, full_in: Option<Duration>) {
         self.disk_full_seconds.set(full_in.map_or(f64::INFINITY, |time| time.as_secs_f64()));
     }
 
@@ -319,6 +318,12 @@ impl Metrics {
     #[must_use]
     pub fn tiles_accepted(&self) -> u64 {
         self.stored.iter().map(IntCounter::get).sum()
+    }
+
+    /// Requests refused so far, for whatever reason.
+    #[must_use]
+    pub fn tiles_refused(&self) -> u64 {
+        self.refused.iter().map(IntCounter::get).sum()
     }
 
     /// Adds the process' own figures (memory, descriptors, CPU) as the prometheus crate names them.

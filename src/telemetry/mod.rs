@@ -10,6 +10,7 @@ mod metrics;
 mod reasons;
 mod stages;
 mod tls;
+mod warnings;
 
 pub use acquisitions::AcquisitionState;
 pub use counts::LocalCounts;
@@ -20,3 +21,4 @@ pub use metrics::Metrics;
 pub use reasons::{CloseReason, RefusedAccess, StoredAs};
 pub use stages::{LaneTimes, LocalTimes, Stamp};
 pub use tls::{TlsClient, TlsRefusal};
+pub use warnings::{Warning, last_warning, warnings_after};
