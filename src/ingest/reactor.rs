@@ -294,11 +294,7 @@ impl Capture {
         // The first reactor tells the others when it accepts no more: who is cut off and comes again must not meet the same
         // process again.
         self.inboxes[0].send(Message::Stop);
-        let mut threads = self.reactors.into_iter().chain(self.hashers);
-        let _ = threads.next().map(JoinHandle::join);
-        // It may have panicked and told nobody.
-        self.inboxes[1..].iter().for_each(|inbox| inbox.send(Message::Stop));
-        for thread in threads {
+        for thread in self.reactors.into_iter().chain(self.hashers) {
             let _ = thread.join();
         }
     }
