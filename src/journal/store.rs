@@ -337,6 +337,12 @@ impl Journal {
         Ok(())
     }
 
+    /// Bytes that new segments may still take of the file system, behind what is kept in reserve.
+    #[must_use]
+    pub fn room_bytes(&self) -> u64 {
+        self.shared.room_for_segment(0).unwrap_or(0)
+    }
+
     /// Figures for metrics.
     #[must_use]
     pub fn status(&self) -> JournalStatus {
