@@ -20,6 +20,7 @@ mod manifest;
 mod openapi;
 mod pace;
 mod parts;
+mod previews;
 mod query;
 mod scopes;
 mod settings;
@@ -35,6 +36,7 @@ use crate::base::failpoint;
 use crate::base::life::Pulse;
 use crate::catalog::{Catalog, Lanes};
 use crate::model::AcqId;
+use crate::preview::Previews;
 use crate::tls::ServerTls;
 use axum::Router;
 use axum::extract::{Request, State};
@@ -112,6 +114,8 @@ struct AppState {
     uploads: Arc<Semaphore>,
     /// Long listings are made one at a time.
     long_listings: Arc<Semaphore>,
+    /// Where images of tiles and mosaics are made.
+    previews: Arc<Previews>,
     /// The OpenAPI description, JSON.
     api: bytes::Bytes,
 }
@@ -148,6 +152,7 @@ impl HttpServer {
         catalog: &Arc<Catalog>,
         lanes: &Lanes,
         access: &Arc<Access>,
+        previews: &Arc<Previews>,
     ) -> Result<Self, HttpError> {
         let state = AppState {
             catalog: Arc::clone(catalog),
@@ -163,6 +168,7 @@ impl HttpServer {
             sending: Share::new(catalog.pool().capacity() / 2),
             uploads: Arc::new(Semaphore::new(parts::UPLOADS_AT_ONCE)),
             long_listings: Arc::new(Semaphore::new(1)),
+            previews: Arc::clone(previews),
             api: bytes::Bytes::new(),
         };
         Self::try_start(options, (listener, tls), state, access)
@@ -269,6 +275,9 @@ fn described() -> OpenApiRouter<AppState> {
         .routes(routes!(v1::tiles))
         .routes(routes!(v1::tile))
         .routes(routes!(v1::content))
+        .routes(routes!(previews::image_by_id))
+        .routes(routes!(previews::image_by_place))
+        .routes(routes!(previews::thumbnail))
 }
 
 fn router(mut state: AppState, access: &Arc<Access>, options: &HttpOptions) -> Router {

@@ -39,8 +39,8 @@ use overlay::Overlay;
 use owner::Owner;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 /// The index of one data directory.
@@ -50,6 +50,13 @@ pub struct Index {
     owner: Owner,
     /// Grows whenever an acquisition is started: lets a reader keep what it looked up before.
     acquisitions_changed: AtomicU64,
+    watchers: RwLock<Vec<Arc<dyn Watcher>>>,
+}
+
+/// Is told of facts as soon as readers see them, on the thread that published them: must be short and never wait.
+pub trait Watcher: Send + Sync {
+    /// These facts are visible now.
+    fn published(&self, facts: &[Fact]);
 }
 
 /// How far the store is behind, for metrics and pressure.
@@ -98,7 +105,10 @@ impl Index {
         let resident = open::resident(&*store, &state)?;
         let overlay = Arc::new(Overlay::new(resident, options.overlay_tiles_max));
         let owner = Owner::start(Arc::clone(&store), Arc::clone(&overlay), state, safe_sequence)?;
-        Ok((Self { overlay, store, owner, acquisitions_changed: AtomicU64::new(1) }, report))
+        Ok((
+            Self { overlay, store, owner, acquisitions_changed: AtomicU64::new(1), watchers: RwLock::default() },
+            report,
+        ))
     }
 
     /// Makes facts visible to readers, then hands them to the owner. One lock for the whole batch.
@@ -109,7 +119,17 @@ impl Index {
         if self.overlay.publish(&facts) {
             self.acquisitions_changed.fetch_add(1, Ordering::Release);
         }
+        self.watchers
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .for_each(|watcher| watcher.published(&facts));
         self.owner.take(facts);
+    }
+
+    /// Has all facts told to `watcher` that are published from now on.
+    pub fn watch(&self, watcher: Arc<dyn Watcher>) {
+        self.watchers.write().unwrap_or_else(PoisonError::into_inner).push(watcher);
     }
 
     /// Waits until the overlay has room for `tiles` more. False: the store is stuck and `limit` is over.

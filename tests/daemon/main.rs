@@ -33,6 +33,7 @@ mod odd_directories;
 mod offline;
 mod overload;
 mod overload_http;
+mod previews;
 mod readers;
 mod replay;
 mod rot;
