@@ -10,6 +10,7 @@ use crate::index::{OpenOutcome, OpenReport};
 use crate::ingest::{Capture, CaptureListeners, IngestError};
 use crate::journal::{DamageKind, Filesystem, MirroredFilesystem, RealFilesystem, RecoveryReport};
 use crate::preview::Previews;
+use crate::quality::Judge;
 use crate::service::{self, Ports};
 use crate::telemetry::Metrics;
 use crate::tls::{ServerTls, TlsError};
@@ -58,6 +59,7 @@ pub struct Server {
     lanes: Vec<JoinHandle<()>>,
     scrub: Scrub,
     previews: Arc<Previews>,
+    judge: Judge,
     stop: Stop,
     stop_time: Duration,
     data: PathBuf,
@@ -104,6 +106,8 @@ impl Server {
         for temca in &config.temcas {
             catalog.assert_temca(temca.clone())?;
         }
+        let judge = Judge::start(config.quality, &catalog, &lanes)
+            .map_err(|source| CatalogError::Directory { dir: config.data.clone(), source })?;
         let previews = Previews::start(config.preview, &config.data, &catalog, &lanes)
             .map_err(|source| CatalogError::Directory { dir: config.data.clone(), source })?;
         let tls = certificates.http.as_ref();
@@ -124,6 +128,7 @@ impl Server {
             lanes: threads,
             scrub,
             previews,
+            judge,
             stop,
             stop_time,
             data,
@@ -175,6 +180,7 @@ impl Server {
         self.http.begin_stop();
         self.scrub.stop();
         self.previews.stop();
+        self.judge.stop();
         self.capture.stop();
         self.http.stop(self.stop_time / 4);
         // Lanes end when nobody can hand them tiles or look at them any more.

@@ -34,6 +34,7 @@ mod offline;
 mod overload;
 mod overload_http;
 mod previews;
+mod quality;
 mod readers;
 mod replay;
 mod rot;
