@@ -67,12 +67,12 @@ impl Sample {
     /// Bands that are cut by the edge of a strip or tile count for all but sharpness.
     fn add(&mut self, piece: &Piece<'_>) {
         let goes_on = (piece.x, piece.y, piece.samples.len()) == (self.x, self.next_y, self.width);
-        if piece.y % self.step == 0 || !goes_on {
+        if piece.y.is_multiple_of(self.step) || !goes_on {
             self.band.clear();
             (self.x, self.width) = (piece.x, piece.samples.len());
         }
         self.next_y = piece.y + 1;
-        let is_of_band = piece.y % self.step == 0 || !self.band.is_empty();
+        let is_of_band = piece.y.is_multiple_of(self.step) || !self.band.is_empty();
         match piece.samples {
             Samples::Eight(samples) => {
                 samples.iter().for_each(|sample| self.histogram[usize::from(*sample)] += 1);
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn what_is_smoothed_is_less_sharp() {
-        let grey = |x: u32, y: u32| if (x / 20 + y / 20) % 2 == 0 { 60 } else { 180 };
+        let grey = |x: u32, y: u32| if (x / 20 + y / 20).is_multiple_of(2) { 60 } else { 180 };
         let smoothed = |x: u32, y: u32| {
             let near = (0..81).map(|n| grey(x + n % 9, y + n / 9));
             u8::try_from(near.sum::<u32>() / 81).expect("a grey")

@@ -185,10 +185,8 @@ impl Worker {
         match self.next_unjudged(acq, after) {
             Ok(found) => {
                 let reached = found.reached;
-                if let Some(entry) = found.entry {
-                    if !self.judge_stored(&entry) {
-                        return true;
-                    }
+                if found.entry.is_some_and(|entry| !self.judge_stored(&entry)) {
+                    return true;
                 }
                 let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
                 match reached {
