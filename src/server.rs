@@ -3,7 +3,7 @@
 use crate::access::{Access, AccessError, Exposed, ExposureError, check_exposure};
 use crate::base::descriptors;
 use crate::base::stop::{Stop, StopReason};
-use crate::catalog::{Catalog, CatalogError, CatalogOptions, Finding, OpenedCatalog, Scrub};
+use crate::catalog::{Catalog, CatalogError, CatalogOptions, Finding, OpenedCatalog, Sampler, Scrub};
 use crate::config::Config;
 use crate::http::{HttpError, HttpServer};
 use crate::index::{OpenOutcome, OpenReport};
@@ -60,6 +60,7 @@ pub struct Server {
     scrub: Scrub,
     previews: Arc<Previews>,
     judge: Judge,
+    sampler: Sampler,
     stop: Stop,
     stop_time: Duration,
     data: PathBuf,
@@ -119,6 +120,8 @@ impl Server {
         let data = std::fs::canonicalize(&config.data).unwrap_or_else(|_| config.data.clone());
         let scrub = Scrub::start(config.scrub, &config.data, &catalog, &lanes)
             .map_err(|source| CatalogError::Directory { dir: config.data.clone(), source })?;
+        let sampler =
+            Sampler::start(&catalog).map_err(|source| CatalogError::Directory { dir: config.data.clone(), source })?;
         let (stop, stop_time) = (stop.clone(), config.stop_time);
         Ok(Self {
             catalog,
@@ -129,6 +132,7 @@ impl Server {
             scrub,
             previews,
             judge,
+            sampler,
             stop,
             stop_time,
             data,
@@ -181,6 +185,7 @@ impl Server {
         self.scrub.stop();
         self.previews.stop();
         self.judge.stop();
+        self.sampler.stop();
         self.capture.stop();
         self.http.stop(self.stop_time / 4);
         // Lanes end when nobody can hand them tiles or look at them any more.

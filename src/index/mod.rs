@@ -50,14 +50,11 @@ pub struct Index {
     owner: Owner,
     /// Grows whenever an acquisition is started: lets a reader keep what it looked up before.
     acquisitions_changed: AtomicU64,
-    watchers: RwLock<Vec<Arc<dyn Watcher>>>,
+    listeners: RwLock<Vec<Listener>>,
 }
 
-/// Is told of facts as soon as readers see them, on the thread that published them: must be short and never wait.
-pub trait Watcher: Send + Sync {
-    /// These facts are visible now.
-    fn published(&self, facts: &[Fact]);
-}
+/// Hears of facts that have become visible.
+type Listener = Box<dyn Fn(&[Fact]) + Send + Sync>;
 
 /// How far the store is behind, for metrics and pressure.
 #[derive(Clone, Copy, Debug, Default)]
@@ -106,7 +103,7 @@ impl Index {
         let overlay = Arc::new(Overlay::new(resident, options.overlay_tiles_max));
         let owner = Owner::start(Arc::clone(&store), Arc::clone(&overlay), state, safe_sequence)?;
         Ok((
-            Self { overlay, store, owner, acquisitions_changed: AtomicU64::new(1), watchers: RwLock::default() },
+            Self { overlay, store, owner, acquisitions_changed: AtomicU64::new(1), listeners: RwLock::default() },
             report,
         ))
     }
@@ -119,17 +116,14 @@ impl Index {
         if self.overlay.publish(&facts) {
             self.acquisitions_changed.fetch_add(1, Ordering::Release);
         }
-        self.watchers
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-            .for_each(|watcher| watcher.published(&facts));
+        self.listeners.read().unwrap_or_else(PoisonError::into_inner).iter().for_each(|listener| listener(&facts));
         self.owner.take(facts);
     }
 
-    /// Has all facts told to `watcher` that are published from now on.
-    pub fn watch(&self, watcher: Arc<dyn Watcher>) {
-        self.watchers.write().unwrap_or_else(PoisonError::into_inner).push(watcher);
+    /// Tells `listener` of every batch of facts once it is visible, on the thread that published it: it must be
+    /// short, and never wait.
+    pub fn on_publish(&self, listener: impl Fn(&[Fact]) + Send + Sync + 'static) {
+        self.listeners.write().unwrap_or_else(PoisonError::into_inner).push(Box::new(listener));
     }
 
     /// Waits until the overlay has room for `tiles` more. False: the store is stuck and `limit` is over.
@@ -219,6 +213,12 @@ impl Index {
     pub fn acquisitions(&self) -> Vec<(AcqId, AcquisitionView)> {
         let live = self.overlay.read();
         live.acquisitions.iter().filter(|(_, view)| is_there(view)).map(|(acq, view)| (*acq, view.clone())).collect()
+    }
+
+    /// Looks at each acquisition, by identifier. Keeps writers waiting: must be short.
+    pub fn each_acquisition(&self, look: &mut dyn FnMut(AcqId, &AcquisitionView)) {
+        let live = self.overlay.read();
+        live.acquisitions.iter().filter(|(_, view)| is_there(view)).for_each(|(acq, view)| look(*acq, view));
     }
 
     /// True when the acquisition was started.
