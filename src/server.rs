@@ -9,6 +9,8 @@ use crate::http::{HttpError, HttpServer};
 use crate::index::{OpenOutcome, OpenReport};
 use crate::ingest::{Capture, CaptureListeners, IngestError};
 use crate::journal::{DamageKind, Filesystem, MirroredFilesystem, RealFilesystem, RecoveryReport};
+use crate::preview::Previews;
+use crate::quality::Judge;
 use crate::service::{self, Ports};
 use crate::telemetry::Metrics;
 use crate::tls::{ServerTls, TlsError};
@@ -59,6 +61,8 @@ pub struct Server {
     http: HttpServer,
     lanes: Vec<JoinHandle<()>>,
     scrub: Scrub,
+    previews: Arc<Previews>,
+    judge: Judge,
     sampler: Sampler,
     stop: Stop,
     stop_time: Duration,
@@ -106,7 +110,12 @@ impl Server {
         for temca in &config.temcas {
             catalog.assert_temca(temca.clone())?;
         }
-        let http = HttpServer::start(&config.http, ports.http, certificates.http.as_ref(), &catalog, &lanes, &access)?;
+        let judge = Judge::start(config.quality, &catalog, &lanes)
+            .map_err(|source| CatalogError::Directory { dir: config.data.clone(), source })?;
+        let previews = Previews::start(config.preview, &config.data, &catalog, &lanes)
+            .map_err(|source| CatalogError::Directory { dir: config.data.clone(), source })?;
+        let tls = certificates.http.as_ref();
+        let http = HttpServer::start(&config.http, ports.http, tls, &catalog, &lanes, &access, &previews)?;
         let listeners = CaptureListeners { plain: ports.capture, tls: ports.capture_tls };
         let tls = certificates.capture.as_ref();
         let capture = Capture::start_guarded(config.ingest, listeners, tls, &catalog, &lanes, &access)?;
@@ -116,7 +125,21 @@ impl Server {
             .map_err(|source| CatalogError::Directory { dir: config.data.clone(), source })?;
         let sampler = Sampler::start(&catalog).map_err(ServerError::Sampler)?;
         let (stop, stop_time) = (stop.clone(), config.stop_time);
-        Ok(Self { catalog, access, capture, http, lanes: threads, scrub, sampler, stop, stop_time, data, certificates })
+        Ok(Self {
+            catalog,
+            access,
+            capture,
+            http,
+            lanes: threads,
+            scrub,
+            previews,
+            judge,
+            sampler,
+            stop,
+            stop_time,
+            data,
+            certificates,
+        })
     }
 
     /// Where senders connect; `None`: that port is off.
@@ -162,9 +185,13 @@ impl Server {
     pub fn shut_down(self) -> Result<Option<StopReason>, ServerError> {
         self.http.begin_stop();
         self.scrub.stop();
+        self.previews.stop();
+        self.judge.stop();
         self.sampler.stop();
         self.capture.stop();
         self.http.stop(self.stop_time / 4);
+        // Lanes end when nobody can hand them tiles or look at them any more.
+        drop(self.previews);
         for lane in self.lanes {
             let _ = lane.join();
         }

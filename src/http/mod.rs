@@ -23,6 +23,7 @@ mod mosaic;
 mod openapi;
 mod pace;
 mod parts;
+mod previews;
 mod query;
 mod scopes;
 mod sender;
@@ -40,6 +41,7 @@ use crate::base::failpoint;
 use crate::base::life::Pulse;
 use crate::catalog::{Catalog, Lanes};
 use crate::model::AcqId;
+use crate::preview::Previews;
 use crate::tls::ServerTls;
 use axum::Router;
 use axum::extract::{Request, State};
@@ -118,6 +120,8 @@ struct AppState {
     uploads: Arc<Semaphore>,
     /// Long listings are made one at a time.
     long_listings: Arc<Semaphore>,
+    /// Where images of tiles and mosaics are made.
+    previews: Arc<Previews>,
     /// What those who look on share.
     live: Arc<Live>,
     /// The OpenAPI description, JSON.
@@ -156,6 +160,7 @@ impl HttpServer {
         catalog: &Arc<Catalog>,
         lanes: &Lanes,
         access: &Arc<Access>,
+        previews: &Arc<Previews>,
     ) -> Result<Self, HttpError> {
         let state = AppState {
             catalog: Arc::clone(catalog),
@@ -171,6 +176,7 @@ impl HttpServer {
             sending: Share::new(catalog.pool().capacity() / 2),
             uploads: Arc::new(Semaphore::new(parts::UPLOADS_AT_ONCE)),
             long_listings: Arc::new(Semaphore::new(1)),
+            previews: Arc::clone(previews),
             live: Arc::default(),
             api: bytes::Bytes::new(),
         };
@@ -282,6 +288,9 @@ fn described() -> OpenApiRouter<AppState> {
         .routes(routes!(v1::tiles))
         .routes(routes!(v1::tile))
         .routes(routes!(v1::content))
+        .routes(routes!(previews::image_by_id))
+        .routes(routes!(previews::image_by_place))
+        .routes(routes!(previews::thumbnail))
 }
 
 fn router(mut state: AppState, access: &Arc<Access>, options: &HttpOptions) -> Router {

@@ -34,13 +34,13 @@ pub use view::{
     apply, parity,
 };
 
-use crate::model::{AcqId, Cell, Fact, Roi, RoiIndex, Sequence, TileEntry, TileId, TileKey, TileVersion};
+use crate::model::{AcqId, Cell, Fact, Judgement, Roi, RoiIndex, Sequence, TileEntry, TileId, TileKey, TileVersion};
 use overlay::Overlay;
 use owner::Owner;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 /// The index of one data directory.
@@ -50,7 +50,7 @@ pub struct Index {
     owner: Owner,
     /// Grows whenever an acquisition is started: lets a reader keep what it looked up before.
     acquisitions_changed: AtomicU64,
-    listener: OnceLock<Listener>,
+    listeners: RwLock<Vec<Listener>>,
 }
 
 /// Hears of facts that have become visible.
@@ -102,7 +102,10 @@ impl Index {
         let resident = open::resident(&*store, &state)?;
         let overlay = Arc::new(Overlay::new(resident, options.overlay_tiles_max));
         let owner = Owner::start(Arc::clone(&store), Arc::clone(&overlay), state, safe_sequence)?;
-        Ok((Self { overlay, store, owner, acquisitions_changed: AtomicU64::new(1), listener: OnceLock::new() }, report))
+        Ok((
+            Self { overlay, store, owner, acquisitions_changed: AtomicU64::new(1), listeners: RwLock::default() },
+            report,
+        ))
     }
 
     /// Makes facts visible to readers, then hands them to the owner. One lock for the whole batch.
@@ -113,16 +116,14 @@ impl Index {
         if self.overlay.publish(&facts) {
             self.acquisitions_changed.fetch_add(1, Ordering::Release);
         }
-        if let Some(listener) = self.listener.get() {
-            listener(&facts);
-        }
+        self.listeners.read().unwrap_or_else(PoisonError::into_inner).iter().for_each(|listener| listener(&facts));
         self.owner.take(facts);
     }
 
-    /// Tells `listener` of every batch of facts once it is visible, on the thread that published it: it must be short. Only
-    /// the first one is told.
+    /// Tells `listener` of every batch of facts once it is visible, on the thread that published it: it must be
+    /// short, and never wait.
     pub fn on_publish(&self, listener: impl Fn(&[Fact]) + Send + Sync + 'static) {
-        let _ = self.listener.set(Box::new(listener));
+        self.listeners.write().unwrap_or_else(PoisonError::into_inner).push(Box::new(listener));
     }
 
     /// Waits until the overlay has room for `tiles` more. False: the store is stuck and `limit` is over.
@@ -263,6 +264,32 @@ impl Index {
     pub fn memberships(&self, keys: &[TileKey]) -> Vec<Vec<Membership>> {
         let live = self.overlay.read();
         keys.iter().map(|key| live.memberships(key)).collect()
+    }
+
+    /// What was found of the current versions of tiles of one acquisition, in their order.
+    ///
+    /// # Errors
+    /// The store can not be read.
+    pub fn judgements(&self, tiles: &[TileEntry]) -> Result<Vec<Option<Judgement>>, StoreError> {
+        let mut held: Option<(Vec<u8>, rows::Judgements)> = None;
+        let mut found = Vec::with_capacity(tiles.len());
+        for tile in tiles {
+            let live = self.overlay.read().judgement(tile.key.acq, tile.id);
+            let judgement = match live {
+                Some(judgement) => judgement,
+                None => {
+                    let key = board_rows::judgement_key(tile.key.acq, tile.id);
+                    if held.as_ref().is_none_or(|(row, _)| *row != key) {
+                        let row =
+                            self.store.get(&key)?.map(|value| rows::decode_judgements(&key, &value)).transpose()?;
+                        held = Some((key, row.unwrap_or_default()));
+                    }
+                    held.as_ref().and_then(|(_, row)| row.get(rows::pack_slot(tile.id)))
+                }
+            };
+            found.push(judgement.filter(|judgement| judgement.version == tile.version));
+        }
+        Ok(found)
     }
 
     /// The number of a state that was ever used.

@@ -8,8 +8,8 @@ use super::maker::{KEEP, Maker};
 use super::tls::{TlsClient, TlsClients, TlsRefusal};
 use super::{CloseReason, HttpCloseReason, LaneTimes, LocalTimes, RefusedAccess, StoredAs};
 use crate::base::life::Life;
-use crate::model::{Pressure, Refusal};
-use prometheus::{Encoder, Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder};
+use crate::model::{Pressure, QualityFlag, QualityFlags, Refusal};
+use prometheus::{Encoder, Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -128,6 +128,17 @@ pub struct Metrics {
     pub tokens_reload_failed: IntGauge,
     /// Lines of the audit log that could not be written.
     pub audit_lines_lost: IntCounter,
+    /// Images of tiles and mosaics that preview threads made.
+    pub previews_made: IntCounter,
+    /// Bytes of thumbnails below `cache/`.
+    pub preview_cache_bytes: IntGauge,
+    /// Tiles that were judged by their pixels.
+    pub quality_judged: IntCounter,
+    /// Tiles that were left for later, because judging could not keep up.
+    pub quality_deferred: IntCounter,
+    quality_flagged: [IntCounter; QualityFlag::ALL.len()],
+    blank_run: IntGaugeVec,
+    saturated_run: IntGaugeVec,
 }
 
 impl Default for Metrics {
@@ -150,6 +161,7 @@ impl Metrics {
         let pressure = make.gauges("pressure", "How full the queues are: 0 GREEN, 1 YELLOW, 2 RED", "of");
         let build = make.gauges_by("build_info", "1, with what is running", &["version", "profile"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION"), PROFILE]).set(1);
+        let flagged = make.counters("quality_flagged_total", "Judged tiles with a flag", "flag");
         let access_refused = make.counters("access_refused_total", "Requests to the HTTP port not allowed", "reason");
         Self {
             stored: StoredAs::ALL.map(|how| stored.with_label_values(&[how.name()])),
@@ -231,6 +243,17 @@ impl Metrics {
             tokens_reload_failed: make
                 .gauge("tokens_reload_failed", "1 while the file of tokens can not be read again"),
             audit_lines_lost: make.counter("audit_lines_lost_total", "Lines of the audit log that were not written"),
+            previews_made: make.counter("previews_made_total", "Images of tiles and mosaics made by preview threads"),
+            quality_judged: make.counter("quality_judged_total", "Tiles that were judged by their pixels"),
+            quality_deferred: make.counter("quality_deferred_total", "Tiles whose judgement was left for later"),
+            quality_flagged: QualityFlag::ALL.map(|flag| flagged.with_label_values(&[flag.name()])),
+            blank_run: make.gauges("camera_blank_run_tiles", "The camera's last tiles that were all blank", "camera"),
+            saturated_run: make.gauges(
+                "camera_saturated_run_tiles",
+                "The camera's last tiles that were all saturated",
+                "camera",
+            ),
+            preview_cache_bytes: make.gauge("preview_cache_bytes", "Bytes of thumbnails that are kept"),
             registry: make.registry,
             life: Arc::default(),
         }
@@ -297,6 +320,18 @@ impl Metrics {
     /// Counts the end of a connection to the HTTP port.
     pub fn http_connection_closed(&self, why: HttpCloseReason) {
         self.http_closed[why as usize].inc();
+    }
+
+    /// Counts a judged tile's flags.
+    pub fn quality_flagged(&self, flags: QualityFlags) {
+        let counters = QualityFlag::ALL.iter().zip(&self.quality_flagged);
+        counters.filter(|(flag, _)| flags.has(**flag)).for_each(|(_, counter)| counter.inc());
+    }
+
+    /// How many of a camera's last tiles were all blank, and all saturated. `camera` is of a small set.
+    pub fn camera_runs(&self, camera: &str, blank: i64, saturated: i64) {
+        self.blank_run.with_label_values(&[camera]).set(blank);
+        self.saturated_run.with_label_values(&[camera]).set(saturated);
     }
 
     /// Counts a request that was not allowed.

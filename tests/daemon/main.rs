@@ -35,6 +35,8 @@ mod odd_directories;
 mod offline;
 mod overload;
 mod overload_http;
+mod previews;
+mod quality;
 mod readers;
 mod replay;
 mod rot;
