@@ -19,6 +19,7 @@ mod listener;
 mod manifest;
 mod openapi;
 mod pace;
+mod page;
 mod parts;
 mod query;
 mod scopes;
@@ -235,6 +236,8 @@ async fn give_signs(pulse: Arc<Pulse>) {
 /// Every route, with its description.
 fn described() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(openapi::Description::openapi())
+        .routes(routes!(page::index))
+        .routes(routes!(page::file))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics))
