@@ -3,7 +3,7 @@
 use crate::access::{Access, AccessError, Exposed, ExposureError, check_exposure};
 use crate::base::descriptors;
 use crate::base::stop::{Stop, StopReason};
-use crate::catalog::{Catalog, CatalogError, CatalogOptions, Finding, OpenedCatalog, Scrub};
+use crate::catalog::{Catalog, CatalogError, CatalogOptions, Finding, OpenedCatalog, Sampler, Scrub};
 use crate::config::Config;
 use crate::http::{HttpError, HttpServer};
 use crate::index::{OpenOutcome, OpenReport};
@@ -56,6 +56,7 @@ pub struct Server {
     http: HttpServer,
     lanes: Vec<JoinHandle<()>>,
     scrub: Scrub,
+    sampler: Sampler,
     stop: Stop,
     stop_time: Duration,
     data: PathBuf,
@@ -110,8 +111,10 @@ impl Server {
         let data = std::fs::canonicalize(&config.data).unwrap_or_else(|_| config.data.clone());
         let scrub = Scrub::start(config.scrub, &config.data, &catalog, &lanes)
             .map_err(|source| CatalogError::Directory { dir: config.data.clone(), source })?;
+        let sampler =
+            Sampler::start(&catalog).map_err(|source| CatalogError::Directory { dir: config.data.clone(), source })?;
         let (stop, stop_time) = (stop.clone(), config.stop_time);
-        Ok(Self { catalog, access, capture, http, lanes: threads, scrub, stop, stop_time, data, certificates })
+        Ok(Self { catalog, access, capture, http, lanes: threads, scrub, sampler, stop, stop_time, data, certificates })
     }
 
     /// Where senders connect; `None`: that port is off.
@@ -157,6 +160,7 @@ impl Server {
     pub fn shut_down(self) -> Result<Option<StopReason>, ServerError> {
         self.http.begin_stop();
         self.scrub.stop();
+        self.sampler.stop();
         self.capture.stop();
         self.http.stop(self.stop_time / 4);
         for lane in self.lanes {
