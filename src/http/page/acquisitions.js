@@ -18,18 +18,26 @@ export class Acquisitions {
     show($("no-acquisitions"), list.length === 0);
     show($("acquisition-list"), list.length > 0);
     $("no-acquisitions").textContent = "No acquisition yet.";
-    const next = this.#next();
-    if (next !== undefined) this.#choose(next.id);
+    this.#choose(this.#next()?.id ?? null);
     this.#show();
+  }
+
+  /** The shown one is not there any more. */
+  forget() {
+    this.byHand = false;
+    this.#choose(null);
   }
 
   /** What is to be shown: what the address names, what was chosen, an open one, the newest. */
   #next() {
-    const wanted = this.list.find((one) => String(one.id) === this.wanted);
-    this.wanted = null;
-    this.byHand ||= wanted !== undefined;
+    if (/^[0-9]+$/.test(this.wanted ?? "")) {
+      [this.current, this.byHand] = [null, true];
+      return { id: Number(this.wanted) };
+    }
     const shown = this.get();
-    if (wanted || (shown && (this.byHand || shown.state === "open"))) return wanted ?? shown;
+    // One that is chosen stays, though the list has no room for it.
+    if (this.byHand && this.current !== null) return { id: this.current };
+    if (shown?.state === "open") return shown;
     return this.list.find((one) => one.state === "open") ?? shown ?? this.list[0];
   }
 
@@ -38,6 +46,7 @@ export class Acquisitions {
   }
 
   #choose(id) {
+    this.wanted = null;
     if (id === this.current) return;
     this.current = id;
     this.chosen(id);

@@ -103,7 +103,7 @@ function pills(status) {
   pill("capture", capture ? `Capture ${capture}` : null, TONES[capture] ?? "warn");
   pill("pressure", pressure ? `Pressure ${pressure.system}` : null, TONES[pressure?.system] ?? "warn");
   const fullSoon = disk && disk.full_in_s !== null && disk.full_in_s !== undefined && disk.full_in_s < 86400;
-  const little = disk && disk.free_bytes < disk.total_bytes * 0.05;
+  const little = disk?.total_bytes > 0 && disk.free_bytes < disk.total_bytes * 0.05;
   const until = fullSoon ? `, full in ${span(disk.full_in_s)}` : "";
   const tone = little || (fullSoon && disk.full_in_s < 3600) ? "bad" : fullSoon ? "warn" : "good";
   pill("disk", disk ? `${bytes(disk.free_bytes)} free${until}` : null, tone);
@@ -129,7 +129,7 @@ function meters(status) {
     bars.push(meter("Tiles in lanes", queues.lane_tiles, queues.lane_limit_tiles, count));
     bars.push(meter("Tile buffers", queues.buffer_bytes, queues.buffer_limit_bytes, bytes));
   }
-  if (disk) bars.push(meter("Disk used", disk.total_bytes - disk.free_bytes, disk.total_bytes, bytes));
+  if (disk?.total_bytes > 0) bars.push(meter("Disk used", disk.total_bytes - disk.free_bytes, disk.total_bytes, bytes));
   $("meters").replaceChildren(...bars);
   const { journal, index, mirror, scrub } = status;
   facts($("facts"), [
@@ -140,7 +140,7 @@ function meters(status) {
     ["Journal", journal && `${bytes(journal.bytes)} in ${count(journal.segments)} segments`],
     ["Index behind", index?.lag_tiles > 0 ? `${count(index.lag_tiles)} tiles` : null],
     ["Index", index?.store_failed ? "its store has failed" : null],
-    ["Mirror", mirror && (mirror.state ?? "on")],
+    ["Mirror", mirror && mirror.phase.replace("_", " ")],
     ["Scrub", scrub && scrubbed(scrub)],
     ["Running for", status.uptime_s === undefined ? null : span(status.uptime_s)],
   ]);

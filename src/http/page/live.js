@@ -50,6 +50,7 @@ export class Live {
       const pause = this.pause * (0.8 + 0.4 * Math.random());
       this.pause = Math.min(LONGEST_PAUSE_MS, this.pause * 2);
       this.on.lost(problem, pause);
+      if (attempt.signal.aborted) return;
       await new Promise((done) => {
         const timer = setTimeout(done, pause);
         this.wake = () => { clearTimeout(timer); done(); };

@@ -57,6 +57,7 @@ function connected() {
 }
 
 function disconnected(problem, pause) {
+  if (problem.status === 404 && acquisitions.current !== null) return acquisitions.forget();
   if (since === null) announce("The connection to the daemon is lost.");
   since ??= new Date();
   document.body.classList.add("stale");
@@ -113,7 +114,9 @@ function chosen(id) {
   for (const choice of ["section", "camera"]) $(choice).value = "";
   mosaic.filter = "";
   mosaic.set(null, false);
-  history.replaceState(null, "", `?acquisition=${id}`);
+  history.replaceState(null, "", id === null ? location.pathname : `?acquisition=${id}`);
+  show($("no-mosaic"), id === null);
+  lists();
   live.follow(id); // Fetches the mosaic once the events come.
 }
 
