@@ -24,8 +24,9 @@ use utoipa::ToSchema;
 const FRESH: Duration = Duration::from_millis(500);
 /// Acquisitions that are listed.
 const ACQUISITIONS: usize = 50;
-/// Sections of an acquisition that are listed.
-const SECTIONS: usize = 500;
+/// Sections of an acquisition that are listed, and how much of their names: every second each stream gets all this.
+const SECTIONS: usize = 100;
+const SECTION_NAME_CHARS: usize = 100;
 /// Senders that are listed.
 const SENDERS: usize = 100;
 
@@ -155,6 +156,7 @@ struct AcquisitionShape {
     rows: u32,
     /// Cameras of which tiles have come.
     cameras: Vec<i32>,
+    /// The first 100.
     sections: Vec<SectionShape>,
     /// Stable tiles, as its completeness counts them.
     expected: u64,
@@ -418,7 +420,8 @@ fn sections(view: &AcquisitionView) -> Vec<SectionShape> {
     for roi in &view.head.rois {
         names.entry(roi.section).or_insert(&roi.name);
     }
-    let shape = |(section, name): (i64, &str)| SectionShape { section, name: name.to_owned() };
+    let cut = |name: &str| name.chars().take(SECTION_NAME_CHARS).collect();
+    let shape = |(section, name): (i64, &str)| SectionShape { section, name: cut(name) };
     names.into_iter().take(SECTIONS).map(shape).collect()
 }
 
