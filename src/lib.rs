@@ -29,9 +29,11 @@
 //!  audit, compact, export, verify_manifest   tools on a data directory, without a daemon or beside one
 //!  send, watch | replay          a folder to a daemon, whole or while it is written (notify) | a load test
 //!  ingest | http | client        data plane (mio) | side port (axum) | the protocol's other end (ureq)
+//!  preview                       images of tiles and mosaics, made in the background, kept on disk
 //!  catalog                       lanes, verification, commands and queries over journal and index
 //!  journal | index | access      bytes on disk | views of them (sled) | who may do what (ipnet, subtle, getrandom)
 //!  tls                           encryption of ports and clients (rustls)
+//!  pixels                        what a stored image shows: smaller, brighter, cut out (png; decodes with formats' tiff)
 //!  wire | formats | telemetry    frames (flatbuffers) | the field's files (tiff) | metrics, logs (prometheus)
 //!  model                         the domain's nouns, no I/O
 //!  base                          buffers, limits, units, clock, stop; knows no tile, protocol or file
@@ -137,6 +139,10 @@ pub mod ingest;
 #[cfg(feature = "daemon")]
 pub mod journal;
 pub mod model;
+#[cfg(feature = "daemon")]
+pub mod pixels;
+#[cfg(feature = "daemon")]
+pub mod preview;
 pub mod replay;
 pub mod send;
 #[cfg(feature = "daemon")]

@@ -9,6 +9,7 @@ use crate::http::{HttpError, HttpServer};
 use crate::index::{OpenOutcome, OpenReport};
 use crate::ingest::{Capture, CaptureListeners, IngestError};
 use crate::journal::{DamageKind, Filesystem, MirroredFilesystem, RealFilesystem, RecoveryReport};
+use crate::preview::Previews;
 use crate::service::{self, Ports};
 use crate::telemetry::Metrics;
 use crate::tls::{ServerTls, TlsError};
@@ -57,6 +58,7 @@ pub struct Server {
     lanes: Vec<JoinHandle<()>>,
     scrub: Scrub,
     sampler: Sampler,
+    previews: Arc<Previews>,
     stop: Stop,
     stop_time: Duration,
     data: PathBuf,
@@ -103,7 +105,10 @@ impl Server {
         for temca in &config.temcas {
             catalog.assert_temca(temca.clone())?;
         }
-        let http = HttpServer::start(&config.http, ports.http, certificates.http.as_ref(), &catalog, &lanes, &access)?;
+        let previews = Previews::start(config.preview, &config.data, &catalog, &lanes)
+            .map_err(|source| CatalogError::Directory { dir: config.data.clone(), source })?;
+        let tls = certificates.http.as_ref();
+        let http = HttpServer::start(&config.http, ports.http, tls, &catalog, &lanes, &access, &previews)?;
         let listeners = CaptureListeners { plain: ports.capture, tls: ports.capture_tls };
         let tls = certificates.capture.as_ref();
         let capture = Capture::start_guarded(config.ingest, listeners, tls, &catalog, &lanes, &access)?;
@@ -114,7 +119,20 @@ impl Server {
         let sampler =
             Sampler::start(&catalog).map_err(|source| CatalogError::Directory { dir: config.data.clone(), source })?;
         let (stop, stop_time) = (stop.clone(), config.stop_time);
-        Ok(Self { catalog, access, capture, http, lanes: threads, scrub, sampler, stop, stop_time, data, certificates })
+        Ok(Self {
+            catalog,
+            access,
+            capture,
+            http,
+            lanes: threads,
+            scrub,
+            sampler,
+            previews,
+            stop,
+            stop_time,
+            data,
+            certificates,
+        })
     }
 
     /// Where senders connect; `None`: that port is off.
@@ -161,8 +179,11 @@ impl Server {
         self.http.begin_stop();
         self.scrub.stop();
         self.sampler.stop();
+        self.previews.stop();
         self.capture.stop();
         self.http.stop(self.stop_time / 4);
+        // Lanes end when nobody can hand them tiles or look at them any more.
+        drop(self.previews);
         for lane in self.lanes {
             let _ = lane.join();
         }

@@ -8,6 +8,7 @@ use crate::index::IndexOptions;
 use crate::ingest::IngestOptions;
 use crate::journal::{JournalOptions, MirrorOptions, WhenLost};
 use crate::model::{AckLevel, Temca};
+use crate::preview::PreviewOptions;
 use crate::telemetry::{LogFormat, LogLevel};
 use crate::tls::ServerFiles;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs};
@@ -55,6 +56,8 @@ pub struct Config {
     pub temcas: Vec<Temca>,
     /// How the journal is read again in the background.
     pub scrub: ScrubOptions,
+    /// How images of tiles and mosaics are made.
+    pub preview: PreviewOptions,
     /// How log lines look.
     pub log_format: LogFormat,
     /// The least severe events that are logged.
@@ -551,6 +554,20 @@ pub(super) const KEYS: &[Key] = &[
         put: |config, text| read_time(text).map(|time| config.scrub.interval = time),
     },
     Key {
+        name: "preview.threads",
+        unit: "threads",
+        default: "1",
+        about: "threads of low importance that make images of tiles and mosaics for viewers; 0: none are made",
+        put: |config, text| read_at_least(text, 0).map(|n| config.preview.threads = n),
+    },
+    Key {
+        name: "preview.cache",
+        unit: "size",
+        default: "1GiB",
+        about: "disk space for thumbnails below cache/ in the data directory, which may be deleted at any time; at least 1MiB",
+        put: |config, text| read_size_at_least(text, 1 << 20).map(|n| config.preview.cache_bytes = n),
+    },
+    Key {
         name: "log.format",
         unit: "format",
         default: "text",
@@ -707,6 +724,7 @@ impl Default for Config {
                 lock_wait: Duration::ZERO,
             },
             scrub: ScrubOptions { rate: ScrubRate::Off, interval: Duration::ZERO },
+            preview: PreviewOptions { threads: 0, cache_bytes: 0 },
             log_format: LogFormat::Text,
             log_level: "info".parse().expect("a known level"),
             stop_time: Duration::ZERO,

@@ -30,6 +30,8 @@ pub use roi_spec::{RoiSection, parse_roi_spec};
 pub use roi_tiles::{RoiTileRow, RoiTileTable, parse_roi_tiles};
 pub use tiff_image::{Directory, dimensions, encode_gray8, encode_gray16};
 pub use tiff_layout::check_whole_tiff;
+#[cfg(feature = "daemon")]
+pub(crate) use tiff_layout::{File as TiffFile, Values as TiffValues};
 pub use tile_name::TileName;
 pub use tile_spec::{StagePosition, TileSpec, TileSpecParts};
 

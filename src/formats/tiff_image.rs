@@ -1,4 +1,5 @@
-//! TIFF images of one grey channel: written with the `tiff` crate, which nothing else imports, and measured by hand.
+//! TIFF images of one grey channel: written with the `tiff` crate, which only `pixels` imports besides, and measured by
+//! hand.
 //!
 //! Must never decode pixels. The width and height of a stranger's file are read here without the crate's decoder: it
 //! reads every array of the directory before a limit can be set, up to 256 MiB a file.

@@ -42,13 +42,13 @@ fn cut(what: &str, len: usize) -> FormatError {
 
 /// A TIFF's bytes, byte order, and size of offsets.
 #[derive(Clone, Copy)]
-struct File<'a> {
+pub(crate) struct File<'a> {
     bytes: &'a [u8],
-    little_endian: bool,
+    pub(crate) little_endian: bool,
     big: bool,
 }
 
-struct Directory<'a> {
+pub(crate) struct Directory<'a> {
     file: File<'a>,
     /// Where its entries begin.
     at: u64,
@@ -56,15 +56,16 @@ struct Directory<'a> {
 }
 
 /// The values of a tag.
-struct Values<'a> {
+pub(crate) struct Values<'a> {
     file: File<'a>,
     at: u64,
     width: u64,
-    count: u64,
+    pub(crate) count: u64,
 }
 
 impl<'a> File<'a> {
-    fn open(bytes: &'a [u8]) -> Option<Self> {
+    /// `None`: not a TIFF.
+    pub(crate) fn open(bytes: &'a [u8]) -> Option<Self> {
         let little_endian = match bytes.get(..2)? {
             b"II" => true,
             b"MM" => false,
@@ -78,7 +79,8 @@ impl<'a> File<'a> {
         }
     }
 
-    fn directory(self) -> Option<Directory<'a>> {
+    /// The first image's directory. `None`: it does not lie inside the file.
+    pub(crate) fn directory(self) -> Option<Directory<'a>> {
         let (at, count_width) = if self.big { (self.number(8, 8)?, 8) } else { (self.number(4, 4)?, 2) };
         let directory =
             Directory { file: self, at: at.checked_add(count_width)?, entries: self.number(at, count_width)? };
@@ -102,7 +104,31 @@ impl<'a> Directory<'a> {
         if self.file.big { 20 } else { 12 }
     }
 
-    fn find(&self, tag: u16) -> Option<Values<'a>> {
+    /// Bytes of all arrays that entries point to; `None` when one goes on behind the file's end, or is of no known type.
+    /// What reads a directory whole allocates as much.
+    pub(crate) fn array_bytes(&self) -> Option<u64> {
+        let offset_width = if self.file.big { 8 } else { 4 };
+        let mut all = 0u64;
+        for n in 0..self.entries {
+            let entry = self.at + n * self.entry_bytes();
+            let width = match self.file.number(entry + 2, 2)? {
+                1 | 2 | 6 | 7 => 1,
+                3 | 8 => 2,
+                4 | 9 | 11 | 13 => 4,
+                5 | 10 | 12 | 16 | 17 | 18 => 8,
+                _ => return None,
+            };
+            let bytes = self.file.number(entry + 4, offset_width)?.checked_mul(width)?;
+            if bytes > offset_width {
+                let end = self.file.number(entry + 4 + offset_width, offset_width)?.checked_add(bytes)?;
+                all = (end <= self.file.bytes.len() as u64).then(|| all.checked_add(bytes))??;
+            }
+        }
+        Some(all)
+    }
+
+    /// The values of a tag with numbers of 2, 4 or 8 bytes.
+    pub(crate) fn find(&self, tag: u16) -> Option<Values<'a>> {
         let entries = (0..self.entries).map(|n| self.at + n * self.entry_bytes());
         let entry = entries.into_iter().find(|at| self.file.number(*at, 2) == Some(u64::from(tag)))?;
         // SHORT, LONG, LONG8.
@@ -121,7 +147,7 @@ impl<'a> Directory<'a> {
 }
 
 impl Values<'_> {
-    fn value(&self, n: u64) -> Option<u64> {
+    pub(crate) fn value(&self, n: u64) -> Option<u64> {
         self.file.number(n.checked_mul(self.width)?.checked_add(self.at)?, self.width)
     }
 }

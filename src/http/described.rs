@@ -71,6 +71,24 @@ pub(super) fn parameter(path: &str, name: &str) -> Option<(Value, &'static str)>
         "tile-filename" => (text(TILE_NAME), "Name of the tile, such as col0001_row0002_cam3.tif; not for multipart"),
         "cursor" => (text("^[0-9a-fA-F]{1,16}$"), "next_cursor of the page before"),
         "key" => (text("^[0-9]{1,20}-[0-9]{1,10}$"), "Key of a content, such as 17-1"),
+        "level" => (
+            json!({ "type": "integer", "minimum": 0, "maximum": crate::preview::LEVEL_MAX }),
+            "A thumbnail shows 2^level x 2^level places",
+        ),
+        "x" => (unsigned(32), "Column of thumbnails, from 0: the first column of places is x * 2^level"),
+        "y" => (unsigned(32), "Row of thumbnails, from 0: the first row of places is y * 2^level"),
+        "size" => (
+            json!({ "type": "integer", "minimum": 1, "maximum": crate::pixels::SIDE_MAX }),
+            "Longest side of the image, pixels; it is never enlarged",
+        ),
+        "region" => {
+            (text("^[0-9]{1,5},[0-9]{1,5},[1-9][0-9]{0,4},[1-9][0-9]{0,4}$"), "x,y,width,height in the tile, pixels")
+        }
+        "contrast" => (
+            text("^(auto|none|[0-9]{1,5}-[0-9]{1,5})$"),
+            "auto, none, or the grey values that become black and white, such as 20-180; when absent 8 bits are shown as \
+             they are, 16 bits as auto",
+        ),
         "include-all" => (json!({ "type": "boolean", "default": false }), "Also ROI tiles whose content has not come"),
         "summary" => (json!({ "type": "boolean", "default": false }), "Only number of tiles and root, as JSON"),
         "flat" => (json!({ "type": "boolean", "default": false }), "Answer with length and tiles only"),
@@ -209,7 +227,11 @@ pub(super) fn answer(path: &str, status: &str, response: &mut Value) {
         }
     }
     let entity_tag = json!({ "type": "string", "pattern": "^\".+\"$" });
-    if (is_content && matches!(status, "200" | "206" | "304")) || (is_file && status == "200") {
+    let is_preview = path.ends_with("/image") || path.contains("/thumbnails/");
+    if (is_content && matches!(status, "200" | "206" | "304"))
+        || (is_file && status == "200")
+        || (is_preview && matches!(status, "200" | "304"))
+    {
         headers.insert("ETag".into(), header("Names the content", &entity_tag));
     }
     if is_content && matches!(status, "200" | "206") {
@@ -234,6 +256,7 @@ pub(super) fn answer(path: &str, status: &str, response: &mut Value) {
     let types: &[&str] = match status {
         "200" | "206" if is_content => &IMAGE_TYPES,
         "200" if is_file => &FILE_TYPES,
+        "200" if is_preview => &["image/png"],
         _ => return,
     };
     let contents = types.iter().map(|kind| ((*kind).to_owned(), json!({ "schema": BYTES() })));

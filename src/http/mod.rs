@@ -24,6 +24,7 @@ mod openapi;
 mod pace;
 mod page;
 mod parts;
+mod previews;
 mod query;
 mod scopes;
 mod sender;
@@ -41,6 +42,7 @@ use crate::base::failpoint;
 use crate::base::life::Pulse;
 use crate::catalog::{Catalog, Lanes};
 use crate::model::AcqId;
+use crate::preview::Previews;
 use crate::tls::ServerTls;
 use axum::Router;
 use axum::extract::{Request, State};
@@ -121,6 +123,8 @@ struct AppState {
     long_listings: Arc<Semaphore>,
     /// What those who look on share.
     live: Arc<Live>,
+    /// Where images of tiles and mosaics are made.
+    previews: Arc<Previews>,
     /// The OpenAPI description, JSON.
     api: bytes::Bytes,
 }
@@ -157,6 +161,7 @@ impl HttpServer {
         catalog: &Arc<Catalog>,
         lanes: &Lanes,
         access: &Arc<Access>,
+        previews: &Arc<Previews>,
     ) -> Result<Self, HttpError> {
         let state = AppState {
             catalog: Arc::clone(catalog),
@@ -173,6 +178,7 @@ impl HttpServer {
             uploads: Arc::new(Semaphore::new(parts::UPLOADS_AT_ONCE)),
             long_listings: Arc::new(Semaphore::new(1)),
             live: Arc::default(),
+            previews: Arc::clone(previews),
             api: bytes::Bytes::new(),
         };
         Self::try_start(options, (listener, tls), state, access)
@@ -285,6 +291,9 @@ fn described() -> OpenApiRouter<AppState> {
         .routes(routes!(v1::tiles))
         .routes(routes!(v1::tile))
         .routes(routes!(v1::content))
+        .routes(routes!(previews::image_by_id))
+        .routes(routes!(previews::image_by_place))
+        .routes(routes!(previews::thumbnail))
 }
 
 fn router(mut state: AppState, access: &Arc<Access>, options: &HttpOptions) -> Router {

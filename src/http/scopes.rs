@@ -51,6 +51,9 @@ const NEEDS: &[(&str, &str, Need)] = &[
     ("get", "/api/v1/acquisitions/{acqid}/mosaic", Reading),
     ("get", "/api/v1/tiles/{tileid}", Reading),
     ("get", "/api/v1/contents/{key}", Reading),
+    ("get", "/api/v1/tiles/{tileid}/image", Reading),
+    ("get", "/api/v1/acquisitions/{acqid}/tile/{col}/{row}/image", Reading),
+    ("get", "/api/v1/acquisitions/{acqid}/thumbnails/{level}/{x}/{y}", Reading),
 ];
 
 /// What an operation needs; `None`: it is not in the table.

@@ -40,7 +40,7 @@ use owner::Owner;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 /// The index of one data directory.
@@ -51,6 +51,13 @@ pub struct Index {
     /// Grows whenever an acquisition is started: lets a reader keep what it looked up before.
     acquisitions_changed: AtomicU64,
     listener: OnceLock<Listener>,
+    watchers: RwLock<Vec<Arc<dyn Watcher>>>,
+}
+
+/// Is told of facts as soon as readers see them, on the thread that published them: must be short and never wait.
+pub trait Watcher: Send + Sync {
+    /// These facts are visible now.
+    fn published(&self, facts: &[Fact]);
 }
 
 /// Hears of facts that have become visible.
@@ -102,7 +109,8 @@ impl Index {
         let resident = open::resident(&*store, &state)?;
         let overlay = Arc::new(Overlay::new(resident, options.overlay_tiles_max));
         let owner = Owner::start(Arc::clone(&store), Arc::clone(&overlay), state, safe_sequence)?;
-        Ok((Self { overlay, store, owner, acquisitions_changed: AtomicU64::new(1), listener: OnceLock::new() }, report))
+        let (listener, watchers) = (OnceLock::new(), RwLock::default());
+        Ok((Self { overlay, store, owner, acquisitions_changed: AtomicU64::new(1), listener, watchers }, report))
     }
 
     /// Makes facts visible to readers, then hands them to the owner. One lock for the whole batch.
@@ -116,6 +124,11 @@ impl Index {
         if let Some(listener) = self.listener.get() {
             listener(&facts);
         }
+        self.watchers
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .for_each(|watcher| watcher.published(&facts));
         self.owner.take(facts);
     }
 
@@ -123,6 +136,11 @@ impl Index {
     /// the first one is told.
     pub fn on_publish(&self, listener: impl Fn(&[Fact]) + Send + Sync + 'static) {
         let _ = self.listener.set(Box::new(listener));
+    }
+
+    /// Has all facts told to `watcher` that are published from now on.
+    pub fn watch(&self, watcher: Arc<dyn Watcher>) {
+        self.watchers.write().unwrap_or_else(PoisonError::into_inner).push(watcher);
     }
 
     /// Waits until the overlay has room for `tiles` more. False: the store is stuck and `limit` is over.

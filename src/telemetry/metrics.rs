@@ -165,6 +165,10 @@ pub struct Metrics {
     pub tokens_reload_failed: IntGauge,
     /// Lines of the audit log that could not be written.
     pub audit_lines_lost: IntCounter,
+    /// Images of tiles and mosaics that preview threads made.
+    pub previews_made: IntCounter,
+    /// Bytes of thumbnails below `cache/`.
+    pub preview_cache_bytes: IntGauge,
 }
 
 /// Counts of one thread since it last published.
@@ -421,6 +425,8 @@ impl Metrics {
             tokens_reload_failed: make
                 .gauge("tokens_reload_failed", "1 while the file of tokens can not be read again"),
             audit_lines_lost: make.counter("audit_lines_lost_total", "Lines of the audit log that were not written"),
+            previews_made: make.counter("previews_made_total", "Images of tiles and mosaics made by preview threads"),
+            preview_cache_bytes: make.gauge("preview_cache_bytes", "Bytes of thumbnails that are kept"),
             registry: make.registry,
             life: Arc::default(),
         }

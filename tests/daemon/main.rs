@@ -34,6 +34,7 @@ mod odd_directories;
 mod offline;
 mod overload;
 mod overload_http;
+mod previews;
 mod readers;
 mod replay;
 mod rot;

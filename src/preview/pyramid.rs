@@ -1,0 +1,258 @@
+//! Which tiles a thumbnail shows, without asking the index for each: of every square of places, the newest tile in it.
+//!
+//! Made from the index when an acquisition is first asked for, kept up to date by what is published since. A square
+//! whose newest tile is another one has changed: that is all a composite must know. Bounded: the acquisitions that
+//! were not asked for longest go first.
+
+use super::{At, LEVEL_MAX, Layer, PreviewError};
+use crate::index::{Index, StoreError};
+use crate::model::{AcqId, Fact, FactBody, Sequence, TileEntry, TileId, TileKey};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Squares of all pyramids together; one of a million tiles has a million and a third.
+const SQUARES_MAX: usize = 1 << 21;
+/// Changes that may wait to be taken over.
+const CHANGES_MAX: usize = 1 << 16;
+/// Tiles read from the index at a time.
+const STEP: usize = 4096;
+
+/// The newest tile of a square.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Stamp {
+    /// Its record's place in the journal.
+    pub(super) sequence: Sequence,
+    /// CRC-32 of its image: a journal that was put back to an earlier day gives sequences again.
+    pub(super) crc: u32,
+}
+
+/// What was published and no pyramid knows yet.
+#[derive(Default)]
+pub(super) struct Changes {
+    state: Mutex<Waiting>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    /// False while there is no pyramid.
+    wanted: bool,
+    changes: Vec<Change>,
+    /// Some were dropped.
+    lagged: bool,
+}
+
+enum Change {
+    Tile(TileKey, i32, Stamp),
+    /// Something that makes the acquisition's pyramids wrong as a whole.
+    Reset(AcqId),
+}
+
+/// The pyramids that are held.
+pub(super) struct Pyramids {
+    index: Arc<Index>,
+    changes: Arc<Changes>,
+    /// The one asked for last at the end.
+    held: Mutex<Vec<(Layer, Pyramid)>>,
+}
+
+/// Squares by level; the last one has all tiles in its first square.
+#[derive(Default)]
+struct Pyramid {
+    levels: Vec<HashMap<(u32, u32), Stamp>>,
+}
+
+impl Changes {
+    /// On the thread that publishes: one short lock.
+    pub(super) fn published(&self, facts: &[Fact]) {
+        let mut waiting = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if !waiting.wanted {
+            return;
+        }
+        let change = |fact: &Fact| match &fact.body {
+            FactBody::TileStored(entry) => {
+                entry.key.frame.is_stable().then(|| Change::Tile(entry.key, entry.camera, Stamp::of(entry)))
+            }
+            FactBody::RoisCreated(created) => Some(Change::Reset(created.acq)),
+            FactBody::AcquisitionDeleted(deleted) => Some(Change::Reset(deleted.acq)),
+            _ => None,
+        };
+        if waiting.changes.len() + facts.len() > CHANGES_MAX {
+            (waiting.changes, waiting.lagged) = (Vec::new(), true);
+        } else {
+            waiting.changes.extend(facts.iter().filter_map(change));
+        }
+    }
+
+    fn take(&self) -> (Vec<Change>, bool) {
+        let mut waiting = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        (std::mem::take(&mut waiting.changes), std::mem::take(&mut waiting.lagged))
+    }
+
+    fn want(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).wanted = true;
+    }
+}
+
+impl Stamp {
+    fn of(entry: &TileEntry) -> Self {
+        Self { sequence: entry.sequence, crc: entry.image_crc }
+    }
+}
+
+impl Pyramids {
+    pub(super) fn new(index: Arc<Index>, changes: Arc<Changes>) -> Self {
+        Self { index, changes, held: Mutex::default() }
+    }
+
+    /// The newest tile of a square. `None`: it is empty.
+    pub(super) fn stamp(&self, layer: &Layer, at: At) -> Result<Option<Stamp>, PreviewError> {
+        let mut held = self.lock();
+        self.catch_up(&mut held);
+        if let Some(n) = held.iter().position(|(known, _)| known == layer) {
+            let found = held.remove(n);
+            held.push(found);
+        } else {
+            self.changes.want();
+            let built = self.build(layer).map_err(|error| PreviewError::Storage(error.to_string()))?;
+            let mut squares = built.squares();
+            if squares > SQUARES_MAX {
+                let problem = format!("acquisition {} has too many tiles for thumbnails", layer.acq);
+                return Err(PreviewError::Invalid(problem));
+            }
+            held.push((*layer, built));
+            held.reverse();
+            held.retain(|(known, pyramid)| {
+                let fits = known == layer || squares + pyramid.squares() <= SQUARES_MAX;
+                squares += if fits && known != layer { pyramid.squares() } else { 0 };
+                fits
+            });
+            held.reverse();
+        }
+        Ok(held.last().and_then(|(_, pyramid)| pyramid.stamp(at)))
+    }
+
+    /// As [`Self::stamp`], from what is there; `None` when that is not known without work.
+    pub(super) fn stamp_at_hand(&self, layer: &Layer, at: At) -> Option<Stamp> {
+        let mut held = self.held.try_lock().ok()?;
+        self.catch_up(&mut held);
+        held.iter().find(|(known, _)| known == layer).and_then(|(_, pyramid)| pyramid.stamp(at))
+    }
+
+    fn catch_up(&self, held: &mut Vec<(Layer, Pyramid)>) {
+        let (changes, lagged) = self.changes.take();
+        if lagged {
+            held.clear();
+        }
+        for change in changes {
+            match change {
+                Change::Reset(acq) => held.retain(|(layer, _)| layer.acq != acq),
+                Change::Tile(key, camera, stamp) => {
+                    for (layer, pyramid) in held.iter_mut().filter(|(layer, _)| layer.acq == key.acq) {
+                        if self.takes(layer, &key, camera) {
+                            pyramid.put(key.col, key.row, stamp);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Changes that are published meanwhile are taken over behind it: a tile that is put twice is there once.
+    fn build(&self, layer: &Layer) -> Result<Pyramid, StoreError> {
+        let (mut pyramid, mut after) = (Pyramid::default(), TileId::NONE);
+        loop {
+            let entries = self.index.tiles_of(layer.acq, after, STEP)?;
+            for entry in entries.iter().filter(|entry| entry.key.frame.is_stable()) {
+                if self.takes(layer, &entry.key, entry.camera) {
+                    pyramid.put(entry.key.col, entry.key.row, Stamp::of(entry));
+                }
+            }
+            match entries.last() {
+                Some(last) if entries.len() == STEP && pyramid.squares() <= SQUARES_MAX => after = last.id,
+                _ => return Ok(pyramid),
+            }
+        }
+    }
+
+    fn takes(&self, layer: &Layer, key: &TileKey, camera: i32) -> bool {
+        let in_section = |section: i64| {
+            let places = self.index.memberships(&[*key]).pop().unwrap_or_default();
+            places.iter().any(|place| place.roi.section == section)
+        };
+        layer.camera.is_none_or(|wanted| wanted == camera) && layer.section.is_none_or(in_section)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<(Layer, Pyramid)>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pyramid {
+    fn put(&mut self, col: u32, row: u32, stamp: Stamp) {
+        if self.levels.is_empty() {
+            self.levels.push(HashMap::new());
+        }
+        while self.levels.len() <= usize::from(LEVEL_MAX) && (col | row) >> (self.levels.len() - 1) > 0 {
+            let mut above: HashMap<(u32, u32), Stamp> = HashMap::new();
+            for ((x, y), stamp) in self.levels.last().into_iter().flatten() {
+                let newest = above.entry((x / 2, y / 2)).or_insert(*stamp);
+                *newest = (*newest).max(*stamp);
+            }
+            self.levels.push(above);
+        }
+        for (level, squares) in self.levels.iter_mut().enumerate() {
+            let newest = squares.entry((col >> level, row >> level)).or_insert(stamp);
+            *newest = (*newest).max(stamp);
+        }
+    }
+
+    /// Above the top there is but one square.
+    fn stamp(&self, at: At) -> Option<Stamp> {
+        let level = usize::from(at.level);
+        let squares = self.levels.get(level).or(self.levels.last().filter(|_| (at.x, at.y) == (0, 0)))?;
+        squares.get(&(at.x, at.y)).copied()
+    }
+
+    fn squares(&self) -> usize {
+        self.levels.iter().map(HashMap::len).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stamp(sequence: u64) -> Stamp {
+        Stamp { sequence: Sequence(sequence), crc: 0 }
+    }
+
+    fn found(pyramid: &Pyramid, level: u8, x: u32, y: u32) -> Option<u64> {
+        pyramid.stamp(At { level, x, y }).map(|stamp| stamp.sequence.0)
+    }
+
+    #[test]
+    fn a_square_has_its_newest_tile_whatever_the_order() {
+        for order in [[(0, 0, 5), (1, 1, 9), (7, 2, 3)], [(7, 2, 3), (1, 1, 9), (0, 0, 5)]] {
+            let mut pyramid = Pyramid::default();
+            order.into_iter().for_each(|(col, row, sequence)| pyramid.put(col, row, stamp(sequence)));
+            assert_eq!(found(&pyramid, 0, 0, 0), Some(5));
+            assert_eq!(found(&pyramid, 1, 0, 0), Some(9));
+            assert_eq!((found(&pyramid, 1, 3, 1), found(&pyramid, 1, 1, 0)), (Some(3), None));
+            assert_eq!(
+                (found(&pyramid, 3, 0, 0), found(&pyramid, 20, 0, 0), found(&pyramid, 20, 1, 0)),
+                (Some(9), Some(9), None)
+            );
+            pyramid.put(1, 1, stamp(4));
+            assert_eq!(found(&pyramid, 0, 1, 1), Some(9), "an older one changes nothing");
+        }
+    }
+
+    #[test]
+    fn the_last_place_of_all_fits() {
+        let mut pyramid = Pyramid::default();
+        pyramid.put(u32::MAX, 0, stamp(1));
+        pyramid.put(0, u32::MAX, stamp(2));
+        assert_eq!(found(&pyramid, 31, 1, 0), Some(1));
+        assert_eq!(found(&pyramid, 31, 0, 1), Some(2));
+    }
+}
