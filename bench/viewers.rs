@@ -67,7 +67,10 @@ struct Seen {
 fn main() -> ExitCode {
     let args = Args::parse();
     let _ = args.bench;
-    println!("| tiles | alone MB/s | beside {} viewers MB/s | ratio (aim {AIM}) | events each, kB each |", args.viewers);
+    println!(
+        "| tiles | alone MB/s | beside {} viewers MB/s | ratio (aim {AIM}) | events each, kB each |",
+        args.viewers
+    );
     println!("|---|---|---|---|---|");
     let mut ratios = Vec::new();
     for (name, size) in CASES.iter().filter(|(name, _)| name.contains(&args.case)) {
@@ -102,7 +105,11 @@ fn compare(args: &Args, name: &str, size: &str) -> f64 {
     let ratio = median(beside.iter().zip(&alone).map(|(beside, alone)| beside / alone).collect());
     let each = u64::from(args.viewers) * args.runs;
     let (events, kilobytes) = (seen.tiles / each, seen.bytes / each / 1000);
-    assert!(events > 0 && seen.lagged == 0, "the viewers saw {events} events, and were passed by {} times", seen.lagged);
+    assert!(
+        events > 0 && seen.lagged == 0,
+        "the viewers saw {events} events, and were passed by {} times",
+        seen.lagged
+    );
     println!("| {name} | {:.0} | {:.0} | {ratio:.3} | {events}, {kilobytes} |", median(alone), median(beside));
     ratio
 }

@@ -10,13 +10,13 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Request
 #: Bounds every wait; what is to be fast is measured by itself.
 PATIENCE_MS = 30_000
 
-#: A place's pixel a quarter into it, where neither a cursor nor a shape covers it; "" before it is drawn.
+#: A place's pixel an eighth into it, where neither a cursor nor a shape covers it; none before it is drawn.
 _COLOUR = """
 ([col, row]) => {
   const canvas = document.querySelector("#canvas");
   const [x, y, scale] = (canvas.dataset.view ?? "").split(" ").map(Number);
   const ratio = canvas.width / canvas.clientWidth;
-  const at = (first, step) => Math.round((first + (step + 0.25) * scale) * ratio);
+  const at = (first, step) => Math.round((first + (step + 0.12) * scale) * ratio);
   return [...canvas.getContext("2d").getImageData(at(x, col), at(y, row), 1, 1).data].slice(0, 3).join(",");
 }
 """
@@ -28,7 +28,8 @@ class View:
 
     def __init__(self, browser: Browser, width: int = 1440, height: int = 900, scheme: str = "dark") -> None:
         self.problems: list[str] = []
-        self.allowed: list[str] = []
+        # A daemon that has too much to do says so, and the page comes again.
+        self.allowed: list[str] = ["status of 503"]
         self.context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
         self.context.set_default_timeout(PATIENCE_MS)
         self.page: Page = self.context.new_page()
@@ -80,7 +81,8 @@ class View:
             self.page.keyboard.press(key)
 
     def _said(self, message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning"):
+        # That the canvas is read often is what the test does, not the page.
+        if message.type in ("error", "warning") and "getImageData" not in message.text:
             self.problems.append(f"console: {message.text}")
 
     def _failed(self, request: Request) -> None:

@@ -17,7 +17,10 @@ export class Cells {
     this.legend = answer.legend;
     this.qualityFlags = answer.quality_flags ?? [];
     const packed = atob(answer.cells);
-    this.bytes = Uint8Array.from({ length: this.cols * this.rows }, (_, index) => packed.charCodeAt(index) || 0);
+    this.bytes = new Uint8Array(this.cols * this.rows);
+    for (let index = 0; index < packed.length; index += 1) this.bytes[index] = packed.charCodeAt(index);
+    const empty = ["none", "missing", "refused"].map((name) => this.legend.indexOf(name));
+    this.stored = Array.from({ length: 256 }, (_, byte) => !empty.includes(byte & STATE_MASK));
     this.counts = new Array(32).fill(0);
     this.marks = { flagged: 0, undecodable: 0, damaged: 0 };
     for (const byte of this.bytes) this.#count(byte, 1);
@@ -67,8 +70,18 @@ export class Cells {
 
   /** True when a tile is stored there. */
   isStored(byte) {
-    const name = this.state(byte);
-    return name !== "none" && name !== "missing" && name !== "refused";
+    return this.stored[byte];
+  }
+
+  /** True when that tile has an image. */
+  isShowable(byte) {
+    return this.isStored(byte) && !(byte & UNDECODABLE);
+  }
+
+  /** The first place whose byte passes. */
+  first(test) {
+    const index = this.bytes.findIndex(test);
+    return index < 0 ? null : this.place(index);
   }
 
   /** What is wrong with a tile, and how it stands, in words. */

@@ -38,6 +38,7 @@ let pending = null; // Changes that came while the mosaic was being fetched.
 let request = new AbortController();
 let completeness = null;
 let tick = null;
+let shaped = null; // The acquisition whose images' shape is known.
 
 function announce(text) {
   say($("live"), text);
@@ -114,6 +115,8 @@ function chosen(id) {
   for (const choice of ["section", "camera"]) $(choice).value = "";
   mosaic.filter = "";
   mosaic.set(null, false);
+  mosaic.shape({ width: 1, height: 1 });
+  shaped = null;
   history.replaceState(null, "", id === null ? location.pathname : `?acquisition=${id}`);
   show($("no-mosaic"), id === null);
   lists();
@@ -181,6 +184,7 @@ const lists = atMostEvery(LISTS_MS, () => {
   summary.table(mosaic.cells, completeness, sectionNames());
   missing.show(mosaic.cells);
   told(mosaic.cursor);
+  learnShape();
   count();
 });
 
@@ -222,9 +226,25 @@ async function open(place, moveFocus) {
   if (mosaic.cells) await panel.open(mosaic.cells, place);
 }
 
-/** Places as large as their images are: asks for the largest one of the tile at the cursor to learn its size. */
+/** Places as large as their images are, by the image of the tile at the cursor. */
 async function native() {
-  mosaic.zoomTo((await thumbnails.nativeSide(mosaic.url(`tile/${mosaic.cursor.col}/${mosaic.cursor.row}/image`))) / mosaic.ratio);
+  const { col, row } = mosaic.cursor;
+  if (!mosaic.cells.isShowable(mosaic.cells.at(col, row))) return;
+  const size = await thumbnails.measure(mosaic.url(`tile/${col}/${row}/image`));
+  if (size === null) return;
+  mosaic.shape(size);
+  mosaic.zoomTo(size.width / mosaic.ratio);
+}
+
+/** Places get the shape of their images as soon as there is one. */
+async function learnShape() {
+  const { cells } = mosaic;
+  if (!cells || shaped === cells.acquisition) return;
+  const place = cells.first((byte) => cells.isShowable(byte));
+  if (place === null) return;
+  shaped = cells.acquisition;
+  const size = await thumbnails.measure(mosaic.url(`tile/${place.col}/${place.row}/image`, new URLSearchParams({ size: 256 })));
+  if (size !== null && mosaic.cells?.acquisition === cells.acquisition) mosaic.shape(size);
 }
 
 control($("canvas"), mosaic, { open, native, help: () => $("help").showModal() });

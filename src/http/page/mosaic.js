@@ -16,6 +16,7 @@ export class Mosaic {
     [this.cells, this.bitmap, this.latest] = [null, null, null];
     [this.width, this.height, this.ratio] = [0, 0, 1];
     [this.scale, this.x, this.y] = [1, 0, 0];
+    this.aspect = 1;
     this.fitted = true;
     this.images = "auto";
     this.follows = false;
@@ -75,13 +76,25 @@ export class Mosaic {
     this.changed();
   }
 
-  // Where it lies.
+  // Where it lies: places are `scale` wide and `high` high, as their images are.
+
+  get high() {
+    return this.scale * this.aspect;
+  }
+
+  /** Places get the shape of their images. */
+  shape({ width, height }) {
+    if (this.aspect === height / width) return;
+    this.aspect = height / width;
+    if (this.fitted) this.fit();
+    this.changed();
+  }
 
   fit() {
     if (!this.cells) return;
     const [wide, high] = [this.width - GUTTER.left - 6, this.height - GUTTER.top - 6];
     const { cols, rows } = this.cells;
-    this.scale = Math.max(0.02, Math.min(FIT_MAX, wide / Math.max(1, cols), high / Math.max(1, rows)));
+    this.scale = Math.max(0.02, Math.min(FIT_MAX, wide / Math.max(1, cols), high / Math.max(1, rows) / this.aspect));
     this.x = GUTTER.left + Math.max(0, (wide - cols * this.scale) / 2);
     this.y = GUTTER.top;
     this.fitted = true;
@@ -137,12 +150,12 @@ export class Mosaic {
   /** Brings a place into view; `middle`: into the middle where it was not seen. */
   reveal(place, middle) {
     const { x, y } = this.pointOf(place);
-    const shift = (at, low, high) => {
-      if (at >= low && at + this.scale <= high) return 0;
-      if (middle || this.scale > high - low) return (low + high - this.scale) / 2 - at;
-      return at < low ? low - at : high - at - this.scale;
+    const shift = (at, side, low, high) => {
+      if (at >= low && at + side <= high) return 0;
+      if (middle || side > high - low) return (low + high - side) / 2 - at;
+      return at < low ? low - at : high - at - side;
     };
-    const [dx, dy] = [shift(x, GUTTER.left, this.width), shift(y, GUTTER.top, this.height)];
+    const [dx, dy] = [shift(x, this.scale, GUTTER.left, this.width), shift(y, this.high, GUTTER.top, this.height)];
     if (dx !== 0 || dy !== 0) this.pan(dx, dy);
   }
 
@@ -150,23 +163,23 @@ export class Mosaic {
   placeAt(point) {
     if (!this.cells) return null;
     const col = this.cells.firstCol + Math.floor((point.x - this.x) / this.scale);
-    const row = this.cells.firstRow + Math.floor((point.y - this.y) / this.scale);
+    const row = this.cells.firstRow + Math.floor((point.y - this.y) / this.high);
     return this.cells.index(col, row) < 0 ? null : { col, row };
   }
 
   /** Where a place's corner lies on the canvas. */
   pointOf({ col, row }) {
-    return { x: this.x + (col - this.cells.firstCol) * this.scale, y: this.y + (row - this.cells.firstRow) * this.scale };
+    return { x: this.x + (col - this.cells.firstCol) * this.scale, y: this.y + (row - this.cells.firstRow) * this.high };
   }
 
   #centre(place) {
     const { x, y } = this.pointOf(place);
-    return { x: x + this.scale / 2, y: y + this.scale / 2 };
+    return { x: x + this.scale / 2, y: y + this.high / 2 };
   }
 
   /** Some of the mosaic stays in view. */
   #keepInSight() {
-    const [wide, high] = [this.cells.cols * this.scale, this.cells.rows * this.scale];
+    const [wide, high] = [this.cells.cols * this.scale, this.cells.rows * this.high];
     this.x = Math.min(this.width - 40, Math.max(GUTTER.left + 40 - wide, this.x));
     this.y = Math.min(this.height - 40, Math.max(GUTTER.top + 40 - high, this.y));
   }

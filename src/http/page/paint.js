@@ -87,26 +87,25 @@ export class Bitmap {
   }
 }
 
-/** The shapes of a kind of place, as a path in a square at (x, y) of this size. */
+/** The shapes of a kind of place, as a path in a box at (x, y). */
 const SHAPES = {
-  missing(path, x, y, size) {
-    const edge = Math.max(1, size * 0.14);
-    path.rect(x + edge, y + edge, size - 2 * edge, size - 2 * edge);
+  missing(path, x, y, wide, high) {
+    const edge = Math.max(1, Math.min(wide, high) * 0.14);
+    path.rect(x + edge, y + edge, wide - 2 * edge, high - 2 * edge);
   },
-  refused(path, x, y, size) {
-    const [near, far] = [size * 0.25, size * 0.75];
-    path.moveTo(x + near, y + near); path.lineTo(x + far, y + far);
-    path.moveTo(x + far, y + near); path.lineTo(x + near, y + far);
+  refused(path, x, y, wide, high) {
+    path.moveTo(x + wide * 0.25, y + high * 0.25); path.lineTo(x + wide * 0.75, y + high * 0.75);
+    path.moveTo(x + wide * 0.75, y + high * 0.25); path.lineTo(x + wide * 0.25, y + high * 0.75);
   },
-  damaged(path, x, y, size) {
-    path.moveTo(x + size * 0.5, y + size * 0.18); path.lineTo(x + size * 0.5, y + size * 0.6);
-    path.moveTo(x + size * 0.5, y + size * 0.74); path.lineTo(x + size * 0.5, y + size * 0.84);
+  damaged(path, x, y, wide, high) {
+    path.moveTo(x + wide * 0.5, y + high * 0.18); path.lineTo(x + wide * 0.5, y + high * 0.6);
+    path.moveTo(x + wide * 0.5, y + high * 0.74); path.lineTo(x + wide * 0.5, y + high * 0.84);
   },
-  undecodable(path, x, y, size) {
-    path.moveTo(x + size * 0.2, y + size * 0.8); path.lineTo(x + size * 0.8, y + size * 0.2);
+  undecodable(path, x, y, wide, high) {
+    path.moveTo(x + wide * 0.2, y + high * 0.8); path.lineTo(x + wide * 0.8, y + high * 0.2);
   },
-  flagged(path, x, y, size) {
-    path.moveTo(x + size * 0.5, y); path.lineTo(x + size, y); path.lineTo(x + size, y + size * 0.5); path.closePath();
+  flagged(path, x, y, wide, high) {
+    path.moveTo(x + wide * 0.5, y); path.lineTo(x + wide, y); path.lineTo(x + wide, y + high * 0.5); path.closePath();
   },
 };
 const FILLED = new Set(["missing", "flagged"]);
@@ -117,12 +116,12 @@ export class Shapes {
     this.paths = new Map();
   }
 
-  add(cells, byte, x, y, size) {
+  add(cells, byte, x, y, wide, high) {
     const mark = MARKS.find(({ bit }) => byte & bit);
     const kind = mark ? mark.name : cells.state(byte);
     if (!(kind in SHAPES)) return;
     if (!this.paths.has(kind)) this.paths.set(kind, new Path2D());
-    SHAPES[kind](this.paths.get(kind), x, y, size);
+    SHAPES[kind](this.paths.get(kind), x, y, wide, high);
   }
 
   draw(context, palette, size) {
@@ -146,6 +145,6 @@ export function swatch(canvas, palette, cells, byte) {
   context.fillStyle = palette.of(byte, cells.legend);
   context.fillRect(0, 0, side, side);
   const shapes = new Shapes();
-  shapes.add(cells, byte, 0, 0, side);
+  shapes.add(cells, byte, 0, 0, side, side);
   shapes.draw(context, palette, side);
 }

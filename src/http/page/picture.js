@@ -1,6 +1,5 @@
 // What is drawn of the mosaic: states, images over them, gaps, shapes, rings. Only of what is in view.
 
-import { UNDECODABLE } from "./cells.js";
 import { GUTTER, drawOverview, drawRulers } from "./margins.js";
 import { SHAPES_FROM, Shapes } from "./paint.js";
 import { LEVEL_MAX, SIDE, TILE_SIDES } from "./thumbnails.js";
@@ -36,21 +35,23 @@ export function draw(view) {
 }
 
 /** Columns and rows in view, counted from the mosaic's corner. */
-function inView({ x, y, scale, width, height, cells }) {
-  const first = (at) => Math.max(0, Math.floor(-at / scale));
-  const last = (at, high, length) => Math.min(length - 1, Math.floor((high - at) / scale));
-  return { left: first(x), right: last(x, width, cells.cols), top: first(y), bottom: last(y, height, cells.rows) };
+function inView({ x, y, scale, high, width, height, cells }) {
+  const first = (at, side) => Math.max(0, Math.floor(-at / side));
+  const last = (at, side, end, length) => Math.min(length - 1, Math.floor((end - at) / side));
+  return {
+    left: first(x, scale), right: last(x, scale, width, cells.cols), top: first(y, high), bottom: last(y, high, height, cells.rows),
+  };
 }
 
 function showsImages({ images, scale, ratio }) {
   return images === "images" || (images === "auto" && scale * ratio >= IMAGES_FROM);
 }
 
-function drawStates({ context, bitmap, x, y, scale, ratio }, { left, right, top, bottom }) {
+function drawStates({ context, bitmap, x, y, scale, high, ratio }, { left, right, top, bottom }) {
   const [cols, rows] = [right - left + 1, bottom - top + 1];
   if (cols <= 0 || rows <= 0) return;
   context.imageSmoothingEnabled = scale * ratio < 1;
-  context.drawImage(bitmap.canvas, left, top, cols, rows, x + left * scale, y + top * scale, cols * scale, rows * scale);
+  context.drawImage(bitmap.canvas, left, top, cols, rows, x + left * scale, y + top * high, cols * scale, rows * high);
 }
 
 function drawImages(view, seen) {
@@ -79,8 +80,7 @@ function holdsImage(cells, col, row, side) {
   const [right, bottom] = [Math.min(col + side, cells.firstCol + cells.cols), Math.min(row + side, cells.firstRow + cells.rows)];
   for (let y = Math.max(row, cells.firstRow); y < bottom; y += 1) {
     for (let x = Math.max(col, cells.firstCol); x < right; x += 1) {
-      const byte = cells.at(x, y);
-      if (cells.isStored(byte) && !(byte & UNDECODABLE)) return true;
+      if (cells.isShowable(cells.at(x, y))) return true;
     }
   }
   return false;
@@ -90,7 +90,7 @@ function drawBlock(view, level, x, y) {
   const side = 2 ** level;
   const bitmap = view.thumbnails.want(`${level}/${x}/${y}`, view.url(`thumbnails/${level}/${x}/${y}`));
   const at = view.pointOf({ col: x * side, row: y * side });
-  const box = [at.x, at.y, side * view.scale, side * view.scale];
+  const box = [at.x, at.y, side * view.scale, side * view.high];
   if (bitmap) view.context.drawImage(bitmap, ...box);
   else drawCoarser(view, level, x, y, box);
 }
@@ -107,59 +107,57 @@ function drawCoarser({ thumbnails, context }, level, x, y, box) {
   }
 }
 
-/** Single tiles, finer than thumbnails; the longer side fills the place. */
+/** Single tiles, finer than thumbnails. */
 function drawTiles(view, seen, device) {
   const side = TILE_SIDES.find((one) => one >= device * 0.99) ?? TILE_SIDES.at(-1);
-  const { context, scale } = view;
+  const { context } = view;
   eachBlock(view.cells, seen, 0, (col, row) => {
     const url = view.url(`tile/${col}/${row}/image`, new URLSearchParams({ size: side }));
     const bitmap = view.thumbnails.want(`tile/${col}/${row}/${side}`, url);
     if (!bitmap) return;
-    const longer = Math.max(bitmap.width, bitmap.height);
-    const [wide, high] = [(scale * bitmap.width) / longer, (scale * bitmap.height) / longer];
     const at = view.pointOf({ col, row });
-    context.imageSmoothingEnabled = device < longer;
-    context.drawImage(bitmap, at.x + Math.floor((scale - wide) / 2), at.y + Math.floor((scale - high) / 2), wide, high);
+    context.imageSmoothingEnabled = device < bitmap.width;
+    context.drawImage(bitmap, at.x, at.y, view.scale, view.high);
   });
 }
 
-function drawGaps({ context, palette, x, y, scale }, { left, right, top, bottom }) {
+function drawGaps({ context, palette, x, y, scale, high }, { left, right, top, bottom }) {
   const path = new Path2D();
   const thick = Math.min(2, scale * 0.12);
-  const [wide, high] = [(right - left + 1) * scale, (bottom - top + 1) * scale];
-  for (let col = left; col <= right + 1; col += 1) path.rect(x + col * scale - thick / 2, y + top * scale, thick, high);
-  for (let row = top; row <= bottom + 1; row += 1) path.rect(x + left * scale, y + row * scale - thick / 2, wide, thick);
+  const [allWide, allHigh] = [(right - left + 1) * scale, (bottom - top + 1) * high];
+  for (let col = left; col <= right + 1; col += 1) path.rect(x + col * scale - thick / 2, y + top * high, thick, allHigh);
+  for (let row = top; row <= bottom + 1; row += 1) path.rect(x + left * scale, y + row * high - thick / 2, allWide, thick);
   context.fillStyle = palette.stage;
   context.fill(path);
 }
 
 function drawShapes(view, { left, right, top, bottom }) {
-  const { cells, scale } = view;
+  const { cells, scale, high } = view;
   const shapes = new Shapes();
   const bands = showsImages(view) && scale >= BANDS_FROM;
   for (let row = top; row <= bottom; row += 1) {
     for (let col = left; col <= right; col += 1) {
       const byte = cells.bytes[row * cells.cols + col];
-      const [x, y] = [view.x + col * scale, view.y + row * scale];
-      if (bands && cells.isStored(byte) && !(byte & UNDECODABLE)) drawBand(view, byte, x, y);
-      else shapes.add(cells, byte, x, y, scale);
+      const [x, y] = [view.x + col * scale, view.y + row * high];
+      if (bands && cells.isShowable(byte)) drawBand(view, byte, x, y);
+      else shapes.add(cells, byte, x, y, scale, high);
     }
   }
-  shapes.draw(view.context, view.palette, scale);
+  shapes.draw(view.context, view.palette, Math.min(scale, high));
 }
 
 /** The state of a place whose image covers it: a band at its lower edge. */
-function drawBand({ context, palette, cells, scale }, byte, x, y) {
-  const high = Math.max(2, Math.min(6, scale * 0.06));
+function drawBand({ context, palette, cells, scale, high }, byte, x, y) {
+  const thick = Math.max(2, Math.min(6, scale * 0.06));
   context.fillStyle = palette.of(byte, cells.legend);
-  context.fillRect(x + 1, y + scale - high - 1, scale - 2, high);
+  context.fillRect(x + 1, y + high - thick - 1, scale - 2, thick);
 }
 
 function ring(view, place, color, width, out) {
   const at = view.pointOf(place);
-  const side = Math.max(view.scale, 5);
-  const back = (side - view.scale) / 2 + out;
+  const [wide, high] = [Math.max(view.scale, 5), Math.max(view.high, 5)];
+  const [left, top] = [at.x - (wide - view.scale) / 2 - out, at.y - (high - view.high) / 2 - out];
   view.context.strokeStyle = color;
   view.context.lineWidth = width;
-  view.context.strokeRect(at.x - back, at.y - back, side + 2 * out, side + 2 * out);
+  view.context.strokeRect(left, top, wide + 2 * out, high + 2 * out);
 }

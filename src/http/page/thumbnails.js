@@ -36,15 +36,15 @@ export class Thumbnails {
     [this.bytes, this.running, this.wishes] = [0, 0, []];
   }
 
-  /** The longer side of an image, pixels; a guess where it can not be had. */
-  async nativeSide(url) {
+  /** Width and height of an image, pixels; `null` where it can not be had. */
+  async measure(url) {
     try {
       const bitmap = await createImageBitmap(await this.api.blob(url, { signal: this.generation.signal }));
-      const side = Math.max(bitmap.width, bitmap.height);
+      const { width, height } = bitmap;
       bitmap.close();
-      return side;
+      return { width, height };
     } catch {
-      return 2048;
+      return null;
     }
   }
 
