@@ -23,7 +23,6 @@ export class Api {
   /** `tokens` keeps the token and asks for another one. */
   constructor(tokens) {
     this.tokens = tokens;
-    this.description = null;
   }
 
   /** The response to a GET, once whoever asks may have it. */
@@ -45,14 +44,5 @@ export class Api {
 
   async blob(path, options) {
     return (await this.open(path, options)).blob();
-  }
-
-  /** True when this daemon has a route, by its own description of them. */
-  async has(route) {
-    this.description ??= this.json("/service/v1/openapi.json").catch(() => {
-      this.description = null;
-      return {};
-    });
-    return route in ((await this.description).paths ?? {});
   }
 }

@@ -7,7 +7,7 @@ const AT_ONCE = 4;
 const BYTES_MAX = 128e6;
 /** A picture that changes all the time is fetched anew this often. */
 const AGAIN_MS = 1500;
-const AFTER_FAILURE_MS = 5000;
+const AFTER_FAILURE_MS = [1000, 2000, 4000, 8000];
 export const LEVEL_MAX = 8;
 /** Pixels of a thumbnail's side. */
 export const SIDE = 256;
@@ -59,7 +59,7 @@ export class Thumbnails {
     const now = performance.now();
     let picture = this.pictures.get(key);
     if (!picture) {
-      picture = { key, bitmap: null, stale: true, loading: false, notBefore: 0, seen: 0 };
+      picture = { key, bitmap: null, stale: true, loading: false, notBefore: 0, failures: 0, seen: 0 };
       this.pictures.set(key, picture);
     }
     picture.seen = this.frame;
@@ -133,7 +133,9 @@ export class Thumbnails {
 
   #settle(picture, bitmap, failed) {
     picture.loading = false;
-    picture.notBefore = performance.now() + (failed ? AFTER_FAILURE_MS : AGAIN_MS);
+    picture.failures = failed ? picture.failures + 1 : 0;
+    const pause = failed ? AFTER_FAILURE_MS[Math.min(picture.failures, AFTER_FAILURE_MS.length) - 1] : AGAIN_MS;
+    picture.notBefore = performance.now() + pause;
     if (failed) {
       picture.stale = true;
       return;

@@ -4,6 +4,7 @@
 import { $, bytes, el, facts, say, time } from "./dom.js";
 
 const PREVIEW = 512;
+const BUSY_MS = 1500;
 
 export class TilePanel {
   constructor(api) {
@@ -35,11 +36,10 @@ export class TilePanel {
     const parts = { state: el("p", { className: "state-line" }, cells.words(byte)), picture: el("div"), tiles: el("div"), life: el("div") };
     $("tile-body").replaceChildren(parts.state, parts.picture, parts.tiles, parts.life);
     const acquisition = `/api/v1/acquisitions/${cells.acquisition}`;
-    const jobs = [this.#life(parts.life, acquisition, place, signal)];
-    if (cells.isStored(byte)) {
-      jobs.push(this.#picture(parts.picture, `${acquisition}/tile/${place.col}/${place.row}/image?size=${PREVIEW}`, signal));
-      jobs.push(this.#tiles(parts.tiles, acquisition, place, signal));
-    }
+    this.#life(parts.life, acquisition, place, signal);
+    if (!cells.isStored(byte)) return;
+    const picture = `${acquisition}/tile/${place.col}/${place.row}/image?size=${PREVIEW}`;
+    const jobs = [this.#picture(parts.picture, picture, signal), this.#tiles(parts.tiles, acquisition, place, signal)];
     await Promise.all(jobs.map((job) => job.catch((problem) => {
       if (!signal.aborted) parts.tiles.append(el("p", { className: "problem" }, problem.message));
     })));
@@ -52,6 +52,8 @@ export class TilePanel {
     } catch (problem) {
       if (signal.aborted || problem.isNoRoute) return;
       box.replaceChildren(el("p", { className: "problem", id: "tile-problem" }, `No picture: ${problem.message}`));
+      // The daemon has more important things to do.
+      if (problem.status === 503) setTimeout(() => signal.aborted || this.#picture(box, url, signal), BUSY_MS);
       return;
     }
     const canvas = el("canvas", { className: "preview", width: bitmap.width, height: bitmap.height, role: "img", "aria-label": "The tile's image" });
@@ -103,15 +105,37 @@ export class TilePanel {
     setTimeout(() => URL.revokeObjectURL(file), 60000);
   }
 
-  async #life(box, acquisition, { col, row }, signal) {
-    if (!await this.api.has("/api/v1/acquisitions/{acqid}/places/{col}/{row}")) return;
-    const life = await this.api.json(`${acquisition}/places/${col}/${row}`, { signal });
-    const events = life?.events ?? life?.life ?? [];
-    if (events.length === 0) return;
-    box.replaceChildren(el("h3", {}, "Its life"), el("ol", { className: "log" }, events.map((event) => el("li", {},
-      event.at ? el("time", { dateTime: event.at, title: event.at }, time(event.at)) : null,
-      el("span", {}, event.message ?? event.what ?? JSON.stringify(event))))));
+  /** What the journal says of the place; read when it is asked for, for it costs the daemon something. */
+  #life(box, acquisition, { col, row }, signal) {
+    const button = el("button", { type: "button", id: "life" }, "What happened here");
+    const status = el("p", { role: "status" });
+    button.addEventListener("click", async () => {
+      button.disabled = true;
+      say(status, "Reading the journal …");
+      try {
+        const life = await this.api.json(`${acquisition}/places/${col}/${row}`, { signal });
+        box.replaceChildren(el("h3", {}, "What happened here"), el("p", {}, life.because), lifeList(life));
+      } catch (problem) {
+        if (!signal.aborted) say(status, problem.isNoRoute ? "This daemon does not tell." : problem.message);
+      }
+    });
+    box.replaceChildren(button, status);
   }
+}
+
+/** Events of the journal and refusals that the daemon remembers, in the order of their times. */
+function lifeList({ events = [], refusals = [], problems = [] }) {
+  const refused = refusals.map(({ at, reason, peer }) => ({ at, words: `refused: ${reason}${peer ? `, from ${peer}` : ""}` }));
+  const told = events.map((event) => ({ at: event.at, words: eventWords(event) }));
+  const all = [...told, ...refused].sort((one, other) => one.at.localeCompare(other.at));
+  const line = ({ at, words }) => el("li", {}, el("time", { dateTime: at, title: at }, time(at)), el("span", {}, words));
+  return el("ol", { className: "log" }, all.map(line), problems.map((words) => el("li", { className: "problem" }, el("span", {}, words))));
+}
+
+function eventWords({ event, tile, version, size, roi, state, segment }) {
+  const details = [roi && `section ${roi}`, state, tile && `tile ${tile}`, version > 1 && `version ${version}`,
+    size && bytes(size), segment && `segment ${segment}`];
+  return [event, details.filter(Boolean).join(", ")].filter(Boolean).join(": ");
 }
 
 function quality(figures) {
