@@ -180,7 +180,7 @@ where
             async move {
                 let response = answered.await?;
                 if response.extensions().get::<Endless>().is_some() {
-                    watch.is_endless();
+                    watch.mark_endless();
                 }
                 Ok::<_, Infallible>(response.map(|body| AnswerBody { body, _busy: busy }))
             }

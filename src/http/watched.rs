@@ -42,7 +42,7 @@ impl Watch {
     }
 
     /// The answer that is under way has no end of its own.
-    pub(super) fn is_endless(&self) {
+    pub(super) fn mark_endless(&self) {
         self.endless.store(true, Ordering::Relaxed);
     }
 

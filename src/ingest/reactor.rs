@@ -266,7 +266,10 @@ impl Capture {
                 pulse: metrics.life.pulse(&format!("reactor-{n}")),
             };
             let stop = catalog.stop().clone();
-            let run = move || stop_on_panic("reactor", &stop, || reactor.run()).unwrap_or(());
+            let peers = inboxes.clone();
+            // One that broke can tell the others nothing more: they would wait for it for ever.
+            let tell_all = move || peers.iter().for_each(|inbox| inbox.send(Message::Stop));
+            let run = move || stop_on_panic("reactor", &stop, || reactor.run()).unwrap_or_else(tell_all);
             reactors.push(std::thread::Builder::new().name(format!("reactor-{n}")).spawn(run)?);
         }
         Ok(Self { address, tls_address, inboxes, reactors, hashers: hasher_threads })
@@ -706,6 +709,9 @@ impl Reactor {
     }
 
     fn begin_stop(&mut self) {
+        if self.stop_at.is_some() {
+            return;
+        }
         self.stop_at = Some(Instant::now() + self.options.stop_time);
         for (_, acceptor) in &mut self.acceptors {
             acceptor.close(self.poll.registry());

@@ -395,7 +395,7 @@ fn a_mosaic_of_a_hundred_thousand_places_and_hundreds_of_acquisitions_are_cheap(
     assert_eq!(get_json(&daemon, path)["cells"].as_str().map(str::len), Some(100_000_usize.div_ceil(3) * 4));
     let mosaic = best_of(|| _ = get(&daemon, path).with(200));
     let status = best_of(|| _ = get(&daemon, STATUS).with(200));
-    println!("mosaic {mosaic:?}, status {status:?}");
+    eprintln!("mosaic {mosaic:?}, status {status:?}");
     // Built for speed both take a few ms.
     assert!(mosaic < Duration::from_secs(1) && status < Duration::from_secs(1), "{mosaic:?} {status:?}");
     daemon.stop();
