@@ -9,7 +9,7 @@ from daemon import ACQ, Daemon, program
 from test_mosaic import fill, image
 from view import View
 
-from tilecatcher import Tile
+from tilecatcher import Tile, minimal_log
 
 
 def add_token(tokens: Path, name: str, scope: str) -> str:
@@ -31,7 +31,6 @@ def test_a_restart_of_the_daemon_is_said_and_survived(daemon: Daemon, view: View
     daemon.start()
     with daemon.client().sender() as sender:
         sender.send(Tile(acq=ACQ, col=3, row=3, image=image(3, 3)))
-    page.click("#retry") if page.is_visible("#retry") else None
     view.live()
     view.count("received", 9)
     assert page.is_hidden("#banner")
@@ -46,8 +45,6 @@ def test_a_token_is_asked_for_and_used(tmp_path: Path, view: View) -> None:
     running = Daemon(tmp_path / "data", settings=(f"access.tokens={tokens}",))
     try:
         client = running.client(token=sends)
-        from tilecatcher import minimal_log
-
         client.start_acquisition(f"{ACQ}_4x4_logfile.ini", minimal_log(4, 4))
         fill(client, range(4), range(2))
         page = view.page

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -181,3 +182,23 @@ def test_missing_tiles_are_listed_page_by_page(daemon: Daemon, view: View, page_
     page.get_by_text(words).wait_for()
     page.locator("#missing-list button").first.click()
     assert view.text("#tile-title") == ("Tile 12, 4" if turns else "Tile 0, 0")
+
+
+def test_one_section_can_be_shown(daemon: Daemon, view: View, tmp_path: Path) -> None:
+    client = daemon.started(4, 4)
+    spec = tmp_path / f"{ACQ}_ROI_spec.ini"
+    spec.write_text('[Inclusion Section Numbers]\nRegion 0 = "5800"\nRegion 1 = "5801"\n')
+    places = "".join(f"{col},{row},{int(col > 1)},{5800 + int(col > 1)}\n" for col in range(4) for row in range(4))
+    tiles = tmp_path / f"{ACQ}_ROI_tiles.csv"
+    tiles.write_text("Col,Row,Inclusion,Section number\n" + places)
+    client.create_rois(ACQ, tiles, spec)
+    fill(client, range(4), range(1))
+    page = view.open(daemon)
+    view.count("missing", 12)
+    page.select_option("#section", "5801")
+    view.count("missing", 6)
+    # What comes from then on counts where it belongs.
+    fill(client, range(4), range(1, 2))
+    view.count("missing", 4)
+    page.select_option("#section", "")
+    view.count("missing", 8)

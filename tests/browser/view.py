@@ -73,6 +73,11 @@ class View:
         red, green, blue = bytes.fromhex(self.page.evaluate(_VARIABLE, variable)[1:])
         self.wait(f"([place, colour]) => ({_COLOUR})(place) === colour", [[col, row], f"{red},{green},{blue}"])
 
+    def colour(self, col: int, row: int) -> str:
+        """The colour of a place in the next frame."""
+        self.page.evaluate("new Promise(requestAnimationFrame)")
+        return self.page.evaluate(_COLOUR, [col, row])
+
     def text(self, selector: str) -> str:
         return self.page.text_content(selector) or ""
 

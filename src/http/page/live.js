@@ -34,6 +34,17 @@ export class Live {
     this.#run();
   }
 
+  /** Lets go of the connection until it is resumed. */
+  pauseNow() {
+    this.attempt?.abort();
+    this.attempt = null;
+    this.wake?.();
+  }
+
+  resume() {
+    if (this.attempt === null) this.restart();
+  }
+
   /** Does not wait any longer. */
   retry() {
     if (!this.wake) return;

@@ -20,6 +20,7 @@ import { Tokens } from "./token.js";
 const LISTS_MS = 400;
 const COMPLETENESS_MS = 10000;
 const FILTERED_AGAIN_MS = 2000;
+const UNSEEN_MS = 60000;
 
 const palette = new Palette();
 const api = new Api(new Tokens());
@@ -62,6 +63,7 @@ function disconnected(problem, pause) {
   if (since === null) announce("The connection to the daemon is lost.");
   since ??= new Date();
   document.body.classList.add("stale");
+  document.title = "Not connected · tilecatcher";
   $("link").dataset.tone = "bad";
   show($("banner"), true);
   const until = performance.now() + pause;
@@ -208,6 +210,7 @@ function choices() {
   offer("section", [...sectionNames()], $("section").value);
   offer("camera", (one?.cameras ?? []).map((camera) => [camera, String(camera)]), $("camera").value);
   const name = one ? `Mosaic of ${one.id}` : "Mosaic";
+  document.title = one ? `${one.id}: ${one.received} of ${one.expected} · tilecatcher` : "tilecatcher";
   say($("mosaic-title"), mosaic.cells ? `${name}, ${mosaic.cells.cols} × ${mosaic.cells.rows}` : name);
 }
 
@@ -254,6 +257,13 @@ $("retry").addEventListener("click", () => live.retry());
 $("restarted-close").addEventListener("click", () => show($("restarted"), false));
 $("tile").addEventListener("keydown", (event) => { if (event.key === "Escape") $("canvas").focus(); });
 for (const choice of ["section", "camera"]) $(choice).addEventListener("change", filtered);
+// A browser has six connections for one daemon, all its tabs together, and a daemon 64 streams: who is not looked at needs none.
+let unseen = null;
+document.addEventListener("visibilitychange", () => {
+  clearTimeout(unseen);
+  if (document.hidden) unseen = setTimeout(() => live.pauseNow(), UNSEEN_MS);
+  else live.resume();
+});
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
   mosaic.recolour();
   summary.reset();
