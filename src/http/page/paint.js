@@ -90,7 +90,7 @@ export class Bitmap {
 /** The shapes of a kind of place, as a path in a box at (x, y). */
 const SHAPES = {
   missing(path, x, y, wide, high) {
-    const edge = Math.max(1, Math.min(wide, high) * 0.14);
+    const edge = Math.max(1, Math.min(4, Math.min(wide, high) * 0.14));
     path.rect(x + edge, y + edge, wide - 2 * edge, high - 2 * edge);
   },
   refused(path, x, y, wide, high) {
