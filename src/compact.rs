@@ -76,6 +76,7 @@ impl Deaths {
                 FactBody::RoisCreated(created) => is_dead(created.acq),
                 FactBody::FileStored(file) => is_dead(file.acq),
                 FactBody::ManifestMade(made) => is_dead(made.acq),
+                FactBody::TilesJudged(judged) => is_dead(judged.acq),
                 FactBody::StatesChanged(changed) => changed.tiles.iter().all(|part| is_dead(part.acq)),
                 // Tiles are told by their headers; what all acquisitions share is never dead, nor what is not known.
                 FactBody::TileStored(_)

@@ -29,7 +29,7 @@
 //!  audit, compact, export, verify_manifest   tools on a data directory, without a daemon or beside one
 //!  send, watch | replay          a folder to a daemon, whole or while it is written (notify) | a load test
 //!  ingest | http | client        data plane (mio) | side port (axum) | the protocol's other end (ureq)
-//!  preview                       images of tiles and mosaics, made in the background, kept on disk
+//!  preview | quality             images of tiles and mosaics, kept on disk | what the pixels of tiles say of them
 //!  catalog                       lanes, verification, commands and queries over journal and index
 //!  journal | index | access      bytes on disk | views of them (sled) | who may do what (ipnet, subtle, getrandom)
 //!  tls                           encryption of ports and clients (rustls)
@@ -143,6 +143,8 @@ pub mod model;
 pub mod pixels;
 #[cfg(feature = "daemon")]
 pub mod preview;
+#[cfg(feature = "daemon")]
+pub mod quality;
 pub mod replay;
 pub mod send;
 #[cfg(feature = "daemon")]

@@ -10,6 +10,7 @@ use crate::index::{OpenOutcome, OpenReport};
 use crate::ingest::{Capture, CaptureListeners, IngestError};
 use crate::journal::{DamageKind, Filesystem, MirroredFilesystem, RealFilesystem, RecoveryReport};
 use crate::preview::Previews;
+use crate::quality::Judge;
 use crate::service::{self, Ports};
 use crate::telemetry::Metrics;
 use crate::tls::{ServerTls, TlsError};
@@ -59,6 +60,7 @@ pub struct Server {
     scrub: Scrub,
     sampler: Sampler,
     previews: Arc<Previews>,
+    judge: Judge,
     stop: Stop,
     stop_time: Duration,
     data: PathBuf,
@@ -105,6 +107,8 @@ impl Server {
         for temca in &config.temcas {
             catalog.assert_temca(temca.clone())?;
         }
+        let judge = Judge::start(config.quality, &catalog, &lanes)
+            .map_err(|source| CatalogError::Directory { dir: config.data.clone(), source })?;
         let previews = Previews::start(config.preview, &config.data, &catalog, &lanes)
             .map_err(|source| CatalogError::Directory { dir: config.data.clone(), source })?;
         let tls = certificates.http.as_ref();
@@ -128,6 +132,7 @@ impl Server {
             scrub,
             sampler,
             previews,
+            judge,
             stop,
             stop_time,
             data,
@@ -180,6 +185,7 @@ impl Server {
         self.scrub.stop();
         self.sampler.stop();
         self.previews.stop();
+        self.judge.stop();
         self.capture.stop();
         self.http.stop(self.stop_time / 4);
         // Lanes end when nobody can hand them tiles or look at them any more.

@@ -14,7 +14,7 @@ use crate::journal::{
 use crate::model::{
     AckLevel, AcqId, AcquisitionDeleted, AcquisitionEnded, AcquisitionStarted, AncillaryKind, Calibration,
     CalibrationsImported, FactBody, FileStored, ManifestMade, Pressure, Roi, RoisCreated, Sequence, Temca,
-    TemcaConfigured, TileEntry, TileId, TileKey, TileVersion,
+    TemcaConfigured, TileEntry, TileId, TileKey, TileVersion, TilesJudged,
 };
 use crate::telemetry::Metrics;
 use std::collections::BTreeSet;
@@ -354,6 +354,20 @@ impl Catalog {
     pub fn record_manifest(&self, made: ManifestMade) -> Result<(), CatalogError> {
         let acq = made.acq;
         self.of_started(acq, move |_, _| Ok(FactBody::ManifestMade(Box::new(made)))).map(drop)
+    }
+
+    /// Records what was found of tiles' pixels, with other commands that are waiting; `answer` is told whether it was,
+    /// on the control thread.
+    ///
+    /// # Errors
+    /// Too much is waiting, or the daemon stops: nothing will be recorded.
+    pub fn record_judgements(
+        &self,
+        judged: TilesJudged,
+        answer: impl FnOnce(Result<(), CatalogError>) + Send + 'static,
+    ) -> Result<(), CatalogError> {
+        let decide = move |_: &Index, _: &mut _| Ok((vec![Draft::from(FactBody::TilesJudged(Box::new(judged)))], ()));
+        self.control.submit(Sharing::Stating, decide, move |done| answer(done.map(drop)))
     }
 
     /// Records one fact about an acquisition that was started.

@@ -21,6 +21,7 @@ pub(super) fn encode_control(body: &FactBody, content: &[u8]) -> Option<(RecordK
         FactBody::TemcaConfigured(configured) => (RecordKind::TEMCA_CONFIGURED, json(configured)),
         FactBody::AcquisitionDeleted(deleted) => (RecordKind::ACQUISITION_DELETED, json(deleted)),
         FactBody::ManifestMade(made) => (RecordKind::MANIFEST_MADE, json(made)),
+        FactBody::TilesJudged(judged) => (RecordKind::TILES_JUDGED, json(judged)),
         FactBody::TileStored(_) | FactBody::Unknown { .. } => return None,
     })
 }
@@ -92,6 +93,7 @@ pub fn fact_of_record(
         (RecordKind::TEMCA_CONFIGURED, _) => FactBody::TemcaConfigured(parse(&bytes()?).map_err(bad)?),
         (RecordKind::ACQUISITION_DELETED, _) => FactBody::AcquisitionDeleted(parse(&bytes()?).map_err(bad)?),
         (RecordKind::MANIFEST_MADE, _) => FactBody::ManifestMade(parse(&bytes()?).map_err(bad)?),
+        (RecordKind::TILES_JUDGED, _) => FactBody::TilesJudged(parse(&bytes()?).map_err(bad)?),
         (kind, _) => FactBody::Unknown { kind: kind.0 },
     };
     let (sequence, at_ns, digest) = (header.sequence, header.received_ns, header.digest());

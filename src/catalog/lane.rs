@@ -28,7 +28,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, TrySen
 use std::collections::HashMap;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -141,6 +141,13 @@ pub enum Route {
 pub struct Lanes {
     queues: Arc<[LaneQueue]>,
     capacity: usize,
+    hot: Arc<OnceLock<Arc<dyn HotTiles>>>,
+}
+
+/// Takes tiles with their bytes as soon as they are stored and acknowledged.
+pub trait HotTiles: Send + Sync {
+    /// On the lane's thread: must not block, allocate or hold more bytes than a bounded share of the buffers.
+    fn stored(&self, entry: TileEntry, tile: VerifiedTile);
 }
 
 struct LaneQueue {
@@ -171,6 +178,9 @@ struct Lane {
     failed: bool,
     compare: Vec<u8>,
     damage: DamageLog,
+    hot: Arc<OnceLock<Arc<dyn HotTiles>>>,
+    /// What of the batch was stored, by its place in it.
+    fresh: Vec<(usize, TileEntry)>,
 }
 
 /// What is to be done with a tile of the batch.
@@ -200,6 +210,7 @@ impl Lanes {
     ) -> std::io::Result<(Self, Vec<JoinHandle<()>>)> {
         let mut queues = Vec::new();
         let mut threads = Vec::new();
+        let hot: Arc<OnceLock<Arc<dyn HotTiles>>> = Arc::default();
         for number in 0..options.lanes.max(1) {
             let (tiles, queue) = bounded(options.queue_tiles);
             let starved = Arc::new(Starved::default());
@@ -219,13 +230,15 @@ impl Lanes {
                 failed: false,
                 compare: Vec::new(),
                 damage: damage.clone(),
+                hot: Arc::clone(&hot),
+                fresh: Vec::new(),
             };
             queues.push(LaneQueue { tiles, starved });
             let stop = stop.clone();
             let run = move || stop_on_panic("lane", &stop, || lane.run()).unwrap_or(());
             threads.push(std::thread::Builder::new().name(format!("lane-{number}")).spawn(run)?);
         }
-        Ok((Self { queues: queues.into(), capacity: options.queue_tiles }, threads))
+        Ok((Self { queues: queues.into(), capacity: options.queue_tiles, hot }, threads))
     }
 
     /// Puts a tile into its key's lane, without waiting.
@@ -246,6 +259,11 @@ impl Lanes {
     pub fn route_blocking(&self, tile: LaneTile) {
         // A lane lives as long as its queue has senders: sending can not fail.
         let _ = self.queue_of(&tile.tile).tiles.send(tile);
+    }
+
+    /// Has the bytes of tiles handed to `hot` once they are stored and acknowledged. Only the first call counts.
+    pub fn keep_hot(&self, hot: Arc<dyn HotTiles>) {
+        let _ = self.hot.set(hot);
     }
 
     /// Tiles waiting, and places, of the fullest lane.
@@ -288,7 +306,7 @@ impl Lane {
             failpoint::pass("lane");
             self.metrics.batch_tiles.observe(batch.len() as f64);
             self.commit(&mut batch);
-            batch.clear();
+            self.hand_on(&mut batch);
             self.counts.publish(&self.metrics);
         }
         self.pulse.waits();
@@ -372,6 +390,16 @@ impl Lane {
         }
         if !early {
             self.answer(batch, &decisions);
+        }
+    }
+
+    /// Gives the bytes of what was stored to who looks at them while they are in memory, or lets go of them.
+    fn hand_on(&mut self, batch: &mut Vec<LaneTile>) {
+        let mut fresh = self.fresh.drain(..).peekable();
+        for (n, tile) in batch.drain(..).enumerate() {
+            if let (Some((_, entry)), Some(hot)) = (fresh.next_if(|(at, _)| *at == n), self.hot.get()) {
+                hot.stored(entry, tile.tile);
+            }
         }
     }
 
@@ -493,6 +521,13 @@ impl Lane {
         if let Some(refusal) = failure {
             let unplaced = members.iter().zip(&drafts).filter(|(_, draft)| draft.placed.is_none());
             unplaced.for_each(|(n, _)| decisions[*n] = Decision::Refuse(refusal));
+        }
+        if self.hot.get().is_some() {
+            let placed = members.iter().zip(&drafts).filter(|(_, draft)| draft.placed.is_some());
+            self.fresh.extend(placed.zip(&facts).filter_map(|((n, _), fact)| match &fact.body {
+                FactBody::TileStored(entry) => Some((*n, *entry)),
+                _ => None,
+            }));
         }
         self.index.publish(facts);
         self.writer.release_floor();

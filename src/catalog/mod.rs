@@ -37,7 +37,7 @@ pub use content::{ContentError, TileContent};
 pub use damage::{DamageLog, DamagedTile, Finding, FoundBy};
 pub use facts::{JournalFacts, decode_file, fact_of_record, tile_entry};
 pub use frame::{FrameBuffer, ReceivedFrame};
-pub use lane::{Ack, AckSink, AckToken, ConflictPolicy, LaneOptions, LaneTile, Lanes, Outcome, Route};
+pub use lane::{Ack, AckSink, AckToken, ConflictPolicy, HotTiles, LaneOptions, LaneTile, Lanes, Outcome, Route};
 pub use manifest::{
     MakeManifestError, ManifestError, ManifestPlace, ManifestReader, ManifestSummary, ManifestTile, ManifestWriter,
     file_name, manifest_line, manifest_place, parse_manifest, sort_for_manifest,

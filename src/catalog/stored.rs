@@ -8,7 +8,7 @@ use super::facts::{fact_of_record, tile_entry};
 use super::manifest::{ManifestPlace, ManifestSummary, ManifestWriter, manifest_place};
 use crate::index::{AcquisitionView, Block, BlockKey, Counters, FileEntry, Settings, StateId, StateNames, View, apply};
 use crate::journal::{DamageKind, Filesystem, ReadError, ReadOnlyJournal, StoredRecord};
-use crate::model::{AcqId, Cell, Fact, FactBody, Roi, RoiIndex, Sequence, TileEntry};
+use crate::model::{AcqId, Cell, Fact, FactBody, Judgement, Roi, RoiIndex, Sequence, TileEntry, TileId};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
@@ -223,6 +223,7 @@ fn concerns(body: &FactBody, acq: AcqId) -> bool {
         FactBody::StatesChanged(changed) => changed.tiles.iter().any(|tiles| tiles.acq == acq),
         FactBody::AcquisitionDeleted(deleted) => deleted.acq == acq,
         FactBody::ManifestMade(made) => made.acq == acq,
+        FactBody::TilesJudged(judged) => judged.acq == acq,
         FactBody::CalibrationsImported(_) | FactBody::TemcaConfigured(_) | FactBody::Unknown { .. } => false,
     }
 }
@@ -288,6 +289,14 @@ impl View for Fold {
         self.tiles.clear();
         self.blocks.clear();
         self.view.counters = Counters::default();
+    }
+
+    /// Judgements are not looked at offline.
+    fn put_judgement(&mut self, _: AcqId, _: TileId, _: Sequence, _: Option<Judgement>) {}
+
+    /// Facts come in order here.
+    fn is_judged_behind(&mut self, _: AcqId, _: TileId, _: Sequence) -> bool {
+        false
     }
 
     /// Facts come in order here.

@@ -9,6 +9,7 @@ use crate::ingest::IngestOptions;
 use crate::journal::{JournalOptions, MirrorOptions, WhenLost};
 use crate::model::{AckLevel, Temca};
 use crate::preview::PreviewOptions;
+use crate::quality::QualityOptions;
 use crate::telemetry::{LogFormat, LogLevel};
 use crate::tls::ServerFiles;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs};
@@ -58,6 +59,8 @@ pub struct Config {
     pub scrub: ScrubOptions,
     /// How images of tiles and mosaics are made.
     pub preview: PreviewOptions,
+    /// How tiles are judged by their pixels.
+    pub quality: QualityOptions,
     /// How log lines look.
     pub log_format: LogFormat,
     /// The least severe events that are logged.
@@ -568,6 +571,34 @@ pub(super) const KEYS: &[Key] = &[
         put: |config, text| read_size_at_least(text, 1 << 20).map(|n| config.preview.cache_bytes = n),
     },
     Key {
+        name: "quality.enabled",
+        unit: "true or false",
+        default: "true",
+        about: "judge tiles by their pixels, in the background, behind their acknowledgement",
+        put: |config, text| read(text).map(|is_on| config.quality.is_on = is_on),
+    },
+    Key {
+        name: "quality.blank_below",
+        unit: "share, 0 to 1",
+        default: "0.02",
+        about: "a tile is blank when its contrast, as share of the camera's range, is below this",
+        put: |config, text| read_share(text).map(|share| config.quality.blank_below = share),
+    },
+    Key {
+        name: "quality.saturated_above",
+        unit: "share, 0 to 1",
+        default: "0.2",
+        about: "a tile is saturated when more than this share of its pixels is as dark or as bright as can be",
+        put: |config, text| read_share(text).map(|share| config.quality.saturated_above = share),
+    },
+    Key {
+        name: "quality.blurred_below",
+        unit: "share, 0 to 1",
+        default: "0.3",
+        about: "a tile is blurred when its sharpness is below this share of what the camera's tiles of the acquisition usually have; 0: none is",
+        put: |config, text| read_share(text).map(|share| config.quality.blurred_below = share),
+    },
+    Key {
         name: "log.format",
         unit: "format",
         default: "text",
@@ -725,6 +756,7 @@ impl Default for Config {
             },
             scrub: ScrubOptions { rate: ScrubRate::Off, interval: Duration::ZERO },
             preview: PreviewOptions { threads: 0, cache_bytes: 0 },
+            quality: QualityOptions { is_on: false, blank_below: 0.0, saturated_above: 0.0, blurred_below: 0.0 },
             log_format: LogFormat::Text,
             log_level: "info".parse().expect("a known level"),
             stop_time: Duration::ZERO,
@@ -751,6 +783,11 @@ fn path_if_any(text: &str) -> Option<PathBuf> {
 fn read_at_least(text: &str, least: usize) -> Result<usize, String> {
     let n: usize = read(text)?;
     if n < least { Err(format!("\"{text}\": at least {least}")) } else { Ok(n) }
+}
+
+fn read_share(text: &str) -> Result<f64, String> {
+    let share: f64 = read(text)?;
+    if (0.0..=1.0).contains(&share) { Ok(share) } else { Err(format!("\"{text}\": 0 to 1")) }
 }
 
 fn read_size(text: &str) -> Result<usize, String> {

@@ -71,6 +71,11 @@ pub(super) fn parameter(path: &str, name: &str) -> Option<(Value, &'static str)>
         "tile-filename" => (text(TILE_NAME), "Name of the tile, such as col0001_row0002_cam3.tif; not for multipart"),
         "cursor" => (text("^[0-9a-fA-F]{1,16}$"), "next_cursor of the page before"),
         "key" => (text("^[0-9]{1,20}-[0-9]{1,10}$"), "Key of a content, such as 17-1"),
+        "quality" => (
+            json!({ "type": "string",
+                "enum": ["good", "flagged", "unjudged", "blank", "saturated", "blurred", "undecodable"] }),
+            "Judged and without a flag, with any, not judged, or with this flag",
+        ),
         "level" => (
             json!({ "type": "integer", "minimum": 0, "maximum": crate::preview::LEVEL_MAX }),
             "A thumbnail shows 2^level x 2^level places",

@@ -12,7 +12,7 @@ use super::shapes::{ErrorBody, acquired, stored_checksum};
 use super::tiles::TileFilter;
 use crate::catalog::CatalogError;
 use crate::index::{AcquisitionView, Membership};
-use crate::model::{AcqId, TileEntry, TileId, TileKey, TileVersion};
+use crate::model::{AcqId, Judgement, Measures, QualityFlag, QualityFlags, TileEntry, TileId, TileKey, TileVersion};
 use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
@@ -57,11 +57,82 @@ pub(super) struct TileV1 {
     received: String,
     /// Key of the content: /api/v1/contents/{key}.
     content_key: String,
+    /// Absent while its pixels were not judged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quality: Option<QualityV1>,
     rois: Vec<RoiPlace>,
 }
 
+/// What a tile's pixels say of it.
+#[derive(Serialize, ToSchema)]
+pub(super) struct QualityV1 {
+    /// Mean grey value.
+    mean: f64,
+    /// From the darkest to the brightest 1 % of the pixels, as share of the camera's range.
+    contrast: f64,
+    /// Share of the pixels that are as dark or as bright as they can be.
+    saturated: f64,
+    /// Sharpness, for comparing tiles of one camera.
+    focus: f64,
+    /// True when it shows nothing.
+    blank: bool,
+    /// blank, saturated, blurred, undecodable.
+    flags: Vec<String>,
+}
+
+impl QualityV1 {
+    fn of(judgement: &Judgement) -> Self {
+        let Measures { mean_c, contrast_e4, saturated_e4, focus_e4 } = judgement.measures;
+        let share = |e4: u32| f64::from(e4) / 1e4;
+        Self {
+            mean: f64::from(mean_c) / 100.0,
+            contrast: share(contrast_e4),
+            saturated: share(saturated_e4),
+            focus: share(focus_e4),
+            blank: judgement.flags.has(QualityFlag::Blank),
+            flags: judgement.flags.iter().map(|flag| flag.name().to_owned()).collect(),
+        }
+    }
+}
+
+/// Which tiles a listing takes by their quality.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum QualityFilter {
+    Any,
+    Unjudged,
+    Good,
+    Flagged,
+    With(QualityFlag),
+}
+
+impl QualityFilter {
+    fn read(query: &Query) -> Result<Self, Failure> {
+        Ok(match query.text("quality") {
+            None => Self::Any,
+            Some("unjudged") => Self::Unjudged,
+            Some("good") => Self::Good,
+            Some("flagged") => Self::Flagged,
+            Some(name) => Self::With(QualityFlag::named(name).ok_or_else(|| {
+                let known = "good, flagged, unjudged, blank, saturated, blurred, undecodable";
+                Failure::bad_request(format!("quality \"{name}\" is none of {known}"))
+            })?),
+        })
+    }
+
+    fn takes(self, judgement: Option<&Judgement>) -> bool {
+        let has = |takes: fn(QualityFlags) -> bool| judgement.is_some_and(|judgement| takes(judgement.flags));
+        match self {
+            Self::Any => true,
+            Self::Unjudged => judgement.is_none(),
+            Self::Good => has(QualityFlags::is_empty),
+            Self::Flagged => has(|flags| !flags.is_empty()),
+            Self::With(flag) => judgement.is_some_and(|judgement| judgement.flags.has(flag)),
+        }
+    }
+}
+
 impl TileV1 {
-    fn of(entry: &TileEntry, places: Vec<Membership>) -> Self {
+    fn of(entry: &TileEntry, judgement: Option<&Judgement>, places: Vec<Membership>) -> Self {
         let checksum = stored_checksum(entry);
         let place = |place: Membership| RoiPlace {
             roi: place.roi.name,
@@ -81,6 +152,7 @@ impl TileV1 {
             checksum: format!("{}:{checksum}", checksum.kind().name()),
             received: utc_time(entry.received_ns),
             content_key: format!("{}-{}", entry.id, entry.version.0),
+            quality: judgement.map(QualityV1::of),
             rois: places.into_iter().map(place).collect(),
         }
     }
@@ -102,6 +174,7 @@ pub(super) struct TilePage {
         ("col" = Option<u32>, Query), ("row" = Option<u32>, Query), ("camera" = Option<i32>, Query),
         ("tile-state" = Option<String>, Query, description = "in some ROI"),
         ("frame-type" = Option<String>, Query, description = "stable (default), drift or all"),
+        ("quality" = Option<String>, Query),
         ("tile-from" = Option<String>, Query), ("tile-to" = Option<String>, Query)),
     responses((status = 200, body = TilePage)))]
 pub(super) async fn tiles(
@@ -118,6 +191,7 @@ pub(super) async fn tiles(
                 .map_err(|_| Failure::bad_request("cursor is none: it is the next_cursor of the page before"))?,
         ),
     };
+    let quality = QualityFilter::read(&query)?;
     let (filter, length) = (TileFilter::read(&query)?, query.page(PAGE_MAX)?.length.max(1));
     let page = blocking(&state, move |catalog| {
         let mut page = TilePage { tiles: Vec::new(), next_cursor: None };
@@ -130,10 +204,12 @@ pub(super) async fn tiles(
             after = entries.last().map_or(after, |entry| entry.id);
             let entries: Vec<TileEntry> = entries.into_iter().filter(|entry| filter.takes(entry)).collect();
             let keys: Vec<TileKey> = entries.iter().map(|entry| entry.key).collect();
-            for (entry, places) in entries.iter().zip(catalog.index().memberships(&keys)) {
+            let judged = catalog.index().judgements(&entries)?;
+            let found = entries.iter().zip(&judged).zip(catalog.index().memberships(&keys));
+            for ((entry, judgement), places) in found {
                 let state_taken = filter.state.is_none() || places.iter().any(|place| filter.takes_state(&place.state));
-                if state_taken && page.tiles.len() < length {
-                    page.tiles.push(TileV1::of(entry, places));
+                if state_taken && quality.takes(judgement.as_ref()) && page.tiles.len() < length {
+                    page.tiles.push(TileV1::of(entry, judgement.as_ref(), places));
                 }
             }
             if ended {
@@ -155,7 +231,9 @@ pub(super) async fn tiles(
 pub(super) async fn tile(State(state): State<AppState>, Path(tileid): Path<String>) -> Result<Json<TileV1>, Failure> {
     let entry = super::tiles::find_by_id(&state, &tileid).await?;
     let places = state.catalog.index().memberships(&[entry.key]).pop().unwrap_or_default();
-    Ok(Json(TileV1::of(&entry, places)))
+    let judged = blocking(&state, move |catalog| Ok::<_, CatalogError>(catalog.index().judgements(&[entry])?)).await?;
+    let judgement = judged.into_iter().next().flatten();
+    Ok(Json(TileV1::of(&entry, judgement.as_ref(), places)))
 }
 
 /// The content with this key: of one version of one tile, for ever the same bytes.

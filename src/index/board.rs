@@ -4,7 +4,7 @@
 //! distribution, completeness and the states in listings never read the store. The same blocks are rows of the store.
 //! Must never decide what a fact means: that is `apply`'s.
 
-use crate::model::{Cell, FrameNumber, Roi, RoiIndex, TileKey};
+use crate::model::{Cell, FrameNumber, QualityFlag, QualityFlags, Roi, RoiIndex, TileKey};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -155,6 +155,10 @@ pub struct SlotLease {
 pub struct Block {
     /// Places with content.
     pub stored: u64,
+    /// Places whose content has a quality flag.
+    pub flagged: u64,
+    /// Places whose content can not be decoded.
+    pub undecodable: u64,
     /// The ROI tiles, by ROI and state; a ROI tile is in one of them.
     pub states: Vec<StateBits>,
     /// Those that are lent.
@@ -171,6 +175,20 @@ pub fn slots(mut bits: u64) -> impl Iterator<Item = u8> {
 }
 
 impl Block {
+    /// What was found of a place's content; nothing is kept of a place without any.
+    pub fn judge(&mut self, slot: u8, flags: QualityFlags) {
+        let bit = self.stored & (1 << slot);
+        let put = |bits: u64, is_set: bool| if is_set { bits | bit } else { bits & !bit };
+        self.flagged = put(self.flagged, !flags.is_empty());
+        self.undecodable = put(self.undecodable, flags.has(QualityFlag::Undecodable));
+    }
+
+    /// True when the place's content has a quality flag, and when it can not be decoded: bits of a mosaic's cell.
+    #[must_use]
+    pub fn quality_bits(&self, slot: u8) -> (bool, bool) {
+        (self.flagged >> slot & 1 == 1, self.undecodable >> slot & 1 == 1)
+    }
+
     /// The state of a ROI tile; `None` when it is none.
     #[must_use]
     pub fn state(&self, roi: RoiIndex, slot: u8) -> Option<StateId> {

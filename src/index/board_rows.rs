@@ -2,8 +2,9 @@
 //!
 //! | key | value |
 //! |---|---|
-//! | `r`, acq (u64 BE), drift (u8), col, row, frame (u32 BE) | a block: content, states, leases |
+//! | `r`, acq (u64 BE), drift (u8), col, row, frame (u32 BE) | a block: content, quality flags, states, leases |
 //! | `o`, acq (u64 BE), tile id / 64 (u64 BE) | bitmap (u64 LE) of the ids in that pack that are of this acquisition |
+//! | `q`, acq (u64 BE), tile id / 64 (u64 BE) | what was found of up to 64 tiles with neighbouring ids |
 //! | `s` | names of states, JSON, in the order of their numbers |
 //! | `g` | calibrations, TEMCAs, JSON |
 
@@ -64,10 +65,16 @@ pub fn decode_order(key: &[u8], value: &[u8]) -> Result<u64, StoreError> {
     bytes.map(u64::from_le_bytes).map_err(|_| StoreError::Damaged(row_name(key)))
 }
 
+/// Key of the row that holds what was found of a tile.
+pub fn judgement_key(acq: AcqId, id: TileId) -> Vec<u8> {
+    [family_of(b'q', acq).as_slice(), &(id.0 / u64::from(SLOTS)).to_be_bytes()].concat()
+}
+
 pub fn encode_block_row(block: &Block) -> Vec<u8> {
     let count =
         |n: usize| u16::try_from(n).expect("a block has at most 64 x 65536 / 64 states and leases").to_le_bytes();
-    let mut value = block.stored.to_le_bytes().to_vec();
+    let mut value: Vec<u8> =
+        [block.stored, block.flagged, block.undecodable].iter().flat_map(|bits| bits.to_le_bytes()).collect();
     value.extend_from_slice(&count(block.states.len()));
     for StateBits { roi, state, bits } in &block.states {
         value.extend_from_slice(&roi.0.to_le_bytes());
@@ -90,6 +97,8 @@ pub fn decode_block_row(key: &[u8], value: &[u8]) -> Result<Block, StoreError> {
 
 fn parse_block(body: &[u8]) -> Option<Block> {
     let (stored, rest) = body.split_first_chunk::<8>()?;
+    let (flagged, rest) = rest.split_first_chunk::<8>()?;
+    let (undecodable, rest) = rest.split_first_chunk::<8>()?;
     let (count, rest) = rest.split_first_chunk::<2>()?;
     let states_len = usize::from(u16::from_le_bytes(*count)) * STATE_BYTES;
     let (states, leases) = rest.split_at_checked(states_len)?;
@@ -109,6 +118,8 @@ fn parse_block(body: &[u8]) -> Option<Block> {
     });
     Some(Block {
         stored: u64::from_le_bytes(*stored),
+        flagged: u64::from_le_bytes(*flagged),
+        undecodable: u64::from_le_bytes(*undecodable),
         states: states.collect::<Option<_>>()?,
         leases: leases.collect::<Option<_>>()?,
     })
@@ -120,7 +131,8 @@ mod tests {
 
     #[test]
     fn blocks_survive_their_rows() {
-        let mut block = Block { stored: 0x8000_0000_0000_0001, ..Block::default() };
+        let mut block =
+            Block { stored: 0x8000_0000_0000_0001, flagged: 0x8000_0000_0000_0001, undecodable: 1, ..Block::default() };
         block.set(RoiIndex(3), 0b1011, StateId(2));
         block.set(RoiIndex(0), u64::MAX, StateId::READY);
         block.lend(SlotLease { roi: RoiIndex(3), slot: 1, back_to: StateId::READY, until_ns: -5 });

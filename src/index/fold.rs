@@ -2,10 +2,10 @@
 
 use super::board::{Block, BlockKey, StateId, StateNames};
 use super::board_rows as board;
-use super::rows::{self, KeyBlock, Pack};
+use super::rows::{self, Judgements, KeyBlock, Pack};
 use super::store::{Row, StoreError, ViewStore};
 use super::view::{AcquisitionView, Counters, Settings, View, apply};
-use crate::model::{AcqId, Cell, Fact, FactBody, RoiIndex, Sequence, Tally, TileEntry, TileId, TileVersion};
+use crate::model::{AcqId, Cell, Fact, FactBody, Judgement, RoiIndex, Sequence, Tally, TileEntry, TileId, TileVersion};
 use serde::{Deserialize, Serialize};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,7 +31,7 @@ pub struct Checkpoint {
 }
 
 /// Layout of the rows that this program writes.
-pub const LAYOUT: u32 = 3;
+pub const LAYOUT: u32 = 4;
 
 /// What the owner keeps in memory beside the store.
 #[derive(Clone, Debug, Default)]
@@ -50,6 +50,7 @@ pub struct BatchView<'a> {
     keys: BTreeMap<Vec<u8>, KeyBlock>,
     orders: BTreeMap<Vec<u8>, u64>,
     boards: BTreeMap<Vec<u8>, Block>,
+    judgements: BTreeMap<Vec<u8>, Judgements>,
     replaced: Vec<TileEntry>,
     removed: Vec<Vec<u8>>,
     heads: BTreeSet<AcqId>,
@@ -139,6 +140,22 @@ impl View for BatchView<'_> {
         self.counters.insert(acq);
     }
 
+    fn put_judgement(&mut self, acq: AcqId, id: TileId, _: Sequence, judgement: Option<Judgement>) {
+        let key = board::judgement_key(acq, id);
+        match load(self.store, &mut self.judgements, key, rows::decode_judgements) {
+            Ok(row) => match judgement {
+                Some(judgement) => drop(row.put(rows::pack_slot(id), judgement)),
+                None => drop(row.take(rows::pack_slot(id))),
+            },
+            Err(error) => drop(self.error.get_or_insert(error)),
+        }
+    }
+
+    /// Facts come in order here.
+    fn is_judged_behind(&mut self, _: AcqId, _: TileId, _: Sequence) -> bool {
+        false
+    }
+
     /// Facts come in order here.
     fn is_overtaken(&mut self, _: AcqId, _: RoiIndex, _: Cell, _: Sequence) -> bool {
         false
@@ -154,6 +171,7 @@ impl<'a> BatchView<'a> {
             keys: BTreeMap::new(),
             orders: BTreeMap::new(),
             boards: BTreeMap::new(),
+            judgements: BTreeMap::new(),
             replaced: Vec::new(),
             removed: Vec::new(),
             heads: BTreeSet::new(),
@@ -205,7 +223,7 @@ impl<'a> BatchView<'a> {
             }
             self.removed.push(key);
         }
-        for family in [b'k', b'r'] {
+        for family in [b'k', b'r', b'q'] {
             self.store.scan(&board::family_of(family, acq), &mut |key, _| {
                 self.removed.push(key.to_vec());
                 true
@@ -231,6 +249,10 @@ impl<'a> BatchView<'a> {
         }
         others.extend(self.orders.iter().map(|(key, bits)| (key.clone(), Some(board::encode_order(*bits)))));
         others.extend(self.boards.iter().map(|(key, block)| (key.clone(), Some(board::encode_block_row(block)))));
+        others.extend(self.judgements.iter().map(|(key, row)| {
+            let value = row.iter().next().map(|_| rows::encode_judgements(row));
+            (key.clone(), value)
+        }));
         if self.states_changed {
             let names: Vec<&str> = state.states.all().collect();
             others.push((board::STATE_NAMES.to_vec(), Some(rows::seal(json(&names)))));
@@ -268,7 +290,7 @@ impl<'a> BatchView<'a> {
 
 /// The rows that [`Checkpoint::others`] sums.
 pub(super) fn is_summed(key: &[u8]) -> bool {
-    key.first().is_some_and(|family| b"acorgs".contains(family))
+    key.first().is_some_and(|family| b"acoqrgs".contains(family))
 }
 
 /// What a row adds to [`Checkpoint::others`].

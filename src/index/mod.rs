@@ -34,7 +34,7 @@ pub use view::{
     apply, parity,
 };
 
-use crate::model::{AcqId, Cell, Fact, Roi, RoiIndex, Sequence, TileEntry, TileId, TileKey, TileVersion};
+use crate::model::{AcqId, Cell, Fact, Judgement, Roi, RoiIndex, Sequence, TileEntry, TileId, TileKey, TileVersion};
 use overlay::Overlay;
 use owner::Owner;
 use std::collections::BTreeMap;
@@ -264,6 +264,32 @@ impl Index {
     pub fn memberships(&self, keys: &[TileKey]) -> Vec<Vec<Membership>> {
         let live = self.overlay.read();
         keys.iter().map(|key| live.memberships(key)).collect()
+    }
+
+    /// What was found of the current versions of tiles of one acquisition, in their order.
+    ///
+    /// # Errors
+    /// The store can not be read.
+    pub fn judgements(&self, tiles: &[TileEntry]) -> Result<Vec<Option<Judgement>>, StoreError> {
+        let mut held: Option<(Vec<u8>, rows::Judgements)> = None;
+        let mut found = Vec::with_capacity(tiles.len());
+        for tile in tiles {
+            let live = self.overlay.read().judgement(tile.key.acq, tile.id);
+            let judgement = match live {
+                Some(judgement) => judgement,
+                None => {
+                    let key = board_rows::judgement_key(tile.key.acq, tile.id);
+                    if held.as_ref().is_none_or(|(row, _)| *row != key) {
+                        let row =
+                            self.store.get(&key)?.map(|value| rows::decode_judgements(&key, &value)).transpose()?;
+                        held = Some((key, row.unwrap_or_default()));
+                    }
+                    held.as_ref().and_then(|(_, row)| row.get(rows::pack_slot(tile.id)))
+                }
+            };
+            found.push(judgement.filter(|judgement| judgement.version == tile.version));
+        }
+        Ok(found)
     }
 
     /// The number of a state that was ever used.

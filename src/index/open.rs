@@ -273,7 +273,7 @@ pub(super) fn check_rows(store: &dyn ViewStore) -> Result<FoldState, StoreError>
     if let Some(settings) = store.get(board::SETTINGS)? {
         state.settings = json(board::SETTINGS, &settings)?;
     }
-    for family in b"acorgs" {
+    for family in b"acoqrgs" {
         each_row(store, &[*family], |key, value| {
             debug_assert!(is_summed(key));
             sums.others.add(row_digest(key, value));

@@ -2,15 +2,17 @@
 //! gives, live and folded into a store.
 
 use super::board::{Block, BlockKey};
+use super::board_rows::judgement_key;
 use super::fold::{FoldState, fold};
 use super::open::resident;
 use super::overlay::{Live, Overlay, Resident};
-use super::store::MemoryStore;
+use super::rows::{decode_judgements, pack_slot};
+use super::store::{MemoryStore, ViewStore};
 use super::view::{AcquisitionView, Settings, apply};
 use crate::model::{
     AcqId, AcquisitionDeleted, AcquisitionEnded, AcquisitionFacts, AcquisitionStarted, ByteRange, Cell, Checksum, Fact,
-    FactBody, FrameNumber, Lease, Location, Roi, RoiCells, RoiIndex, RoisCreated, Sequence, StatesChanged, TileEntry,
-    TileId, TileKey, TileVersion,
+    FactBody, FrameNumber, JudgedTile, Lease, Location, Measures, QualityFlags, Roi, RoiCells, RoiIndex, RoisCreated,
+    Sequence, StatesChanged, TileEntry, TileId, TileKey, TileVersion, TilesJudged,
 };
 use proptest::prelude::*;
 use std::collections::{BTreeMap, HashMap};
@@ -26,6 +28,7 @@ enum Step {
     Rois { acq: u8, roi: u8, places: Vec<(u8, u8)> },
     States { acq: u8, dice: u64, to: u8, lease: bool },
     Delete(u8),
+    Judge { acq: u8, dice: u64, flags: u8 },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -38,6 +41,7 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (0..2u8, any::<u64>(), 0..4u8, any::<bool>())
             .prop_map(|(acq, dice, to, lease)| Step::States { acq, dice, to, lease }),
         1 => (0..2u8).prop_map(Step::Delete),
+        6 => (0..2u8, any::<u64>(), 0..16u8).prop_map(|(acq, dice, flags)| Step::Judge { acq, dice, flags }),
     ]
 }
 
@@ -97,6 +101,7 @@ impl History {
                 let created = RoisCreated { acq: acq_of(*acq), rois: vec![(roi, places)] };
                 self.add(0, Vec::new(), FactBody::RoisCreated(Box::new(created)));
             }
+            Step::Judge { acq, dice, flags } => self.judge(acq_of(*acq), *dice, *flags),
             Step::States { acq, dice, to, lease } => self.states(acq_of(*acq), *dice, *to, *lease),
             Step::Delete(acq) => {
                 let acq = acq_of(*acq);
@@ -163,13 +168,33 @@ impl History {
         self.add(0, after, FactBody::StatesChanged(Box::new(StatesChanged { to: name, tiles, lease })));
     }
 
+    /// Some of the contents that were ever visible, replaced and deleted ones among them: whoever judges is late.
+    fn judge(&mut self, acq: AcqId, dice: u64, flags: u8) {
+        let (mut tiles, mut after) = (Vec::new(), Vec::new());
+        for (n, placed) in self.placed.iter().enumerate().filter(|(n, _)| dice >> (n % 64) & 3 == 3) {
+            let FactBody::TileStored(entry) = &placed.fact.body else { continue };
+            if entry.key.acq == acq {
+                let measures =
+                    Measures { mean_c: u32::try_from(self.placed.len()).expect("few"), ..Measures::default() };
+                let (id, version, sequence, cell) = (entry.id, entry.version, entry.sequence, entry.key.cell());
+                tiles.push(JudgedTile { id, version, sequence, cell, measures, flags: QualityFlags(flags) });
+                after.push(n);
+            }
+        }
+        if !tiles.is_empty() {
+            self.add(0, after, FactBody::TilesJudged(Box::new(TilesJudged { acq, tiles })));
+        }
+    }
+
     /// Facts that one lane writes together: neighbours in the journal, of the control thread's only those that may share.
     fn batches(&self, mut dice: u64) -> Vec<Vec<usize>> {
         let mut batches: Vec<Vec<usize>> = Vec::new();
         for (n, placed) in self.placed.iter().enumerate() {
             dice = next(dice);
             let joins = batches.last().and_then(|batch| batch.last()).is_some_and(|last| {
-                let is_stating = |n: usize| matches!(self.placed[n].fact.body, FactBody::StatesChanged(_));
+                let is_stating = |n: usize| {
+                    matches!(self.placed[n].fact.body, FactBody::StatesChanged(_) | FactBody::TilesJudged(_))
+                };
                 let may_share = placed.lane != 0 || (is_stating(n) && is_stating(*last));
                 self.placed[*last].lane == placed.lane && may_share && dice >> 62 != 0
             });
@@ -297,6 +322,14 @@ proptest! {
             }
         }
         same(&seen(&overlay.read()), &wanted, &history)?;
+        for (key, (id, _)) in &history.tiles {
+            let row = judgement_key(key.acq, *id);
+            let stored = store.get(&row).expect("readable").map(|value| decode_judgements(&row, &value).expect("whole"));
+            let stored = stored.and_then(|row| row.get(pack_slot(*id)));
+            prop_assert_eq!(stored, history.live.judgement(key.acq, *id).flatten(), "tile {} at {}", id, key);
+            let late = out_of_order.judgement(key.acq, *id).flatten();
+            prop_assert_eq!(late, stored, "tile {} at {}, out of order", id, key);
+        }
         let reopened = Overlay::new(resident(&store, &state).expect("rows"), 1000);
         same(&seen(&reopened.read()), &wanted, &history)?;
     }

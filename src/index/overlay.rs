@@ -3,7 +3,9 @@
 
 use super::board::{Block, BlockKey, Board, StateId, StateNames};
 use super::view::{AcquisitionView, Counters, Settings, View, apply};
-use crate::model::{AcqId, Cell, Fact, FactBody, RoiIndex, Sequence, TileEntry, TileId, TileKey, TileVersion};
+use crate::model::{
+    AcqId, Cell, Fact, FactBody, Judgement, RoiIndex, Sequence, TileEntry, TileId, TileKey, TileVersion,
+};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
@@ -42,6 +44,8 @@ pub(super) struct Live {
     listed: HashMap<AcqId, (i64, Vec<StateId>)>,
     /// ROI tiles that are lent, by when they return.
     pub(super) leases: BTreeSet<(i64, AcqId, BlockKey, RoiIndex, u8)>,
+    /// What was found of tiles, or taken back, by facts that are not folded yet.
+    judgements: HashMap<(AcqId, TileId), (Sequence, Option<Judgement>)>,
     /// The last facts that set states, until they are folded: see [`View::is_overtaken`].
     recent: HashMap<(AcqId, RoiIndex, Cell), Sequence>,
 }
@@ -113,6 +117,7 @@ impl View for Live {
             self.keys.remove(&entry.id);
         }
         self.replaced.retain(|_, entry| entry.key.acq != acq);
+        self.judgements.retain(|(of, _), _| *of != acq);
         if let Some(view) = self.acquisitions.get_mut(&acq) {
             view.counters = Counters::default();
         }
@@ -125,6 +130,14 @@ impl View for Live {
             let at_ns = entry.received_ns;
             apply(&Fact { sequence: entry.sequence, at_ns, digest: 0, location: entry.location, body }, self);
         }
+    }
+
+    fn put_judgement(&mut self, acq: AcqId, id: TileId, sequence: Sequence, judgement: Option<Judgement>) {
+        self.judgements.insert((acq, id), (sequence, judgement));
+    }
+
+    fn is_judged_behind(&mut self, acq: AcqId, id: TileId, sequence: Sequence) -> bool {
+        self.judgements.get(&(acq, id)).is_some_and(|(last, _)| *last > sequence)
     }
 
     fn is_overtaken(&mut self, acq: AcqId, roi: RoiIndex, cell: Cell, sequence: Sequence) -> bool {
@@ -209,6 +222,11 @@ impl Live {
         self.keys.get(&id).and_then(|key| self.tiles.get(key)).filter(|entry| entry.id == id).copied()
     }
 
+    /// What the facts that are not folded yet say of a tile's quality; `None`: nothing.
+    pub(super) fn judgement(&self, acq: AcqId, id: TileId) -> Option<Option<Judgement>> {
+        self.judgements.get(&(acq, id)).map(|(_, judgement)| *judgement)
+    }
+
     pub(super) fn by_key(&self, key: &TileKey) -> Option<TileEntry> {
         self.tiles.get(key).copied()
     }
@@ -242,6 +260,9 @@ impl Overlay {
                 live.drop_tile(entry, fact.sequence);
             }
             last = last.max(fact.sequence);
+        }
+        if !live.judgements.is_empty() {
+            live.judgements.retain(|_, (sequence, _)| *sequence > last);
         }
         if !live.recent.is_empty() {
             live.recent.retain(|_, sequence| *sequence > last);

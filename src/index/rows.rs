@@ -15,13 +15,16 @@
 
 use super::store::{StoreError, ViewStore};
 use crate::model::{
-    AcqId, ByteRange, Checksum, ChecksumKind, FrameNumber, Location, Sequence, TileEntry, TileId, TileKey, TileVersion,
+    AcqId, ByteRange, Checksum, ChecksumKind, FrameNumber, Judgement, Location, Measures, QualityFlags, Sequence,
+    TileEntry, TileId, TileKey, TileVersion,
 };
 
 /// Places in a pack, and in a key block.
 pub const SLOTS: u32 = 64;
 /// Key of the checkpoint.
 pub const CHECKPOINT: &[u8] = b"m";
+/// Length of one judgement in its row.
+const JUDGEMENT_BYTES: usize = 21;
 /// Length of one tile in a pack.
 const ENTRY_BYTES: usize = 136;
 
@@ -46,6 +49,10 @@ impl<T: Copy> Slots<T> {
     /// Takes a value out.
     pub fn take(&mut self, slot: u32) -> Option<T> {
         self.values[slot as usize].take()
+    }
+
+    pub fn get(&self, slot: u32) -> Option<T> {
+        self.values[slot as usize]
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (u32, T)> {
@@ -167,6 +174,30 @@ pub fn encode_block(block: &KeyBlock) -> Vec<u8> {
 
 pub fn decode_block(key: &[u8], value: &[u8]) -> Result<KeyBlock, StoreError> {
     decode_slots(key, value, 8, |bytes| Some(TileId(u64::from_le_bytes(bytes.try_into().ok()?))))
+}
+
+/// What was found of tiles.
+pub type Judgements = Slots<Judgement>;
+
+pub fn encode_judgements(judgements: &Judgements) -> Vec<u8> {
+    let mut value = judgements.bitmap().to_le_bytes().to_vec();
+    for (_, Judgement { version, measures, flags }) in judgements.iter() {
+        let Measures { mean_c, contrast_e4, saturated_e4, focus_e4 } = measures;
+        for number in [version.0, mean_c, contrast_e4, saturated_e4, focus_e4] {
+            value.extend_from_slice(&number.to_le_bytes());
+        }
+        value.push(flags.0);
+    }
+    seal(value)
+}
+
+pub fn decode_judgements(key: &[u8], value: &[u8]) -> Result<Judgements, StoreError> {
+    decode_slots(key, value, JUDGEMENT_BYTES, |bytes| {
+        let number = |n: usize| u32::from_le_bytes(bytes[n * 4..n * 4 + 4].try_into().expect("four bytes"));
+        let measures =
+            Measures { mean_c: number(1), contrast_e4: number(2), saturated_e4: number(3), focus_e4: number(4) };
+        Some(Judgement { version: TileVersion(number(0)), measures, flags: QualityFlags(bytes[20]) })
+    })
 }
 
 /// The value of a `v` row.
@@ -315,6 +346,17 @@ fn decode_entry(bytes: &[u8]) -> Option<TileEntry> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+
+    #[test]
+    fn judgements_survive_their_rows() {
+        let mut row = Judgements::default();
+        let measures = Measures { mean_c: 1, contrast_e4: u32::MAX, saturated_e4: 3, focus_e4: 4 };
+        row.put(0, Judgement { version: TileVersion(7), measures, flags: QualityFlags(5) });
+        row.put(63, Judgement { version: TileVersion(1), measures: Measures::default(), flags: QualityFlags(0) });
+        let value = encode_judgements(&row);
+        assert_eq!(decode_judgements(b"q", &value).expect("whole"), row);
+        (0..value.len()).for_each(|len| assert!(decode_judgements(b"q", &value[..len]).is_err(), "cut at {len}"));
+    }
 
     pub fn entry(n: u64) -> TileEntry {
         let small = u32::try_from(n % 1000).expect("below 1000");

@@ -6,8 +6,8 @@
 
 use super::board::{Block, BlockKey, SlotLease, StateId, slots};
 use crate::model::{
-    AcqId, AcquisitionFacts, Calibration, Cell, Fact, FactBody, FileStored, Location, Roi, RoiIndex, RoisCreated,
-    Sequence, StatesChanged, Temca, TileEntry, TileVersion,
+    AcqId, AcquisitionFacts, Calibration, Cell, Fact, FactBody, FileStored, Judgement, Location, QualityFlags, Roi,
+    RoiIndex, RoisCreated, Sequence, StatesChanged, Temca, TileEntry, TileId, TileVersion, TilesJudged,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -44,6 +44,12 @@ pub trait View {
 
     /// Forgets all tiles and places of an acquisition.
     fn remove_tiles(&mut self, acq: AcqId, before: Sequence);
+
+    /// What was found of a tile by a fact, or that nothing is known of it any more.
+    fn put_judgement(&mut self, acq: AcqId, id: TileId, sequence: Sequence, judgement: Option<Judgement>);
+
+    /// True when a later fact has judged the tile already, or taken back what was found of it.
+    fn is_judged_behind(&mut self, acq: AcqId, id: TileId, sequence: Sequence) -> bool;
 
     /// True when a later fact has set the state of this place already; else notes that this one has.
     fn is_overtaken(&mut self, acq: AcqId, roi: RoiIndex, cell: Cell, sequence: Sequence) -> bool;
@@ -246,6 +252,7 @@ pub fn apply(fact: &Fact, view: &mut dyn View) {
             let manifest = ManifestView { at_ns: fact.at_ns, tiles: made.tiles, root: made.root.clone() };
             Arc::make_mut(&mut acquisition.head).manifest = Some(manifest);
         }),
+        FactBody::TilesJudged(judged) => tiles_judged(judged, fact.sequence, view),
         FactBody::Unknown { .. } => {}
     }
 }
@@ -283,14 +290,36 @@ fn tile_stored(entry: &TileEntry, view: &mut dyn View) {
     } else {
         Vec::new()
     };
+    // What was found of an earlier content says nothing of this one.
+    let is_unjudged = entry.version != TileVersion::FIRST && !view.is_judged_behind(acq, entry.id, sequence);
+    if is_unjudged {
+        view.put_judgement(acq, entry.id, sequence, None);
+    }
     view.update_block(acq, key, &mut |block| {
         block.stored |= bit;
+        if is_unjudged {
+            block.judge(slot, QualityFlags::default());
+        }
         let waiting: Vec<RoiIndex> =
             block.rois_at(slot).filter(|(_, state)| *state == StateId::CREATE).map(|(roi, _)| roi).collect();
         let absent = inherited.iter().filter(|roi| block.state(**roi, slot).is_none());
         let ready: Vec<RoiIndex> = waiting.into_iter().chain(renewed.iter().copied()).chain(absent.copied()).collect();
         ready.into_iter().for_each(|roi| block.set(roi, bit, StateId::READY));
     });
+}
+
+/// The last record that says something of a tile counts: a new version takes back what earlier ones say of it.
+fn tiles_judged(judged: &TilesJudged, sequence: Sequence, view: &mut dyn View) {
+    let acq = judged.acq;
+    let deleted_before = view.acquisition(acq).map_or(Sequence(0), |acquisition| acquisition.head.deleted_before);
+    for tile in judged.tiles.iter().filter(|tile| tile.sequence >= deleted_before) {
+        if view.is_judged_behind(acq, tile.id, sequence) {
+            continue;
+        }
+        view.put_judgement(acq, tile.id, sequence, Some(tile.judgement()));
+        let (key, slot) = BlockKey::of(tile.cell);
+        view.update_block(acq, key, &mut |block| block.judge(slot, tile.flags));
+    }
 }
 
 /// New ROI tiles are CREATE, or READY where the content is there already; known ones keep their state.

@@ -89,6 +89,8 @@ impl RecordKind {
     pub const ACQUISITION_DELETED: RecordKind = RecordKind(0x108);
     /// JSON of a `ManifestMade`.
     pub const MANIFEST_MADE: RecordKind = RecordKind(0x109);
+    /// JSON of a `TilesJudged`.
+    pub const TILES_JUDGED: RecordKind = RecordKind(0x10a);
 }
 
 /// What a tile's record header says beyond the record itself.

@@ -2,7 +2,7 @@
 
 use super::{
     AcqId, AcquisitionFacts, AncillaryKind, ByteRange, Calibration, Checksum, Roi, RoiCells, Sequence, Temca, TileId,
-    TileKey, TileVersion,
+    TileKey, TileVersion, TilesJudged,
 };
 use serde::{Deserialize, Serialize};
 
@@ -171,6 +171,8 @@ pub enum FactBody {
     AcquisitionDeleted(AcquisitionDeleted),
     /// A manifest was made.
     ManifestMade(Box<ManifestMade>),
+    /// Tiles were judged by their pixels.
+    TilesJudged(Box<TilesJudged>),
     /// A kind that this version does not know. Kept in the journal, counted, folded into nothing.
     Unknown {
         /// The kind's code.

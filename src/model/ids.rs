@@ -1,5 +1,6 @@
 //! Identifiers and the tile key. Every one is a newtype, so that two of them can not be swapped.
 
+use super::Cell;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -62,6 +63,14 @@ pub struct TileKey {
     pub row: u32,
     /// Stable tile or drift frame.
     pub frame: FrameNumber,
+}
+
+impl TileKey {
+    /// Its place in the acquisition.
+    #[must_use]
+    pub fn cell(&self) -> Cell {
+        Cell(self.col, self.row, self.frame)
+    }
 }
 
 /// Why four wire integers are not a tile key.

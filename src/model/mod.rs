@@ -10,6 +10,7 @@ mod checksum;
 mod fact;
 mod ids;
 mod outcome;
+mod quality;
 mod roi;
 mod temca;
 
@@ -23,6 +24,7 @@ pub use fact::{
 };
 pub use ids::{AcqId, FrameNumber, Sequence, TileId, TileKey, TileKeyError, TileVersion};
 pub use outcome::{AckLevel, Pressure, Refusal};
+pub use quality::{JudgedTile, Judgement, Measures, QualityFlag, QualityFlags, TilesJudged};
 pub use roi::{
     Cell, Roi, RoiCells, RoiIndex, RoiTileKey, STATE_CREATE, STATE_IN_PROGRESS, STATE_NAME_BYTES_MAX, STATE_READY,
     TileSpecId, TileSpecIdError, state_name_problem,

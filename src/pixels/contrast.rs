@@ -90,19 +90,25 @@ fn auto(raster: &Raster) -> (u16, u16) {
 }
 
 /// The values below which these shares of the samples lie.
-pub(super) fn percentiles<const N: usize>(samples: &[u16], depth: Depth, shares: [f64; N]) -> [u16; N] {
+fn percentiles<const N: usize>(samples: &[u16], depth: Depth, shares: [f64; N]) -> [u16; N] {
     let mut histogram = vec![0u64; usize::from(depth.max()) + 1];
     for sample in samples {
         histogram[usize::from((*sample).min(depth.max()))] += 1;
     }
+    percentiles_of(&histogram, shares)
+}
+
+/// As [`percentiles`], of samples that are counted by their value.
+pub(super) fn percentiles_of<const N: usize>(histogram: &[u64], shares: [f64; N]) -> [u16; N] {
+    let all: u64 = histogram.iter().sum();
     shares.map(|share| {
-        let wanted = share * samples.len() as f64;
+        let wanted = share * all as f64;
         let mut below = 0u64;
         let found = histogram.iter().position(|count| {
             below += count;
             below as f64 > wanted
         });
-        found.and_then(|value| u16::try_from(value).ok()).unwrap_or_else(|| depth.max())
+        found.and_then(|value| u16::try_from(value).ok()).unwrap_or(u16::MAX)
     })
 }
 

@@ -6,6 +6,7 @@
 
 mod contrast;
 mod encode;
+mod measure;
 mod reduce;
 mod source;
 #[cfg(test)]
@@ -13,6 +14,7 @@ mod tests;
 
 pub use contrast::{Contrast, ContrastError};
 pub use encode::{GreyAlpha, decode_png, encode_grey, encode_grey_alpha};
+pub use measure::{Measured, measure};
 pub use reduce::{Raster, Reducer};
 pub use source::{GreyTiff, Piece, Samples};
 

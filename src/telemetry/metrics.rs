@@ -6,7 +6,7 @@
 use super::HttpCloseReason;
 use super::tls::{TlsClient, TlsClients, TlsRefusal};
 use crate::base::life::Life;
-use crate::model::Refusal;
+use crate::model::{QualityFlag, QualityFlags, Refusal};
 use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
@@ -169,6 +169,13 @@ pub struct Metrics {
     pub previews_made: IntCounter,
     /// Bytes of thumbnails below `cache/`.
     pub preview_cache_bytes: IntGauge,
+    /// Tiles that were judged by their pixels.
+    pub quality_judged: IntCounter,
+    /// Tiles that were left for later, because judging could not keep up.
+    pub quality_deferred: IntCounter,
+    quality_flagged: [IntCounter; QualityFlag::ALL.len()],
+    blank_run: IntGaugeVec,
+    saturated_run: IntGaugeVec,
 }
 
 /// Counts of one thread since it last published.
@@ -346,6 +353,7 @@ impl Metrics {
         let tls_clients = make.gauges("tls_connections", "Encrypted capture connections now, by client", "client");
         let closed = make.counters("connections_closed_total", "Capture connections ended, by reason", "reason");
         let http_closed = make.counters("http_connections_closed_total", "HTTP connections ended, by reason", "reason");
+        let flagged = make.counters("quality_flagged_total", "Judged tiles with a flag", "flag");
         let access_refused = make.counters("access_refused_total", "Requests to the HTTP port not allowed", "reason");
         Self {
             stored: StoredAs::ALL.map(|how| stored.with_label_values(&[how.name()])),
@@ -426,6 +434,15 @@ impl Metrics {
                 .gauge("tokens_reload_failed", "1 while the file of tokens can not be read again"),
             audit_lines_lost: make.counter("audit_lines_lost_total", "Lines of the audit log that were not written"),
             previews_made: make.counter("previews_made_total", "Images of tiles and mosaics made by preview threads"),
+            quality_judged: make.counter("quality_judged_total", "Tiles that were judged by their pixels"),
+            quality_deferred: make.counter("quality_deferred_total", "Tiles whose judgement was left for later"),
+            quality_flagged: QualityFlag::ALL.map(|flag| flagged.with_label_values(&[flag.name()])),
+            blank_run: make.gauges("camera_blank_run_tiles", "The camera's last tiles that were all blank", "camera"),
+            saturated_run: make.gauges(
+                "camera_saturated_run_tiles",
+                "The camera's last tiles that were all saturated",
+                "camera",
+            ),
             preview_cache_bytes: make.gauge("preview_cache_bytes", "Bytes of thumbnails that are kept"),
             registry: make.registry,
             life: Arc::default(),
@@ -451,6 +468,18 @@ impl Metrics {
     /// Counts the end of a connection to the HTTP port.
     pub fn http_connection_closed(&self, why: HttpCloseReason) {
         self.http_closed[why as usize].inc();
+    }
+
+    /// Counts a judged tile's flags.
+    pub fn quality_flagged(&self, flags: QualityFlags) {
+        let counters = QualityFlag::ALL.iter().zip(&self.quality_flagged);
+        counters.filter(|(flag, _)| flags.has(**flag)).for_each(|(_, counter)| counter.inc());
+    }
+
+    /// How many of a camera's last tiles were all blank, and all saturated. `camera` is of a small set.
+    pub fn camera_runs(&self, camera: &str, blank: i64, saturated: i64) {
+        self.blank_run.with_label_values(&[camera]).set(blank);
+        self.saturated_run.with_label_values(&[camera]).set(saturated);
     }
 
     /// Counts a request that was not allowed.

@@ -35,6 +35,7 @@ mod offline;
 mod overload;
 mod overload_http;
 mod previews;
+mod quality;
 mod readers;
 mod replay;
 mod rot;

@@ -20,7 +20,7 @@ pub const LOG: &str = "[General]\nDate = \"03/04/2026     10:46:49 AM\"\nSample 
     [Mosaic Settings]\nNumber of X steps = 4\nNumber of Y steps = 4\n[TEM Settings]\nPixels per um = 250\n";
 
 /// Small enough for many tests at once, large enough for their tiles.
-const SMALL: [&str; 8] = [
+const SMALL: [&str; 9] = [
     "log.level=error",
     "storage.segment_size=4MiB",
     "storage.control_segment_size=1MiB",
@@ -29,6 +29,7 @@ const SMALL: [&str; 8] = [
     "capture.frame_max=8MiB",
     "index.cache=16MiB",
     "scrub.rate=off",
+    "quality.enabled=false",
 ];
 
 /// A running daemon; killed when dropped. What it wrote to stderr is shown then; a panic in it fails the test.

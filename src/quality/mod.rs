@@ -1,0 +1,245 @@
+//! Quality control: what the pixels of a tile say of it, found while the microscope is still there.
+//!
+//! Behind its acknowledgement a tile's buffer is handed to one thread of the lowest importance, which measures it and
+//! records what it found: one journal record for many tiles. The tiles that wait hold at most an eighth of the buffers;
+//! what finds no room is left for when no tiles come, and is then read back from the journal like by any reader, as are
+//! the tiles of open acquisitions that an earlier run did not come to.
+//!
+//! Must never make a lane wait, change an answer, or judge anything but verified bytes (invariant 10).
+
+mod hot;
+mod pending;
+mod verdict;
+
+use crate::catalog::{Catalog, CatalogError, ContentError, Lanes};
+use crate::model::{AcqId, ByteRange, JudgedTile, Pressure, QualityFlag, QualityFlags, TileEntry, TileId};
+use crate::pixels::{GreyTiff, Measured, PixelError, measure};
+use crossbeam_channel::{Receiver, Sender, bounded, select};
+use hot::{HotQueue, HotTile};
+use pending::Pending;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use verdict::{Runs, Usual};
+
+/// Without a tile for so long, what was left is looked at.
+const IDLE: Duration = Duration::from_millis(500);
+/// Pause between two tiles that were left.
+const LEFT_PAUSE: Duration = Duration::from_millis(1);
+/// Tiles that are looked at for one that was left.
+const STEP: usize = 256;
+/// Least important of all threads, where it competes for a CPU.
+const NICENESS: i32 = 19;
+
+/// How tiles are judged.
+#[derive(Clone, Copy, Debug)]
+pub struct QualityOptions {
+    /// Whether they are.
+    pub is_on: bool,
+    /// Contrast, as share of the camera's range, below which a tile is blank.
+    pub blank_below: f64,
+    /// Share of pixels at either end of the range above which a tile is saturated.
+    pub saturated_above: f64,
+    /// Share of the usual sharpness below which a tile is blurred; 0: none is.
+    pub blurred_below: f64,
+}
+
+/// Acquisitions with tiles that were left, each with the tile behind which to look.
+type Left = Arc<Mutex<BTreeMap<AcqId, TileId>>>;
+
+/// The thread that judges.
+pub struct Judge {
+    stop: Sender<()>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Judge {
+    /// Starts judging the tiles that the lanes store; does nothing when that is switched off.
+    ///
+    /// # Errors
+    /// The thread can not be started.
+    pub fn start(options: QualityOptions, catalog: &Arc<Catalog>, lanes: &Lanes) -> std::io::Result<Self> {
+        let (stop, stopping) = bounded(0);
+        if !options.is_on {
+            return Ok(Self { stop, thread: None });
+        }
+        let left = Left::default();
+        let (queue, tiles) = HotQueue::new(catalog.pool().capacity() / 8, catalog.metrics());
+        lanes.keep_hot(Arc::clone(&queue) as Arc<_>);
+        let worker = Worker {
+            options,
+            catalog: Arc::clone(catalog),
+            lanes: lanes.clone(),
+            queue,
+            tiles,
+            stopping,
+            pending: Pending::new(catalog, &left),
+            left,
+            usual: Usual::default(),
+            runs: Runs::new(catalog.metrics()),
+        };
+        let thread = std::thread::Builder::new().name("quality".into()).spawn(move || worker.run())?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+
+    /// Ends the thread, within a tile; what was found is recorded. What was not is caught up with after a start.
+    pub fn stop(self) {
+        drop(self.stop);
+        if let Some(thread) = self.thread {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Worker {
+    options: QualityOptions,
+    catalog: Arc<Catalog>,
+    lanes: Lanes,
+    queue: Arc<HotQueue>,
+    tiles: Receiver<HotTile>,
+    stopping: Receiver<()>,
+    pending: Pending,
+    left: Left,
+    usual: Usual,
+    runs: Runs,
+}
+
+impl Worker {
+    fn run(mut self) {
+        // Where that is not allowed it is as important as others; the queue holds all the same.
+        let _ = rustix::process::setpriority_process(None, NICENESS);
+        self.leave_open_acquisitions();
+        let mut last_hot = Instant::now();
+        let mut has_left = true;
+        loop {
+            let is_idle = last_hot.elapsed() >= IDLE;
+            let pause = if is_idle && has_left { LEFT_PAUSE } else { self.pending.due_in().min(IDLE) };
+            select! {
+                recv(self.stopping) -> _ => break,
+                recv(self.tiles) -> tile => match tile {
+                    Ok(tile) => {
+                        self.judge_hot(&tile);
+                        (last_hot, has_left) = (Instant::now(), true);
+                    }
+                    Err(_) => break,
+                },
+                default(pause) => if is_idle && has_left {
+                    has_left = self.judge_one_that_was_left();
+                },
+            }
+            self.pending.flush_if_due();
+        }
+        self.queue.close();
+        self.pending.flush();
+    }
+
+    /// An earlier run may not have come to all tiles of what is still being made.
+    fn leave_open_acquisitions(&self) {
+        let open = self.catalog.index().acquisitions().into_iter().filter(|(_, view)| {
+            let is_open = view.head.started.as_ref().is_none_or(|started| started.ended_ns.is_none());
+            is_open && view.counters.tiles + view.counters.drift_frames > 0
+        });
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).extend(open.map(|(acq, _)| (acq, TileId::NONE)));
+    }
+
+    fn judge_hot(&mut self, hot: &HotTile) {
+        let flags = self.judge(&hot.entry, hot.tile.image());
+        self.runs.add(hot.entry.camera, flags);
+    }
+
+    /// Judges an image; a decoder that panics on a stranger's file finds it undecodable.
+    fn judge(&mut self, entry: &TileEntry, image: &[u8]) -> QualityFlags {
+        let measured = std::panic::catch_unwind(|| GreyTiff::open(image).and_then(|mut tiff| measure(&mut tiff)));
+        let measured = measured.unwrap_or_else(|_| Err(PixelError::Damaged("the decoder failed inside".to_owned())));
+        let flags = self.flags(entry, &measured);
+        let (measures, cell) = (measured.map(|found| found.measures).unwrap_or_default(), entry.key.cell());
+        let (id, version, sequence) = (entry.id, entry.version, entry.sequence);
+        self.pending.add(entry.key.acq, JudgedTile { id, version, sequence, cell, measures, flags });
+        self.catalog.metrics().quality_judged.inc();
+        self.catalog.metrics().quality_flagged(flags);
+        flags
+    }
+
+    fn flags(&mut self, entry: &TileEntry, measured: &Result<Measured, PixelError>) -> QualityFlags {
+        match measured {
+            Ok(measured) => {
+                let usual = self.usual.of(entry.key.acq, entry.camera);
+                verdict::flags(&self.options, measured, usual)
+            }
+            Err(_) => {
+                let mut flags = QualityFlags::default();
+                flags.add(QualityFlag::Undecodable);
+                flags
+            }
+        }
+    }
+
+    /// Judges one tile that was left; false when there is none.
+    fn judge_one_that_was_left(&mut self) -> bool {
+        for acq in self.queue.take_deferred() {
+            self.left.lock().unwrap_or_else(PoisonError::into_inner).insert(acq, TileId::NONE);
+        }
+        let next = self.left.lock().unwrap_or_else(PoisonError::into_inner).first_key_value().map(|(k, v)| (*k, *v));
+        let Some((acq, after)) = next else { return false };
+        match self.next_unjudged(acq, after) {
+            Ok(found) => {
+                let reached = found.reached;
+                if found.entry.is_some_and(|entry| !self.judge_stored(&entry)) {
+                    return true;
+                }
+                let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+                match reached {
+                    Some(id) => _ = left.insert(acq, id),
+                    None => _ = left.remove(&acq),
+                }
+            }
+            Err(error) => {
+                tracing::debug!(%error, acquisition = acq.0, "tiles could not be looked at for their quality");
+                self.left.lock().unwrap_or_else(PoisonError::into_inner).remove(&acq);
+            }
+        }
+        true
+    }
+
+    /// Reads a tile back and judges it. False: not now, capture needs the room.
+    fn judge_stored(&mut self, entry: &TileEntry) -> bool {
+        let pool = self.catalog.pool();
+        let (waiting, places) = self.lanes.fill();
+        let bytes = entry.image.len as usize;
+        let has_room = pool.waiting() == 0
+            && (pool.used() == 0 || pool.used() + bytes <= pool.capacity() / 2)
+            && Pressure::of(waiting, places) == Pressure::Green
+            && self.catalog.index_pressure() == Pressure::Green;
+        if !has_room {
+            return false;
+        }
+        match self.catalog.read_image(entry, ByteRange { offset: 0, len: entry.image.len }) {
+            Ok(content) => _ = self.judge(entry, content.as_ref()),
+            Err(ContentError::Busy) => return false,
+            // Said where damage is said; nothing is known of its pixels.
+            Err(ContentError::Damaged(_)) => {}
+        }
+        true
+    }
+
+    fn next_unjudged(&self, acq: AcqId, after: TileId) -> Result<Found, CatalogError> {
+        let tiles = self.catalog.index().tiles_of(acq, after, STEP)?;
+        let judged = self.catalog.index().judgements(&tiles)?;
+        let unjudged = tiles
+            .iter()
+            .zip(&judged)
+            .find(|(tile, judgement)| judgement.is_none() && !self.pending.has(tile.key.acq, tile.id, tile.version));
+        let entry = unjudged.map(|(tile, _)| *tile);
+        let reached = entry.or(tiles.last().copied().filter(|_| tiles.len() == STEP)).map(|tile| tile.id);
+        Ok(Found { entry, reached })
+    }
+}
+
+/// What a look for tiles came to.
+struct Found {
+    /// A tile that is not judged.
+    entry: Option<TileEntry>,
+    /// Where the next look begins; `None`: that was all.
+    reached: Option<TileId>,
+}
