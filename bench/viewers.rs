@@ -136,7 +136,7 @@ fn watched(args: &Args, ports: &Ports, size: &str, acq: u64, seen: &mut Seen) ->
 /// MB/s of a replay with every connection as fast as it can.
 fn replay(ports: &Ports, size: &str, seconds: u64, acq: u64) -> f64 {
     let out = Command::new(env!("CARGO_BIN_EXE_tilecatcher"))
-        .args(["replay", "--mode", "closed", "--connections", "9", "--window", "2", "--quiet", "--json", "-"])
+        .args(["replay", "--mode", "closed", "--connections", "9", "--window", "2", "--quiet", "--keep", "--json", "-"])
         .args(["--tile-size", size, "--duration", &format!("{seconds}s"), "--acq", &acq.to_string()])
         .args(["--capture", &ports.capture, "--http", &format!("http://{}", ports.http)])
         .output()

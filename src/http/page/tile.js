@@ -144,7 +144,7 @@ function quality(figures) {
   return [
     ["Quality", figures.flags?.length > 0 ? figures.flags.join(", ") : null],
     ["Mean", digits(figures.mean)],
-    ["Contrast", digits(figures.contrast)],
+    ["Contrast", typeof figures.contrast === "number" ? `${digits(figures.contrast * 100)} % of the range` : null],
     ["Focus", digits(figures.focus)],
     ["Saturated", typeof figures.saturated === "number" ? `${digits(figures.saturated * 100)} %` : null],
   ];
