@@ -4,8 +4,9 @@
 //!     cargo bench --bench viewers                                 5.3 MB and 256 kB tiles, 20 viewers, 5 pairs each: 2 minutes
 //!     cargo bench --bench viewers -- --viewers 5 --case 256kB
 //!
-//! Daemon, senders and viewers share the machine, so the viewers' own reading is in the figure. The ratio is the median of the
-//! pairs; every other pair begins with the viewers. Exit code 1 when a median is below the aim.
+//! Daemon, senders and viewers share the machine, so the viewers' own reading is in the throughput; the CPU time is the
+//! daemon's alone. Ratios are medians of the pairs; every other pair begins with the viewers. Exit code 1 when a median of the
+//! throughput's ratio is below the aim.
 
 #![allow(missing_docs, clippy::print_stdout)] // A program, not a library.
 
@@ -55,10 +56,15 @@ struct Ports {
     http: SocketAddr,
 }
 
+/// What a replay came to.
+struct Figures {
+    mb_per_s: f64,
+    cpu_s_per_gb: f64,
+}
+
 /// What the viewers of a run have seen.
 #[derive(Default)]
 struct Seen {
-    bytes: u64,
     /// Events with cells, of all viewers.
     tiles: u64,
     lagged: u64,
@@ -67,11 +73,11 @@ struct Seen {
 fn main() -> ExitCode {
     let args = Args::parse();
     let _ = args.bench;
+    let viewers = args.viewers;
     println!(
-        "| tiles | alone MB/s | beside {} viewers MB/s | ratio (aim {AIM}) | events each, kB each |",
-        args.viewers
+        "| tiles | alone MB/s | beside {viewers} viewers MB/s | ratio (aim {AIM}) | daemon's CPU time a GB, ratio | events a viewer |"
     );
-    println!("|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|");
     let mut ratios = Vec::new();
     for (name, size) in CASES.iter().filter(|(name, _)| name.contains(&args.case)) {
         ratios.push(compare(&args, name, size));
@@ -91,50 +97,53 @@ fn compare(args: &Args, name: &str, size: &str) -> f64 {
             http: field(&ready, "http").parse().expect("an address"),
         };
         // The first run of a daemon pays for its memory.
-        replay(&ports, size, 1, 1);
+        replay(&process, &ports, size, 1, 1);
         for turn in 0..2 {
             let acq = 2 + turn;
             if (pair + turn) % 2 == 0 {
-                alone.push(replay(&ports, size, args.seconds, acq));
+                alone.push(replay(&process, &ports, size, args.seconds, acq));
             } else {
-                beside.push(watched(args, &ports, size, acq, &mut seen));
+                beside.push(watched(args, &process, &ports, size, acq, &mut seen));
             }
         }
         drop(process);
     }
-    let ratio = median(beside.iter().zip(&alone).map(|(beside, alone)| beside / alone).collect());
-    let each = u64::from(args.viewers) * args.runs;
-    let (events, kilobytes) = (seen.tiles / each, seen.bytes / each / 1000);
+    let of_pairs = |figure: fn(&Figures) -> f64| {
+        median(beside.iter().zip(&alone).map(|(beside, alone)| figure(beside) / figure(alone)).collect())
+    };
+    let rate = |runs: &[Figures]| median(runs.iter().map(|run| run.mb_per_s).collect());
+    let (ratio, cpu) = (of_pairs(|run| run.mb_per_s), of_pairs(|run| run.cpu_s_per_gb));
+    let events = seen.tiles / (u64::from(args.viewers) * args.runs);
     assert!(
         events > 0 && seen.lagged == 0,
-        "the viewers saw {events} events, and were passed by {} times",
+        "viewers saw {events} events each, and were passed by {} times",
         seen.lagged
     );
-    println!("| {name} | {:.0} | {:.0} | {ratio:.3} | {events}, {kilobytes} |", median(alone), median(beside));
+    println!("| {name} | {:.0} | {:.0} | {ratio:.3} | {cpu:.3} | {events} |", rate(&alone), rate(&beside));
     ratio
 }
 
-/// MB/s of a replay beside viewers.
-fn watched(args: &Args, ports: &Ports, size: &str, acq: u64, seen: &mut Seen) -> f64 {
+/// A replay beside viewers.
+fn watched(args: &Args, process: &Process, ports: &Ports, size: &str, acq: u64, seen: &mut Seen) -> Figures {
     let stop = Arc::new(AtomicBool::new(false));
     let viewer = |_| {
         let (http, stop) = (ports.http, Arc::clone(&stop));
         std::thread::spawn(move || look_on(http, acq, &stop))
     };
     let viewers: Vec<_> = (0..args.viewers).map(viewer).collect();
-    let mb_per_s = replay(ports, size, args.seconds, acq);
+    let figures = replay(process, ports, size, args.seconds, acq);
     stop.store(true, Ordering::Relaxed);
     for viewer in viewers {
         let one = viewer.join().expect("a viewer");
-        seen.bytes += one.bytes;
         seen.tiles += one.tiles;
         seen.lagged += one.lagged;
     }
-    mb_per_s
+    figures
 }
 
-/// MB/s of a replay with every connection as fast as it can.
-fn replay(ports: &Ports, size: &str, seconds: u64, acq: u64) -> f64 {
+/// A replay with every connection as fast as it can.
+fn replay(process: &Process, ports: &Ports, size: &str, seconds: u64, acq: u64) -> Figures {
+    let cpu = process.cpu_seconds();
     let out = Command::new(env!("CARGO_BIN_EXE_tilecatcher"))
         .args(["replay", "--mode", "closed", "--connections", "9", "--window", "2", "--quiet", "--keep", "--json", "-"])
         .args(["--tile-size", size, "--duration", &format!("{seconds}s"), "--acq", &acq.to_string()])
@@ -143,7 +152,9 @@ fn replay(ports: &Ports, size: &str, seconds: u64, acq: u64) -> f64 {
         .expect("replay runs");
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     let report: serde_json::Value = serde_json::from_slice(&out.stdout).expect("a report");
-    report["mb_per_s"].as_f64().expect("a rate")
+    let gigabytes = report["bytes"].as_f64().expect("bytes") / 1e9;
+    let mb_per_s = report["mb_per_s"].as_f64().expect("a rate");
+    Figures { mb_per_s, cpu_s_per_gb: (process.cpu_seconds() - cpu) / gigabytes }
 }
 
 /// Reads events of an acquisition, from when it begins until it is told to end.
@@ -154,7 +165,6 @@ fn look_on(http: SocketAddr, acq: u64, stop: &AtomicBool) -> Seen {
         let mut stream = subscribe(http, acq);
         let mut tail = Vec::new();
         while let Some(read) = read_some(&mut stream, &mut buffer, stop) {
-            seen.bytes += read as u64;
             tail.extend_from_slice(&buffer[..read]);
             let whole = tail.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
             seen.take(&tail[..whole]);
