@@ -22,6 +22,7 @@ mod manifest;
 mod mosaic;
 mod openapi;
 mod pace;
+mod page;
 mod parts;
 mod previews;
 mod query;
@@ -251,6 +252,8 @@ async fn give_signs(pulse: Arc<Pulse>) {
 /// Every route, with its description.
 fn described() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(openapi::Description::openapi())
+        .routes(routes!(page::index))
+        .routes(routes!(page::file))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics))
