@@ -29,6 +29,7 @@
 //!  audit, compact, export, verify_manifest   tools on a data directory, without a daemon or beside one
 //!  send, watch | replay          a folder to a daemon, whole or while it is written (notify) | a load test
 //!  ingest | http | client        data plane (mio) | side port (axum) | the protocol's other end (ureq)
+//!  notify                        tells people: webhook (ureq, hmac), e-mail (lettre); beside http
 //!  catalog                       lanes, verification, commands and queries over journal and index
 //!  journal | index | access      bytes on disk | views of them (sled) | who may do what (ipnet, subtle, getrandom)
 //!  tls                           encryption of ports and clients (rustls)
@@ -134,6 +135,8 @@ pub mod ingest;
 #[cfg(feature = "daemon")]
 pub mod journal;
 pub mod model;
+#[cfg(feature = "daemon")]
+pub mod notify;
 pub mod replay;
 pub mod send;
 #[cfg(feature = "daemon")]

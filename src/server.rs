@@ -9,6 +9,7 @@ use crate::http::{HttpError, HttpServer};
 use crate::index::{OpenOutcome, OpenReport};
 use crate::ingest::{Capture, CaptureListeners, IngestError};
 use crate::journal::{DamageKind, Filesystem, MirroredFilesystem, RealFilesystem, RecoveryReport};
+use crate::notify::{Channels, Notifier, NotifyError};
 use crate::service::{self, Ports};
 use crate::telemetry::Metrics;
 use crate::tls::{ServerTls, TlsError};
@@ -46,6 +47,12 @@ pub enum ServerError {
     /// Certificates and keys.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// A channel for notifications.
+    #[error(transparent)]
+    Notify(#[from] NotifyError),
+    /// A thread for notifications.
+    #[error("a thread for notifications can not be started: {0}")]
+    NotifyThread(std::io::Error),
 }
 
 /// A running daemon.
@@ -56,6 +63,7 @@ pub struct Server {
     http: HttpServer,
     lanes: Vec<JoinHandle<()>>,
     scrub: Scrub,
+    notifier: Notifier,
     stop: Stop,
     stop_time: Duration,
     data: PathBuf,
@@ -86,6 +94,7 @@ impl Server {
         check_exposure(&exposed(config, &ports))?;
         let config = &fit_to_descriptors(config);
         let certificates = Certificates::load(config, &ports)?;
+        let channels = Channels::load(&config.notify)?;
         let metrics = Arc::new(Metrics::new());
         metrics.add_process_metrics();
         let access = Access::start(config.access.clone(), &metrics)?;
@@ -110,8 +119,21 @@ impl Server {
         let data = std::fs::canonicalize(&config.data).unwrap_or_else(|_| config.data.clone());
         let scrub = Scrub::start(config.scrub, &config.data, &catalog, &lanes)
             .map_err(|source| CatalogError::Directory { dir: config.data.clone(), source })?;
+        let notifier = Notifier::start(channels, &catalog, &data).map_err(ServerError::NotifyThread)?;
         let (stop, stop_time) = (stop.clone(), config.stop_time);
-        Ok(Self { catalog, access, capture, http, lanes: threads, scrub, stop, stop_time, data, certificates })
+        Ok(Self {
+            catalog,
+            access,
+            capture,
+            http,
+            lanes: threads,
+            scrub,
+            notifier,
+            stop,
+            stop_time,
+            data,
+            certificates,
+        })
     }
 
     /// Where senders connect; `None`: that port is off.
@@ -156,6 +178,7 @@ impl Server {
     /// A last sync failed.
     pub fn shut_down(self) -> Result<Option<StopReason>, ServerError> {
         self.http.begin_stop();
+        self.notifier.look_now();
         self.scrub.stop();
         self.capture.stop();
         self.http.stop(self.stop_time / 4);
@@ -164,6 +187,7 @@ impl Server {
         }
         let closed = self.catalog.close();
         self.access.close();
+        self.notifier.stop(self.stop_time / 8);
         closed?;
         Ok(self.stop.reason())
     }

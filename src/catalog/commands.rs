@@ -2,6 +2,7 @@
 
 use super::control::{Control, Draft, Sharing};
 use super::damage::{DamageLog, Finding, FoundBy};
+use super::endings::Endings;
 use super::facts::JournalFacts;
 use super::lane::{LaneOptions, Lanes};
 use crate::base::pool::Pool;
@@ -93,6 +94,7 @@ pub struct Catalog {
     control: Control,
     next_tile: Arc<AtomicU64>,
     damage: DamageLog,
+    endings: Endings,
     ack: AckLevel,
     stop: Stop,
     _lock: DirectoryLock,
@@ -170,6 +172,7 @@ impl Catalog {
             control,
             next_tile,
             damage,
+            endings: Endings::default(),
             ack: options.lanes.ack,
             stop: stop.clone(),
             _lock: lock,
@@ -422,6 +425,12 @@ impl Catalog {
     #[must_use]
     pub fn damage(&self) -> &DamageLog {
         &self.damage
+    }
+
+    /// Ends of acquisitions that nobody has taken notice of yet.
+    #[must_use]
+    pub fn endings(&self) -> &Endings {
+        &self.endings
     }
 
     /// How full the index' queue is.

@@ -16,6 +16,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Most damaged records that are told apart: a disk that is all damage must not fill memory or the disk with reports.
 const RECORDS_MAX: usize = 100_000;
+/// Findings that are kept for who asks what is new.
+const NEWS_MAX: usize = 16;
 /// Longest report that is read at a start, bytes.
 const REPORT_BYTES_MAX: u64 = 256 << 20;
 
@@ -97,6 +99,8 @@ pub struct DamageLog {
     path: Arc<Path>,
     metrics: Arc<Metrics>,
     damaged: Arc<Mutex<Places>>,
+    /// Found since somebody asked, at most [`NEWS_MAX`]: the first ones.
+    news: Arc<Mutex<Vec<Finding>>>,
 }
 
 impl Finding {
@@ -163,7 +167,12 @@ impl DamageLog {
             }
         };
         Metrics::set(&metrics.corrupt_records, damaged.len());
-        Self { path: path.into(), metrics: Arc::clone(metrics), damaged: Arc::new(Mutex::new(damaged)) }
+        Self {
+            path: path.into(),
+            metrics: Arc::clone(metrics),
+            damaged: Arc::new(Mutex::new(damaged)),
+            news: Arc::default(),
+        }
     }
 
     /// Number of records that are known to be damaged now.
@@ -194,7 +203,17 @@ impl DamageLog {
             "a stored record is damaged: it is not served, all else is; see \"Scrub and damaged data\" in deploy/README.md"
         );
         self.report(Event::Damaged, finding);
+        let mut news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
+        if news.len() < NEWS_MAX {
+            news.push(finding.clone());
+        }
         true
+    }
+
+    /// What was found since this was last asked, at most the first 16.
+    #[must_use]
+    pub fn take_news(&self) -> Vec<Finding> {
+        std::mem::take(&mut *self.news.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Whether a place is known to be damaged.

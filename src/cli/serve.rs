@@ -82,12 +82,15 @@ fn reload_on(hangups: Receiver<()>, server: &Server) -> std::io::Result<()> {
 fn exit_code(error: &ServerError) -> u8 {
     match error {
         ServerError::Catalog(CatalogError::Journal(JournalError::Failed { .. })) => STORAGE_FAILED,
-        ServerError::Catalog(CatalogError::Index(_)) | ServerError::Watchdog(_) => COULD_NOT_RUN,
+        ServerError::Catalog(CatalogError::Index(_)) | ServerError::Watchdog(_) | ServerError::NotifyThread(_) => {
+            COULD_NOT_RUN
+        }
         ServerError::Exposure(_)
         | ServerError::Access(_)
         | ServerError::Catalog(_)
         | ServerError::Capture(_)
         | ServerError::Http(_)
+        | ServerError::Notify(_)
         | ServerError::Tls(_) => BAD_INPUT,
     }
 }

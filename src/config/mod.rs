@@ -139,7 +139,10 @@ impl Settings {
                 problem: format!("{}: {problem}", key.name),
             })?;
         }
-        self.config.check().map_err(|problem| ConfigError { origin: "configuration".to_owned(), problem })
+        let settled = self.config.notify.settle();
+        settled
+            .and_then(|()| self.config.check())
+            .map_err(|problem| ConfigError { origin: "configuration".to_owned(), problem })
     }
 }
 

@@ -4,6 +4,7 @@
 //! looks up a label per tile.
 
 use super::HttpCloseReason;
+use super::notifications::{NotificationCounts, NotifyChannel, NotifyOutcome};
 use super::tls::{TlsClient, TlsClients, TlsRefusal};
 use crate::base::life::Life;
 use crate::model::Refusal;
@@ -165,6 +166,7 @@ pub struct Metrics {
     pub tokens_reload_failed: IntGauge,
     /// Lines of the audit log that could not be written.
     pub audit_lines_lost: IntCounter,
+    notifications: NotificationCounts,
 }
 
 /// Counts of one thread since it last published.
@@ -421,6 +423,7 @@ impl Metrics {
             tokens_reload_failed: make
                 .gauge("tokens_reload_failed", "1 while the file of tokens can not be read again"),
             audit_lines_lost: make.counter("audit_lines_lost_total", "Lines of the audit log that were not written"),
+            notifications: NotificationCounts::new(|name, help| make.counters(name, help, "channel")),
             registry: make.registry,
             life: Arc::default(),
         }
@@ -450,6 +453,11 @@ impl Metrics {
     /// Counts a request that was not allowed.
     pub fn access_refused(&self, why: RefusedAccess) {
         self.access_refused[why as usize].inc();
+    }
+
+    /// Counts a notification by what came of it.
+    pub fn notified(&self, channel: NotifyChannel, outcome: NotifyOutcome) {
+        self.notifications.count(channel, outcome);
     }
 
     /// Sets a gauge, at most to what it can show.
