@@ -160,6 +160,12 @@ impl Server {
         self.http.address()
     }
 
+    /// What the daemon stores, for figures.
+    #[must_use]
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        &self.catalog
+    }
+
     /// Who may do what: for reading tokens and opening the audit log again.
     #[must_use]
     pub fn access(&self) -> &Arc<Access> {

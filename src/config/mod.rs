@@ -6,8 +6,10 @@
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod keys;
+mod template;
 
 pub use keys::{Config, Key};
+pub use template::template;
 
 use crate::model::Temca;
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! Logs on stderr: text for people, JSON for collectors. Level = what the operator must do about it.
+//! Logs on stderr: text for people, JSON for collectors, and for systemd's journal what it does not know itself. Level = what the operator must do about it.
 
 use std::str::FromStr;
 use tracing::level_filters::LevelFilter;
@@ -51,7 +51,16 @@ pub fn start_logging(format: LogFormat, level: LogLevel) {
     use tracing_subscriber::util::SubscriberInitExt;
     let filter = Targets::new().with_default(level.0.min(LevelFilter::WARN)).with_target("tilecatcher", level.0);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let journal = super::journald::is_connected();
     let started = match format {
+        LogFormat::Text if journal => {
+            let lines = lines.without_time().with_ansi(false).with_writer(super::journald::Journal);
+            tracing_subscriber::registry().with(lines.with_filter(filter)).try_init()
+        }
+        LogFormat::Json if journal => {
+            let lines = lines.json().with_writer(super::journald::Journal);
+            tracing_subscriber::registry().with(lines.with_filter(filter)).try_init()
+        }
         LogFormat::Text => {
             let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
             tracing_subscriber::registry().with(lines.with_ansi(ansi).with_filter(filter)).try_init()

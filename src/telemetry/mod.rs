@@ -1,6 +1,7 @@
 //! What the daemon says about itself: metrics and logs. The only place that imports `prometheus`.
 
 mod http_close;
+mod journald;
 mod logging;
 mod metrics;
 mod notifications;

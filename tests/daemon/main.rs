@@ -29,6 +29,7 @@ mod legacy_listings;
 mod legacy_rois;
 mod manager;
 mod mirror;
+mod notifications;
 mod odd_directories;
 mod offline;
 mod overload;
@@ -38,6 +39,7 @@ mod replay;
 mod rot;
 mod same_answers;
 mod send;
+mod service;
 mod stop;
 mod support;
 #[cfg(feature = "tls")]
