@@ -13,6 +13,8 @@
 //! anything on the threads of ingest, lanes or HTTP, and never put a secret into a message or a log line.
 
 mod channel;
+#[cfg(all(test, feature = "tls"))]
+mod encrypted_tests;
 #[cfg(feature = "mail")]
 mod mail;
 mod message;

@@ -146,6 +146,53 @@ fn people_are_told_how_an_acquisition_ended() {
     assert!(hook.came.try_recv().is_err(), "something was told that is not worth it");
 }
 
+/// Only the webhook, with more settings.
+fn told_by_webhook(hook: &Mailbox, secret: &str, more: &[&str]) -> Vec<String> {
+    let settings = settings(hook.address, hook.address, secret).into_iter().filter(|text| !text.contains("mail"));
+    settings.chain(more.iter().map(|text| (*text).to_owned())).collect()
+}
+
+/// Kind and state of the next message.
+fn next_state(hook: &Mailbox) -> (String, String) {
+    let message = signed(hook.next());
+    let text = |name: &str| message[name].as_str().expect("text").to_owned();
+    (text("kind"), text("state"))
+}
+
+fn state(kind: &str, state: &str) -> (String, String) {
+    (kind.to_owned(), state.to_owned())
+}
+
+#[test]
+fn a_stalled_capture_and_a_low_disk_are_told_and_the_first_tile_ends_the_one() {
+    let (data, hook) = (data_dir(), Mailbox::open(take_request));
+    let secret = secret_file(data.path());
+    let settings = told_by_webhook(&hook, &secret, &["notify.disk_low=1000000TiB", "notify.stalled_after=1s"]);
+    let daemon = start(&data.path().join("data"), &settings);
+    assert_eq!(next_state(&hook), state("disk_low", "raised"));
+    assert_eq!(next_state(&hook), state("capture_stalled", "raised"));
+    // It stalls again and again between these, which nobody is told of, nor of the end of that.
+    let mut connection = daemon.connect();
+    connection.assert_works(1);
+    assert_eq!(next_state(&hook), state("capture_stalled", "resolved"));
+    daemon.stop();
+}
+
+#[test]
+fn a_mirror_that_is_lost_and_back_is_told_twice() {
+    let (data, hook) = (data_dir(), Mailbox::open(take_request));
+    let secret = secret_file(data.path());
+    let (mirror, away) = (data.path().join("mirror"), data.path().join("away"));
+    let mirror_data = format!("mirror.data={}", mirror.display());
+    let settings = told_by_webhook(&hook, &secret, &[&mirror_data, "mirror.retry=100ms"]);
+    let daemon = start(&data.path().join("data"), &settings);
+    std::fs::rename(&mirror, &away).expect("renamed");
+    assert_eq!(next_state(&hook), state("mirror_lost", "raised"));
+    std::fs::rename(&away, &mirror).expect("renamed");
+    assert_eq!(next_state(&hook), state("mirror_lost", "resolved"));
+    daemon.stop();
+}
+
 #[test]
 fn servers_that_are_dead_cost_counted_messages_and_nothing_else() {
     let data = data_dir();
@@ -168,10 +215,8 @@ fn servers_that_are_dead_cost_counted_messages_and_nothing_else() {
 fn a_storage_failure_is_told_before_the_process_ends() {
     let (data, hook) = (data_dir(), Mailbox::open(take_request));
     let secret = secret_file(data.path());
-    let settings = settings(hook.address, hook.address, &secret);
-    let webhook_only: Vec<&str> = settings.iter().map(String::as_str).filter(|text| !text.contains("mail")).collect();
     let dir = data.path().join("data");
-    let mut daemon = Daemon::start(&dir, &webhook_only);
+    let mut daemon = start(&dir, &told_by_webhook(&hook, &secret, &[]));
     // The journal's directory is gone: the next sync finds it out.
     std::fs::remove_dir_all(dir.join("journal")).expect("removed");
     let mut connection = daemon.connect();
