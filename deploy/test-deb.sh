@@ -3,32 +3,26 @@
 #
 # deploy/test-deb.sh [--profile release|dev] (default: dev). Needs root, debootstrap and a Debian mirror, which is asked once: the
 # bare system is kept in target/. Nothing of the machine is touched but target/ and a directory in TMPDIR. systemd does not run
-# in there, so what it would do is done by hand: the command of ExecStart= as the user of the unit, and a restart behind an
-# upgrade. Says each thing that it has seen; exit code 1 at the first that is not as it should be.
+# in there (deploy/test-service.sh has it), so what it would do is done by hand: the command of ExecStart= as the user of the
+# unit, and a restart behind an upgrade. Says each thing that it has seen; exit code 1 at the first that is not as it should be.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 profile=dev
 [ "${1:-}" = --profile ] && profile=$2
-SUITE=bookworm
-base=target/deb-base-$SUITE.tar
 root=$(mktemp -d)
 pid=
+# shellcheck source=deploy/test-system.sh
+. deploy/test-system.sh
 
 finish() {
+    local status=$?
+    [ "$status" = 0 ] || [ ! -e "$root/daemon.log" ] || tail -n 20 "$root/daemon.log" >&2
     [ -z "$pid" ] || kill -9 "$pid" 2>/dev/null || true
     umount "$root/proc" 2>/dev/null || true
     rm -rf "$root"
 }
 trap finish EXIT
-
-fail() {
-    echo "FAILED: $*" >&2
-    [ ! -e "$root/daemon.log" ] || tail -n 20 "$root/daemon.log" >&2
-    exit 1
-}
-
-saw() { echo "ok: $*"; }
 
 inside() { env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C DEBIAN_FRONTEND=noninteractive chroot "$root" "$@"; }
 
@@ -60,29 +54,14 @@ stop_daemon() {
 
 send() { inside tilecatcher send /tmp/sim/7_8x8 --capture "$capture" --http "$http" >"$root/send.log" 2>&1; }
 
-echo "== packages"
-first=$(deploy/build-deb.sh --profile "$profile" --version 0.1.0-1 --output "$root")
-# The next version, with another default configuration: only then dpkg has to decide whose to keep.
-dpkg-deb -R "$first" "$root/next"
-sed -i 's/^Version: .*/Version: 0.2.0-1/' "$root/next/DEBIAN/control"
-echo '# A line that the next version adds.' >>"$root/next/etc/tilecatcher/config.toml"
-dpkg-deb --root-owner-group -b "$root/next" "$root/next.deb" >/dev/null
-rm -r "$root/next"
-mkdir "$root.debs" && mv "$first" "$root.debs/first.deb" && mv "$root/next.deb" "$root.debs/next.deb"
-
-echo "== a system"
-if [ ! -e "$base" ]; then
-    debootstrap --variant=minbase --include=systemd,procps "$SUITE" "$root/base" >target/deb-base.log || fail "debootstrap: target/deb-base.log"
-    tar -C "$root/base" -cf "$base.part" . && mv "$base.part" "$base"
-    rm -rf "$root/base"
-fi
-tar -C "$root" -xf "$base"
+echo "== packages and a system"
+build_packages "$root" "$profile"
+unpack_system "$root"
 mount -t proc proc "$root/proc"
-mv "$root.debs"/*.deb "$root/tmp/" && rmdir "$root.debs"
 listing >"$root/tmp/before"
 
 echo "== install"
-inside dpkg -i /tmp/first.deb
+inside dpkg -i /root/first.deb
 entry=$(inside getent passwd tilecatcher) || fail "there is no user"
 saw "user $entry"
 mode=$(inside stat -c '%U:%G %a' /var/lib/tilecatcher)
@@ -109,7 +88,7 @@ send || fail "send: $(cat "$root/send.log")"
 saw "the daemon runs as $owner; sent: $(tail -n 1 "$root/send.log")"
 
 echo "== upgrade, the daemon running"
-inside dpkg --force-confold -i /tmp/next.deb </dev/null
+inside dpkg --force-confold -i /root/next.deb </dev/null
 kill -0 "$pid" || fail "the upgrade ended the daemon"
 cmp "$root/etc/tilecatcher/config.toml" "$root/tmp/edited.toml" || fail "the configuration was not kept"
 [ -e "$root/etc/tilecatcher/config.toml.dpkg-dist" ] || fail "the new default configuration is not beside it"
@@ -152,7 +131,7 @@ for path in $left; do
 done
 
 echo "== install again: the data are found, and with nothing in it the directory goes"
-inside dpkg -i /tmp/next.deb >/dev/null
+inside dpkg -i /root/next.deb >/dev/null
 # The defaults, with the usual ports: only read.
 inside tilecatcher verify --data /var/lib/tilecatcher >/dev/null || fail "verify after a purge"
 rm -rf "$root"/var/lib/tilecatcher/*

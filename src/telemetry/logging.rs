@@ -54,7 +54,7 @@ pub fn start_logging(format: LogFormat, level: LogLevel) {
     let journal = super::journald::is_connected();
     let started = match format {
         LogFormat::Text if journal => {
-            let lines = lines.without_time().with_ansi(false).with_writer(super::journald::Journal);
+            let lines = lines.without_time().with_level(false).with_ansi(false).with_writer(super::journald::Journal);
             tracing_subscriber::registry().with(lines.with_filter(filter)).try_init()
         }
         LogFormat::Json if journal => {
