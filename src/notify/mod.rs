@@ -9,7 +9,7 @@
 //! costs messages, which are counted, and nothing else. Bounded everywhere: each queue drops its oldest message, each
 //! message is tried a few times. Nothing is kept over a restart: what holds then is told anew, and what had not left is lost.
 //!
-//! The only place that imports `lettre` and `hmac`; with [`crate::client`] the only one that imports `ureq`. Must never do
+//! The only place that imports `lettre` and `hmac`; `ureq` only [`crate::client`] and [`crate::tls`] import, too. Must never do
 //! anything on the threads of ingest, lanes or HTTP, and never put a secret into a message or a log line.
 
 mod channel;
@@ -18,6 +18,7 @@ mod encrypted_tests;
 #[cfg(feature = "mail")]
 mod mail;
 mod message;
+mod news;
 mod options;
 mod queue;
 mod repeats;

@@ -126,3 +126,24 @@ fn the_configuration_that_a_package_installs_is_one_that_the_daemon_takes() {
     let set: Vec<_> = keys.iter().filter(|key| key["origin"] != "default").collect();
     assert_eq!((set.len(), &set[0]["key"], &set[0]["value"]), (1, &"storage.data".into(), &data.to_str().into()));
 }
+
+#[test]
+fn the_package_names_files_that_are_there_and_scripts_that_can_be_read() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manifest = std::fs::read_to_string(root.join("Cargo.toml")).expect("a manifest");
+    let manifest: toml::Table = manifest.parse().expect("TOML");
+    let package = &manifest["package"]["metadata"]["deb"];
+    let assets = package["assets"].as_array().expect("a list");
+    let sources: Vec<&str> = assets.iter().filter_map(|asset| asset[0].as_str()).collect();
+    // The others are made by deploy/build-deb.sh.
+    let kept: Vec<&&str> = sources.iter().filter(|source| !source.starts_with("target/")).collect();
+    assert!(kept.len() >= 5, "{sources:?}");
+    for source in kept {
+        assert!(root.join(source).is_file(), "{source} is missing");
+    }
+    let scripts = root.join(package["maintainer-scripts"].as_str().expect("a directory"));
+    for script in ["postinst", "prerm", "postrm"] {
+        let read = std::process::Command::new("sh").arg("-n").arg(scripts.join(script)).status().expect("sh runs");
+        assert!(read.success(), "{script}");
+    }
+}
