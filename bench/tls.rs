@@ -10,22 +10,18 @@
 
 #[path = "../tests/daemon/certificates.rs"]
 mod certificates;
+mod closed_loop;
 mod harness;
 
 use certificates::Certificates;
 use clap::Parser;
+use closed_loop::{Figures, TIMEOUT, Way, drive, image_of};
 use harness::{LOG, Process, field, median};
-use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
-use tilecatcher::client::{CaptureClient, ChecksumChoice, HttpClient, Tile, checksum_of};
-use tilecatcher::model::{AcqId, FrameNumber, TileKey};
+use std::time::Duration;
+use tilecatcher::client::HttpClient;
 use tilecatcher::tls::ClientTls;
 
-const CONNECTIONS: u32 = 9;
-const WINDOW: usize = 2;
-const TIMEOUT: Duration = Duration::from_secs(60);
 const CASES: [(&str, usize); 3] = [("256kB", 256_000), ("5.3MB", 5_300_000), ("20MB", 20_000_000)];
 
 #[derive(Parser)]
@@ -48,18 +44,6 @@ struct Args {
     /// Passed by `cargo bench`
     #[arg(long, hide = true)]
     bench: bool,
-}
-
-/// What one way came to in one run.
-struct Figures {
-    mb_per_s: f64,
-    cpu_s_per_gb: f64,
-}
-
-/// A way to the daemon.
-struct Way<'a> {
-    address: SocketAddr,
-    tls: Option<&'a ClientTls>,
 }
 
 fn main() {
@@ -101,7 +85,7 @@ fn run_once(args: &Args, certificates: &Certificates, tls: &ClientTls, bytes: us
     http.start_acquisition("1_bench_logfile.ini", LOG.as_bytes()).expect("an acquisition");
     let plain = Way { address: field(&ready, "capture").parse().expect("an address"), tls: None };
     let encrypted = Way { address: field(&ready, "capture_tls").parse().expect("an address"), tls: Some(tls) };
-    let image: Vec<u8> = (0..bytes).map(|n| u8::try_from((n * 31 + n / 251) % 251).unwrap_or(0)).collect();
+    let image = image_of(bytes);
     let time = Duration::from_secs(args.seconds);
     drive(&process, &plain, &image, Duration::from_millis(500), 0);
     let figures = match run % 2 {
@@ -117,48 +101,4 @@ fn run_once(args: &Args, certificates: &Certificates, tls: &ClientTls, bytes: us
     drop(process);
     let _ = std::fs::remove_dir_all(&dir);
     figures
-}
-
-/// Closed loop on every connection until the time is over.
-fn drive(process: &Process, way: &Way<'_>, image: &[u8], time: Duration, round: u32) -> Figures {
-    let (over, cpu_before, began) = (AtomicBool::new(false), process.cpu_seconds(), Instant::now());
-    let tiles: u64 = std::thread::scope(|scope| {
-        let senders: Vec<_> = (0..CONNECTIONS)
-            .map(|connection| {
-                let over = &over;
-                scope.spawn(move || send_until(over, way, image, round * 1000 + connection))
-            })
-            .collect();
-        std::thread::sleep(time);
-        over.store(true, Ordering::Relaxed);
-        senders.into_iter().map(|sender| sender.join().expect("a sender")).sum()
-    });
-    let (took, cpu) = (began.elapsed().as_secs_f64(), process.cpu_seconds() - cpu_before);
-    let bytes = tiles as f64 * image.len() as f64;
-    Figures { mb_per_s: bytes / 1e6 / took, cpu_s_per_gb: cpu / (bytes / 1e9) }
-}
-
-fn send_until(over: &AtomicBool, way: &Way<'_>, image: &[u8], col: u32) -> u64 {
-    let mut client = CaptureClient::connect_with(way.address, WINDOW, TIMEOUT, way.tls).expect("a connection");
-    let checksum = checksum_of(ChecksumChoice::Crc32, image);
-    let mut tiles = 0;
-    let mut count = |answered: tilecatcher::client::Answered<()>| {
-        assert_eq!(answered.response.status, 0, "refused: {:?}", answered.response);
-        tiles += 1;
-    };
-    for row in 0.. {
-        if over.load(Ordering::Relaxed) {
-            break;
-        }
-        let key = TileKey { acq: AcqId(1), col, row, frame: FrameNumber::STABLE };
-        client
-            .send(&Tile { key, camera: 0, checksum, image }, ())
-            .expect("a sent tile")
-            .into_iter()
-            .for_each(&mut count);
-    }
-    while let Some(answered) = client.receive().expect("an answer") {
-        count(answered);
-    }
-    tiles
 }

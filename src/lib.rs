@@ -57,6 +57,9 @@
 //! | [`index::Index::publish`] | facts -> overlay, visible; sled follows | tiles in the overlay | full: lanes wait, then refuse as overloaded |
 //! | answer | outcome -> response in its slot | requests in flight | peer gone: the tile stays; a resend gets the same id |
 //!
+//! Who looks on ([`catalog::Activity`]: live view, status) is off that way: writers tell it of a batch behind the index,
+//! reactors once a wake-up. It keeps a bounded past, drops rather than waits, and a reader that is slow is told so.
+//!
 //! ## Invariants
 //!
 //! 1. No ack before the record is synced (ack level `durable`, the default) and visible in the index.

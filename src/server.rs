@@ -3,7 +3,7 @@
 use crate::access::{Access, AccessError, Exposed, ExposureError, check_exposure};
 use crate::base::descriptors;
 use crate::base::stop::{Stop, StopReason};
-use crate::catalog::{Catalog, CatalogError, CatalogOptions, Finding, OpenedCatalog, Scrub};
+use crate::catalog::{Catalog, CatalogError, CatalogOptions, Finding, OpenedCatalog, Sampler, Scrub};
 use crate::config::Config;
 use crate::http::{HttpError, HttpServer};
 use crate::index::{OpenOutcome, OpenReport};
@@ -64,6 +64,7 @@ pub struct Server {
     lanes: Vec<JoinHandle<()>>,
     scrub: Scrub,
     notifier: Notifier,
+    sampler: Sampler,
     stop: Stop,
     stop_time: Duration,
     data: PathBuf,
@@ -119,6 +120,8 @@ impl Server {
         let data = std::fs::canonicalize(&config.data).unwrap_or_else(|_| config.data.clone());
         let scrub = Scrub::start(config.scrub, &config.data, &catalog, &lanes)
             .map_err(|source| CatalogError::Directory { dir: config.data.clone(), source })?;
+        let sampler =
+            Sampler::start(&catalog).map_err(|source| CatalogError::Directory { dir: config.data.clone(), source })?;
         let notifier = Notifier::start(channels, &catalog, &data).map_err(ServerError::NotifyThread)?;
         let (stop, stop_time) = (stop.clone(), config.stop_time);
         Ok(Self {
@@ -128,6 +131,7 @@ impl Server {
             http,
             lanes: threads,
             scrub,
+            sampler,
             notifier,
             stop,
             stop_time,
@@ -186,6 +190,7 @@ impl Server {
         self.http.begin_stop();
         self.notifier.look_now();
         self.scrub.stop();
+        self.sampler.stop();
         self.capture.stop();
         self.http.stop(self.stop_time / 4);
         for lane in self.lanes {

@@ -143,10 +143,11 @@ fn described(api: &Value) -> BTreeMap<String, BTreeSet<String>> {
     paths.iter().map(|(path, item)| (path.clone(), methods(item))).collect()
 }
 
-/// A path with a number in each variable place.
+/// A path with a number in each variable place; a stream is asked to end.
 fn filled(path: &str) -> String {
     let parts = path.split('/').map(|part| if part.starts_with('{') { "4" } else { part });
-    parts.collect::<Vec<_>>().join("/")
+    let end = if path == "/api/v1/events" { "?for=1" } else { "" };
+    parts.collect::<Vec<_>>().join("/") + end
 }
 
 #[test]

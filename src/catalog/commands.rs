@@ -1,5 +1,6 @@
 //! Opening a data directory, the commands that append facts, and the queries that read the index.
 
+use super::activity::Activity;
 use super::control::{Control, Draft, Sharing};
 use super::damage::{DamageLog, Finding, FoundBy};
 use super::endings::Endings;
@@ -95,6 +96,7 @@ pub struct Catalog {
     next_tile: Arc<AtomicU64>,
     damage: DamageLog,
     endings: Endings,
+    activity: Arc<Activity>,
     ack: AckLevel,
     stop: Stop,
     _lock: DirectoryLock,
@@ -154,13 +156,15 @@ impl Catalog {
             Some(store) => Index::open_on(store, &facts, safe, &options.index)?,
             None => Index::open(&dir.join("index"), &facts, safe, &options.index)?,
         };
-        let index = Arc::new(index);
+        let (index, activity) = (Arc::new(index), Arc::new(Activity::default()));
+        let told = Arc::clone(&activity);
+        index.on_publish(move |facts| told.published(facts));
         let first_tile = (journal.max_tile_id() + 1).max(index.settings().tile_floor);
         let next_tile = Arc::new(AtomicU64::new(first_tile));
         let directory_error = |source| CatalogError::Directory { dir: dir.to_owned(), source };
         let pool = Pool::new(options.memory_bytes).map_err(directory_error)?;
         let segments: BTreeSet<u64> = journal.segments().into_iter().map(|(number, _)| number).collect();
-        let damage = DamageLog::open(dir, metrics, |segment| segments.contains(&segment));
+        let damage = DamageLog::open(dir, metrics, &activity, |segment| segments.contains(&segment));
         let (lanes, threads) = Lanes::start(options.lanes, &journal, &index, &next_tile, metrics, &damage, stop)
             .map_err(directory_error)?;
         let control = Control::start(journal.control_writer(), &index, stop).map_err(directory_error)?;
@@ -173,6 +177,7 @@ impl Catalog {
             next_tile,
             damage,
             endings: Endings::default(),
+            activity,
             ack: options.lanes.ack,
             stop: stop.clone(),
             _lock: lock,
@@ -431,6 +436,12 @@ impl Catalog {
     #[must_use]
     pub fn endings(&self) -> &Endings {
         &self.endings
+    }
+
+    /// What happened lately.
+    #[must_use]
+    pub fn activity(&self) -> &Arc<Activity> {
+        &self.activity
     }
 
     /// How full the index' queue is.

@@ -21,7 +21,7 @@ pub struct Tally3 {
 }
 
 impl Tally3 {
-    fn add(&mut self, expected: u64, stored: u64) {
+    pub(super) fn add(&mut self, expected: u64, stored: u64) {
         self.expected += u64::from(expected.count_ones());
         self.received += u64::from((expected & stored).count_ones());
         self.missing += u64::from((expected & !stored).count_ones());
@@ -88,10 +88,10 @@ impl MissingPage {
 }
 
 /// The cameras of the 2 x 2 pattern, as far as received tiles tell; one camera takes them all.
-struct CameraOf([i32; 4]);
+pub(super) struct CameraOf([i32; 4]);
 
 impl CameraOf {
-    fn learn(view: &AcquisitionView) -> Self {
+    pub(super) fn learn(view: &AcquisitionView) -> Self {
         let most = |place: usize| {
             let counts = view.counters.cameras.iter().filter(|(_, counts)| counts[place] > 0);
             counts.max_by_key(|(camera, counts)| (counts[place], -**camera)).map_or(-1, |(camera, _)| *camera)
@@ -104,7 +104,7 @@ impl CameraOf {
         Self([0, 1, 2, 3].map(most))
     }
 
-    fn of(&self, col: u32, row: u32) -> i32 {
+    pub(super) fn of(&self, col: u32, row: u32) -> i32 {
         self.0[parity(col, row)]
     }
 }
@@ -132,11 +132,11 @@ impl Catalog {
     }
 }
 
-fn expected_by(view: &AcquisitionView) -> ExpectedBy {
+pub(super) fn expected_by(view: &AcquisitionView) -> ExpectedBy {
     if view.head.rois.is_empty() { ExpectedBy::Mosaic } else { ExpectedBy::Rois }
 }
 
-fn grid_of(view: &AcquisitionView) -> GridShape {
+pub(super) fn grid_of(view: &AcquisitionView) -> GridShape {
     view.head.started.as_ref().map(|started| started.facts.grid()).unwrap_or_default()
 }
 
@@ -145,7 +145,7 @@ fn stable_blocks(board: &Board) -> impl Iterator<Item = (&BlockKey, &Block)> {
 }
 
 /// The rows of a block that lie in the grid.
-fn grid_bits(grid: GridShape, key: &BlockKey) -> u64 {
+pub(super) fn grid_bits(grid: GridShape, key: &BlockKey) -> u64 {
     let rows_left = if key.col < grid.cols { grid.rows.saturating_sub(key.row.saturating_mul(64)) } else { 0 };
     if rows_left >= 64 { u64::MAX } else { (1 << rows_left) - 1 }
 }

@@ -4,8 +4,9 @@
 //! read at the start, so that what was found before a restart is still counted. It is information for the operator:
 //! no answer is decided by it, and one that can not be written keeps nothing from being served.
 
+use super::activity::Activity;
 use crate::journal::{BadRecord, Damage, DamageKind, ReadError, parse_segment_file_name};
-use crate::model::{Location, TileEntry, TileId, TileKey, TileVersion};
+use crate::model::{AcqId, FrameNumber, Location, TileEntry, TileId, TileKey, TileVersion};
 use crate::telemetry::Metrics;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -90,8 +91,20 @@ enum Event {
     Holds,
 }
 
-/// Segment and offset, and who found it.
-type Places = BTreeMap<(u64, u64), FoundBy>;
+/// Segment and offset, and what is known of it.
+type Places = BTreeMap<(u64, u64), Known>;
+
+#[derive(Clone, Copy)]
+struct Known {
+    found_by: FoundBy,
+    tile: Option<DamagedTile>,
+}
+
+impl Known {
+    fn of(finding: &Finding) -> Self {
+        Self { found_by: finding.found_by, tile: finding.tile }
+    }
+}
 
 /// The damaged records of a data directory. Clones share it.
 #[derive(Clone)]
@@ -101,6 +114,7 @@ pub struct DamageLog {
     damaged: Arc<Mutex<Places>>,
     /// Found since somebody asked, at most [`NEWS_MAX`]: the first ones.
     news: Arc<Mutex<Vec<Finding>>>,
+    activity: Arc<Activity>,
 }
 
 impl Finding {
@@ -156,7 +170,12 @@ impl DamagedTile {
 impl DamageLog {
     /// Reads the report of a data directory. What it says of segments that are gone is passed over.
     #[must_use]
-    pub fn open(data_dir: &Path, metrics: &Arc<Metrics>, is_there: impl Fn(u64) -> bool) -> Self {
+    pub fn open(
+        data_dir: &Path,
+        metrics: &Arc<Metrics>,
+        activity: &Arc<Activity>,
+        is_there: impl Fn(u64) -> bool,
+    ) -> Self {
         let path = data_dir.join("quarantine").join("damage.jsonl");
         let damaged = match read_report(&path) {
             Ok(text) => damaged_by(&text).into_iter().filter(|((segment, _), _)| is_there(*segment)).collect(),
@@ -167,12 +186,9 @@ impl DamageLog {
             }
         };
         Metrics::set(&metrics.corrupt_records, damaged.len());
-        Self {
-            path: path.into(),
-            metrics: Arc::clone(metrics),
-            damaged: Arc::new(Mutex::new(damaged)),
-            news: Arc::default(),
-        }
+        let (metrics, activity) = (Arc::clone(metrics), Arc::clone(activity));
+        let (damaged, news) = (Arc::new(Mutex::new(damaged)), Arc::default());
+        Self { path: path.into(), metrics, damaged, news, activity }
     }
 
     /// Number of records that are known to be damaged now.
@@ -188,7 +204,7 @@ impl DamageLog {
         if damaged.len() >= RECORDS_MAX || damaged.contains_key(&place) {
             return false;
         }
-        damaged.insert(place, finding.found_by);
+        damaged.insert(place, Known::of(finding));
         Metrics::set(&self.metrics.corrupt_records, damaged.len());
         let Finding { segment, offset, sequence, tile, what, found_by } = finding;
         let tile = tile.map(|tile| format!("{}/{}/{}/{} id {}", tile.acq, tile.col, tile.row, tile.frame, tile.id));
@@ -207,6 +223,8 @@ impl DamageLog {
         if news.len() < NEWS_MAX {
             news.push(finding.clone());
         }
+        drop(news);
+        self.tell(finding.tile);
         true
     }
 
@@ -214,6 +232,20 @@ impl DamageLog {
     #[must_use]
     pub fn take_news(&self) -> Vec<Finding> {
         std::mem::take(&mut *self.news.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Stable tiles of an acquisition that are known to be damaged.
+    #[must_use]
+    pub fn tiles_of(&self, acq: AcqId) -> Vec<DamagedTile> {
+        let is_meant = |tile: &DamagedTile| tile.acq == acq.0 && tile.frame == FrameNumber::STABLE.0;
+        self.lock().values().filter_map(|known| known.tile).filter(is_meant).collect()
+    }
+
+    /// A tile's place looks different now.
+    fn tell(&self, tile: Option<DamagedTile>) {
+        if let Some(tile) = tile.filter(|tile| tile.frame == FrameNumber::STABLE.0) {
+            self.activity.place_changed(AcqId(tile.acq), tile.col, tile.row);
+        }
     }
 
     /// Whether a place is known to be damaged.
@@ -227,10 +259,11 @@ impl DamageLog {
     pub fn settle(&self, segment: u64, bad: &[Finding]) {
         let mut damaged = self.lock();
         let known = damaged.range((segment, 0)..=(segment, u64::MAX));
-        let known = known.filter(|((_, offset), found_by)| **found_by != FoundBy::Start || *offset == 0);
+        let known = known.filter(|((_, offset), known)| known.found_by != FoundBy::Start || *offset == 0);
         let known: Vec<u64> = known.map(|((_, offset), _)| *offset).collect();
         for offset in known.into_iter().filter(|offset| !bad.iter().any(|finding| finding.offset == *offset)) {
-            damaged.remove(&(segment, offset));
+            let known = damaged.remove(&(segment, offset));
+            self.tell(known.and_then(|known| known.tile));
             tracing::warn!(segment = format!("{segment:016x}"), offset, "a record that was damaged holds again");
             let what = "holds again".to_owned();
             let finding = Finding { segment, offset, sequence: None, tile: None, what, found_by: FoundBy::Scrub };
@@ -272,7 +305,9 @@ fn damaged_by(report: &str) -> Places {
     for line in report.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok()) {
         let place = (line.finding.segment, line.finding.offset);
         match line.event {
-            Event::Damaged if damaged.len() < RECORDS_MAX => _ = damaged.entry(place).or_insert(line.finding.found_by),
+            Event::Damaged if damaged.len() < RECORDS_MAX => {
+                _ = damaged.entry(place).or_insert(Known::of(&line.finding))
+            }
             Event::Damaged => {}
             Event::Holds => _ = damaged.remove(&place),
         }
@@ -290,7 +325,7 @@ mod tests {
     }
 
     fn open(dir: &Path) -> DamageLog {
-        DamageLog::open(dir, &Arc::new(Metrics::new()), |segment| segment < 10)
+        DamageLog::open(dir, &Arc::new(Metrics::new()), &Arc::default(), |segment| segment < 10)
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::journal::{
     CopyState, Journal, JournalError, LaneWriter, RECORD_HEADER_BYTES, RecordDraft, RecordHeader, RecordKind, TileStamp,
 };
 use crate::model::{
-    AckLevel, AcqId, Fact, FactBody, Location, Refusal, Sequence, Tally, TileEntry, TileId, TileKey, TileVersion,
+    AckLevel, Fact, FactBody, Location, Refusal, Sequence, Tally, TileEntry, TileId, TileKey, TileVersion,
 };
 use crate::telemetry::{LocalCounts, Metrics, StoredAs};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError, bounded};
@@ -102,8 +102,8 @@ pub enum Outcome {
 pub struct Ack {
     /// The request.
     pub token: AckToken,
-    /// Its acquisition.
-    pub acq: AcqId,
+    /// Its tile.
+    pub key: TileKey,
     /// Its end.
     pub outcome: Outcome,
 }
@@ -556,7 +556,7 @@ impl Lane {
         let mut sinks: Vec<&Arc<dyn AckSink>> = Vec::new();
         for (LaneTile { tile, token, sink }, decision) in batch.iter().zip(decisions) {
             let outcome = self.outcome(decision, decisions);
-            sink.put(Ack { token: *token, acq: tile.key.acq, outcome });
+            sink.put(Ack { token: *token, key: tile.key, outcome });
             if !sinks.iter().any(|known| Arc::ptr_eq(known, sink)) {
                 sinks.push(sink);
             }

@@ -4,6 +4,7 @@
 //! facts), and the way a stored record becomes a fact. Must never acknowledge what the journal has not synced
 //! (invariant 1, at ack level `durable`).
 
+mod activity;
 mod check;
 mod commands;
 mod completeness;
@@ -18,12 +19,17 @@ mod frame;
 pub(crate) mod fuzzing;
 mod lane;
 mod manifest;
+mod mosaic;
 mod scrub;
 mod states;
 mod stored;
 mod upload;
 mod verify;
 
+pub use activity::{
+    Activity, Changed, Connected, DiskFigures, LocalActivity, Rates, RefusedTile, Sample, Sampler, SenderCounts,
+    SenderPort, SenderView, Subscription,
+};
 pub use check::{ContentCheck, KnownContent};
 pub use commands::{Catalog, CatalogError, CatalogOptions, NewFile, OpenedCatalog};
 pub(crate) use commands::{lock_directory, open_journal};
@@ -38,8 +44,9 @@ pub use manifest::{
     MakeManifestError, ManifestError, ManifestPlace, ManifestReader, ManifestSummary, ManifestTile, ManifestWriter,
     file_name, manifest_line, manifest_place, parse_manifest, sort_for_manifest,
 };
+pub use mosaic::{CellMark, Mosaic, MosaicError, MosaicFilter, PLACES_MAX, Progress};
 pub use scrub::{Scrub, ScrubOptions, ScrubRate};
 pub use states::{AcquisitionFilter, FrameType, NextResult, NextTiles};
 pub use stored::{OfflineAcquisition, OfflineTiles};
 pub use upload::ImageUpload;
-pub use verify::{HashBatch, PendingTile, Verdict, VerifiedTile, VerifyPolicy, verify};
+pub use verify::{HashBatch, PendingTile, ReadKey, Verdict, VerifiedTile, VerifyPolicy, verify};

@@ -1,7 +1,7 @@
 //! The scrub: a thread that reads the whole journal again, slowly and over and over, to find damage before a reader does.
 //!
-//! Reads at most [`ScrubRate`], one step at a time, around the page cache, and waits while senders press. Where it is
-//! in a pass is kept in the file `scrub`, which is a hint: without it, or with a wrong one, a pass begins anew. Must
+//! Reads at most [`ScrubRate`], one step at a time, around the page cache, rests long after each step while tiles come, and
+//! waits while senders press. Where it is in a pass is kept in the file `scrub`, which is a hint: without it, or with a wrong one, a pass begins anew. Must
 //! never write to the journal.
 
 use super::damage::{DamageLog, Finding, FoundBy};
@@ -23,6 +23,11 @@ use std::time::{Duration, Instant};
 const PRESSED: Duration = Duration::from_millis(200);
 /// What the scrub may be behind its rate and catch up; more is forgotten, so that it never bursts.
 const BEHIND_MAX: Duration = Duration::from_millis(100);
+/// While tiles come, the scrub rests this many times as long as its last step took: a sixteenth of the time is its own, so
+/// that it takes less than a tenth of what capture could do (bench/scrub.rs).
+const REST: u32 = 15;
+/// Longest such rest, however slow the disk was.
+const REST_MAX: Duration = Duration::from_secs(2);
 /// Least important of all threads, where it competes for a CPU.
 const NICENESS: i32 = 19;
 
@@ -84,7 +89,7 @@ impl Scrub {
             lanes: lanes.clone(),
             stopping,
             hint,
-            due: Mutex::default(),
+            turn: Mutex::default(),
         };
         let thread = std::thread::Builder::new().name("scrub".into()).spawn(move || scrubber.run())?;
         Ok(Self { stop, thread: Some(thread) })
@@ -114,8 +119,28 @@ struct Scrubber {
     lanes: Lanes,
     stopping: Receiver<()>,
     hint: PathBuf,
-    /// When the next step may be read.
-    due: Mutex<Option<Instant>>,
+    turn: Mutex<Turn>,
+}
+
+/// The scrub's turn to read.
+#[derive(Default)]
+struct Turn {
+    /// When the next step may be read, at the rate.
+    due: Option<Instant>,
+    /// When the last step was let go.
+    went: Option<Instant>,
+    /// Bytes received from senders until then.
+    received: u64,
+}
+
+impl Turn {
+    /// How long to rest now: nothing, unless tiles came since the last step went.
+    fn rest(&self, now: Instant, received: u64) -> Duration {
+        match self.went {
+            Some(went) if received != self.received => (now.saturating_duration_since(went) * REST).min(REST_MAX),
+            _ => Duration::ZERO,
+        }
+    }
 }
 
 /// The daemon stops.
@@ -211,19 +236,23 @@ impl Scrubber {
         self.catalog.damage()
     }
 
-    /// Waits until the next step may be read: for its turn at the rate, and while senders press.
+    /// Waits until the next step may be read: for its turn at the rate, for the rest that tiles have from it, and while
+    /// senders press.
     fn pace(&self, bytes: usize) -> Result<(), Stopping> {
+        let metrics = self.catalog.metrics();
+        let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.wait(turn.rest(Instant::now(), metrics.received_bytes.get()))?;
         while self.pressure() != Pressure::Green {
             self.wait(PRESSED)?;
         }
         let now = Instant::now();
-        let mut next = self.due.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = next.unwrap_or(now).max(now.checked_sub(BEHIND_MAX).unwrap_or(now));
+        let due = turn.due.unwrap_or(now).max(now.checked_sub(BEHIND_MAX).unwrap_or(now));
         self.wait(due.saturating_duration_since(now))?;
         if let ScrubRate::Bytes(rate) = self.options.rate {
-            *next = due.checked_add(Duration::from_secs_f64(bytes as f64 / rate as f64));
+            turn.due = due.checked_add(Duration::from_secs_f64(bytes as f64 / rate as f64));
         }
-        self.catalog.metrics().scrub_bytes.inc_by(bytes as u64);
+        (turn.went, turn.received) = (Some(Instant::now()), metrics.received_bytes.get());
+        metrics.scrub_bytes.inc_by(bytes as u64);
         Ok(())
     }
 
@@ -260,6 +289,17 @@ fn now_s() -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_scrub_rests_after_a_step_only_while_tiles_come() {
+        let began = Instant::now();
+        let turn = Turn { due: None, went: Some(began), received: 1000 };
+        let after = |ms| began + Duration::from_millis(ms);
+        assert_eq!(turn.rest(after(2), 1000), Duration::ZERO, "nothing came");
+        assert_eq!(turn.rest(after(2), 1001), Duration::from_millis(2) * REST);
+        assert_eq!(turn.rest(after(60_000), 1001), REST_MAX);
+        assert_eq!(Turn::default().rest(began, 7), Duration::ZERO, "the first step");
+    }
 
     #[test]
     fn a_rate_is_a_size_off_or_unlimited() {

@@ -36,8 +36,28 @@ pub enum Verdict {
     Verified(VerifiedTile),
     /// Good if its digest is.
     Pending(PendingTile),
-    /// Refused; the acquisition as far as it could be read, else 0.
-    Refused(AcqId, Refusal),
+    /// Refused; with what could be read of its key.
+    Refused(ReadKey, Refusal),
+}
+
+/// What could be read of a refused tile's key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadKey {
+    /// The acquisition only; 0 where not even that could be read.
+    Acquisition(AcqId),
+    /// All of it.
+    Whole(TileKey),
+}
+
+impl ReadKey {
+    /// The acquisition, or 0.
+    #[must_use]
+    pub fn acq(&self) -> AcqId {
+        match self {
+            Self::Acquisition(acq) => *acq,
+            Self::Whole(key) => key.acq,
+        }
+    }
 }
 
 /// What the daemon insists on.
@@ -87,18 +107,19 @@ pub fn verify(frame: ReceivedFrame, policy: VerifyPolicy, is_known: &mut dyn FnM
     let request = match parse_request(bytes) {
         Ok(request) => request,
         Err(BadRequest::Structure(_) | BadRequest::NoImage) => {
-            return Verdict::Refused(AcqId(0), Refusal::BadMessage);
+            return Verdict::Refused(ReadKey::Acquisition(AcqId(0)), Refusal::BadMessage);
         }
     };
     let acq = AcqId(request.acq);
     let Ok(key) = TileKey::from_wire(acq, request.col, request.row, request.frame) else {
-        return Verdict::Refused(acq, Refusal::BadKey);
+        return Verdict::Refused(ReadKey::Acquisition(acq), Refusal::BadKey);
     };
+    let refused = |why| Verdict::Refused(ReadKey::Whole(key), why);
     if !is_known(acq) {
-        return Verdict::Refused(acq, Refusal::UnknownAcquisition);
+        return refused(Refusal::UnknownAcquisition);
     }
     let Ok(checksum) = Checksum::from_wire(&bytes[request.checksum.bounds()]) else {
-        return Verdict::Refused(acq, Refusal::BadChecksum);
+        return refused(Refusal::BadChecksum);
     };
     let image = request.image.bounds();
     let image_crc = crc_of_middle(frame.crc, &bytes[..image.start], u64::from(request.image.len), &bytes[image.end..]);
@@ -115,8 +136,8 @@ pub fn verify(frame: ReceivedFrame, policy: VerifyPolicy, is_known: &mut dyn FnM
         received_at: frame.received_at,
     };
     match checksum {
-        Checksum::None if policy.require_checksum => Verdict::Refused(acq, Refusal::MissingChecksum),
-        Checksum::Crc32(given) if given != image_crc => Verdict::Refused(acq, Refusal::BadChecksum),
+        Checksum::None if policy.require_checksum => refused(Refusal::MissingChecksum),
+        Checksum::Crc32(given) if given != image_crc => refused(Refusal::BadChecksum),
         Checksum::None | Checksum::Crc32(_) => Verdict::Verified(tile),
         Checksum::Md5(_) | Checksum::Sha1(_) | Checksum::Sha256(_) => Verdict::Pending(PendingTile(tile)),
     }
@@ -134,7 +155,7 @@ impl HashBatch {
     pub fn verify<T>(
         &mut self,
         tiles: &mut Vec<(PendingTile, T)>,
-        mut each: impl FnMut(Result<VerifiedTile, AcqId>, T),
+        mut each: impl FnMut(Result<VerifiedTile, TileKey>, T),
     ) {
         tiles.sort_by_key(|(tile, _)| (tile.0.checksum.kind() as u8, tile.0.image.len));
         let md5 = tiles.iter().filter(|(tile, _)| tile.0.checksum.kind() == ChecksumKind::Md5);
@@ -150,8 +171,8 @@ impl HashBatch {
                 Checksum::Sha256(given) => sha2::Sha256::digest(tile.image())[..] == given,
                 Checksum::None | Checksum::Crc32(_) => true,
             };
-            let acq = tile.key.acq;
-            each(if holds { Ok(tile) } else { Err(acq) }, tag);
+            let key = tile.key;
+            each(if holds { Ok(tile) } else { Err(key) }, tag);
         }
     }
 }

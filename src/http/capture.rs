@@ -9,6 +9,7 @@ use super::answer::{Failure, Path, number};
 use super::health::queue_status;
 use super::parts::{self, PATIENCE, is_multipart, next_chunk, next_field};
 use super::query::Query;
+use super::sender::HttpSender;
 use super::shapes::{CapturedTile, ErrorBody};
 use super::share::Room;
 use crate::base::pool::{BufferWaiter, Pool, Reserved, TileBuffer};
@@ -70,11 +71,21 @@ async fn receive_and_store(
     query: &Query,
     request: Request,
 ) -> Result<CapturedTile, Failure> {
+    let sender = HttpSender::of(state, &request, acq);
+    let named = || query.text("tile-filename")?.parse().ok().map(|name: TileName| name.key(acq));
     let sent = receive(state, acq, query, request).await.map_err(|(why, failure)| {
         count_refusal(state, why);
+        sender.refused(state, named(), why);
         failure
     })?;
-    store(state, acq, sent).await
+    sender.received(sent.upload.image.len());
+    let key = sent.name.key(acq);
+    let stored = store(state, acq, sent).await.map_err(|(why, failure)| {
+        sender.refused(state, Some(key), why);
+        failure
+    })?;
+    sender.stored();
+    Ok(stored)
 }
 
 /// What can be refused without the body is, before a byte of it is read: a client that asks first is told so.
@@ -269,15 +280,16 @@ impl AckSink for OneAck {
     }
 }
 
-async fn store(state: &AppState, acq: AcqId, sent: Sent) -> Result<CapturedTile, Failure> {
+async fn store(state: &AppState, acq: AcqId, sent: Sent) -> Received<CapturedTile> {
     let Sent { upload: Upload { image, room }, name, checksum } = sent;
     if image.is_empty() {
         count_refusal(state, Refusal::BadMessage);
-        return Err(Failure::bad_request("the content is empty"));
+        return Err(bad_message(Failure::bad_request("the content is empty")));
     }
     let key = name.key(acq);
     let fields = RequestFields { key, camera: name.camera, checksum };
-    let Some(frame) = image.finish(&fields) else { return Err(parts::too_large(state.frame_bytes_max)) };
+    let too_large = || (Refusal::TooLarge, parts::too_large(state.frame_bytes_max));
+    let frame = image.finish(&fields).ok_or_else(too_large)?;
     let verified = match verify(frame, VerifyPolicy { require_checksum: false }, &mut |_| true) {
         Verdict::Verified(tile) => tile,
         Verdict::Pending(tile) => hash(tile).await.ok_or_else(|| refused(state, Refusal::BadChecksum, &checksum))?,
@@ -299,7 +311,7 @@ async fn store(state: &AppState, acq: AcqId, sent: Sent) -> Result<CapturedTile,
             })
         }
         // The lane has counted this one.
-        Outcome::Refused(why) => Err(failure_of(why, &checksum)),
+        Outcome::Refused(why) => Err((why, failure_of(why, &checksum))),
     }
 }
 
@@ -314,7 +326,8 @@ async fn hash(tile: PendingTile) -> Option<VerifiedTile> {
 }
 
 /// Puts a tile into its lane and awaits the end.
-async fn acknowledge(state: &AppState, tile: VerifiedTile) -> Result<Outcome, Failure> {
+async fn acknowledge(state: &AppState, tile: VerifiedTile) -> Received<Outcome> {
+    let received_at = tile.received_at();
     let (answer, answered) = oneshot::channel();
     let sink = Arc::new(OneAck { answer: Mutex::new(Some(answer)), room: Notify::new() });
     let token = AckToken { connection: 0, slot: 0 };
@@ -325,12 +338,14 @@ async fn acknowledge(state: &AppState, tile: VerifiedTile) -> Result<Outcome, Fa
             return Err(refused(state, Refusal::Overloaded, &Checksum::None));
         }
     }
-    answered.await.map_err(|_| Failure::busy())
+    let outcome = answered.await.map_err(|_| (Refusal::Overloaded, Failure::busy()))?;
+    state.catalog.activity().answered(&[received_at.elapsed()]);
+    Ok(outcome)
 }
 
-fn refused(state: &AppState, why: Refusal, checksum: &Checksum) -> Failure {
+fn refused(state: &AppState, why: Refusal, checksum: &Checksum) -> (Refusal, Failure) {
     count_refusal(state, why);
-    failure_of(why, checksum)
+    (why, failure_of(why, checksum))
 }
 
 fn failure_of(why: Refusal, checksum: &Checksum) -> Failure {

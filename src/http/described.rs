@@ -37,6 +37,11 @@ pub(super) fn parameter(path: &str, name: &str) -> Option<(Value, &'static str)>
         "confirm" => (unsigned(64), "The acquisition's number once more"),
         "col" => (unsigned(32), "Column in the mosaic, from 0"),
         "row" => (unsigned(32), "Row in the mosaic, from 0"),
+        "acquisition" => (unsigned(64), "The acquisition whose tiles are told; of none when absent"),
+        "for" => (
+            json!({ "type": "integer", "minimum": 1, "maximum": 86_400 }),
+            "Seconds after which the stream ends; it does not by itself when absent",
+        ),
         "camera" => (json!({ "type": "integer", "format": "int32" }), "Camera in the array, from 0"),
         "version" => (unsigned(32), "A version of the content, from 1; the current one when absent"),
         "offset" => (unsigned(64), "Records passed over, 0 when absent"),

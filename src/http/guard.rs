@@ -45,7 +45,7 @@ struct Visit {
 }
 
 /// Lets a request in, or answers it here.
-pub(super) async fn guard(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
+pub(super) async fn guard(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) -> Response {
     if let Some(refusal) = too_long(&request, gate.head_bytes_max) {
         return refusal.into_response();
     }
@@ -58,6 +58,9 @@ pub(super) async fn guard(State(gate): State<Arc<Gate>>, request: Request, next:
     let is_recorded = judged.is_err() || need.is_some_and(Need::is_writing);
     let visit = is_recorded.then(|| Visit::of(&request, peer, route));
     let refused = judged.as_ref().err().map(|denied| denied.reason().name());
+    if matches!(by, By::Token(_)) {
+        request.extensions_mut().insert(by.clone());
+    }
     let mut response = match judged {
         Ok(()) => next.run(request).await,
         Err(denied) => refusal(&denied),

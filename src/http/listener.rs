@@ -3,7 +3,9 @@
 //! [`Door::serve`] takes any stream, so that what encrypts can stand between socket and HTTP. Every connection is counted
 //! in and out, with why it ended. Must never spin when there is nothing to accept with.
 
+use super::events::Endless;
 use super::pace::PaceLimits;
+use super::sender::SenderPlace;
 use super::watched::{AnswerBody, Watch, Watched, WatchedBody};
 use crate::base::admission::{Admission, Admitted, Denied, Limits};
 use crate::base::keepalive;
@@ -40,6 +42,9 @@ const HEAD_SLACK: usize = 8 << 10;
 const HANDSHAKES_MAX: usize = 64;
 /// Time for one.
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Time for the end of a stream to be taken when the daemon stops.
+const ENDLESS_TIME_MAX: Duration = Duration::from_millis(500);
 
 /// How patient the HTTP port is, and with how many.
 #[derive(Clone, Copy, Debug)]
@@ -164,13 +169,21 @@ where
         let limits = self.limits;
         let pace = PaceLimits { rate: limits.slow_rate, grace: limits.slow_grace };
         let stream = Watched::new(stream, Arc::clone(watch), limits.head_time, pace);
+        let sender = SenderPlace::default();
         let inner = TowerToHyperService::new(self.service.clone());
         let service = service_fn(|request: Request<Incoming>| {
             let busy = watch.begin();
             let mut request = request.map(|body| Body::new(WatchedBody::new(Body::new(body), Arc::clone(watch), pace)));
             request.extensions_mut().insert(ConnectInfo(peer));
+            request.extensions_mut().insert(sender.clone());
             let answered = inner.call(request);
-            async move { answered.await.map(|response| response.map(|body| AnswerBody { body, _busy: busy })) }
+            async move {
+                let response = answered.await?;
+                if response.extensions().get::<Endless>().is_some() {
+                    watch.mark_endless();
+                }
+                Ok::<_, Infallible>(response.map(|body| AnswerBody { body, _busy: busy }))
+            }
         });
         let mut connection = pin!(
             http1::Builder::new()
@@ -185,6 +198,10 @@ where
             () = stopped(self.stopping.clone()) => {}
         }
         connection.as_mut().graceful_shutdown();
+        if watch.has_endless() {
+            // Its stream has ended; who does not take the end is not waited for.
+            return timeout(ENDLESS_TIME_MAX, connection).await.unwrap_or(Ok(()));
+        }
         connection.await
     }
 }

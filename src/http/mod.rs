@@ -9,6 +9,7 @@ mod capture;
 mod completeness;
 mod content;
 mod described;
+mod events;
 mod files;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
@@ -16,16 +17,20 @@ mod guard;
 mod health;
 mod leftover;
 mod listener;
+mod live;
 mod manifest;
+mod mosaic;
 mod openapi;
 mod pace;
 mod parts;
 mod query;
 mod scopes;
+mod sender;
 mod settings;
 mod shapes;
 mod share;
 mod states;
+mod status;
 mod tiles;
 mod v1;
 mod watched;
@@ -43,6 +48,7 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use guard::{Gate, guard, harden};
 use listener::Door;
+use live::Live;
 use scopes::Needs;
 use share::Share;
 use std::collections::BTreeSet;
@@ -112,6 +118,8 @@ struct AppState {
     uploads: Arc<Semaphore>,
     /// Long listings are made one at a time.
     long_listings: Arc<Semaphore>,
+    /// What those who look on share.
+    live: Arc<Live>,
     /// The OpenAPI description, JSON.
     api: bytes::Bytes,
 }
@@ -163,6 +171,7 @@ impl HttpServer {
             sending: Share::new(catalog.pool().capacity() / 2),
             uploads: Arc::new(Semaphore::new(parts::UPLOADS_AT_ONCE)),
             long_listings: Arc::new(Semaphore::new(1)),
+            live: Arc::default(),
             api: bytes::Bytes::new(),
         };
         Self::try_start(options, (listener, tls), state, access)
@@ -185,6 +194,7 @@ impl HttpServer {
         runtime.spawn(give_signs(state.catalog.metrics().life.pulse("http")));
         let address = listener.local_addr()?;
         let (stop, stopping) = watch::channel(false);
+        runtime.spawn(live::run(state.clone(), stopping.clone()));
         let metrics = Arc::clone(state.catalog.metrics());
         let app = NormalizePathLayer::trim_trailing_slash().layer(router(state, access, options));
         runtime.spawn(Door::new(options.connections, tls.cloned(), &metrics, app, stopping).listen(listener));
@@ -265,6 +275,9 @@ fn described() -> OpenApiRouter<AppState> {
         .routes(routes!(settings::temcas))
         .routes(routes!(settings::temca, settings::put_temca))
         .routes(routes!(openapi::serve))
+        .routes(routes!(status::status))
+        .routes(routes!(events::events))
+        .routes(routes!(mosaic::mosaic))
         .routes(routes!(v1::acquisition))
         .routes(routes!(v1::tiles))
         .routes(routes!(v1::tile))

@@ -43,6 +43,9 @@ const NEEDS: &[(&str, &str, Need)] = &[
     ("get", "/service/v1/calibration/name/{name}", Reading),
     ("get", "/service/v1/temcas", Reading),
     ("get", "/service/v1/temca/{id}", Reading),
+    ("get", "/api/v1/status", Reading),
+    ("get", "/api/v1/events", Reading),
+    ("get", "/api/v1/acquisitions/{acqid}/mosaic", Reading),
     ("get", "/api/v1/tiles/{tileid}", Reading),
     ("get", "/api/v1/contents/{key}", Reading),
 ];

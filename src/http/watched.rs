@@ -25,6 +25,8 @@ pub(super) struct Watch {
     requests: AtomicU64,
     /// One of them is being answered.
     busy: AtomicBool,
+    /// The answer goes on until somebody ends it.
+    endless: AtomicBool,
     verdict: Mutex<Option<HttpCloseReason>>,
 }
 
@@ -37,6 +39,16 @@ impl Watch {
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.busy.store(true, Ordering::Relaxed);
         Busy(Arc::clone(self))
+    }
+
+    /// The answer that is under way has no end of its own.
+    pub(super) fn mark_endless(&self) {
+        self.endless.store(true, Ordering::Relaxed);
+    }
+
+    /// True while such an answer is under way.
+    pub(super) fn has_endless(&self) -> bool {
+        self.endless.load(Ordering::Relaxed) && self.busy.load(Ordering::Relaxed)
     }
 
     /// Why the connection was given up, if it was.
@@ -52,6 +64,7 @@ impl Watch {
 
 impl Drop for Busy {
     fn drop(&mut self) {
+        self.0.endless.store(false, Ordering::Relaxed);
         self.0.busy.store(false, Ordering::Relaxed);
     }
 }

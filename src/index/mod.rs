@@ -39,8 +39,8 @@ use overlay::Overlay;
 use owner::Owner;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// The index of one data directory.
@@ -50,7 +50,11 @@ pub struct Index {
     owner: Owner,
     /// Grows whenever an acquisition is started: lets a reader keep what it looked up before.
     acquisitions_changed: AtomicU64,
+    listener: OnceLock<Listener>,
 }
+
+/// Hears of facts that have become visible.
+type Listener = Box<dyn Fn(&[Fact]) + Send + Sync>;
 
 /// How far the store is behind, for metrics and pressure.
 #[derive(Clone, Copy, Debug, Default)]
@@ -98,7 +102,7 @@ impl Index {
         let resident = open::resident(&*store, &state)?;
         let overlay = Arc::new(Overlay::new(resident, options.overlay_tiles_max));
         let owner = Owner::start(Arc::clone(&store), Arc::clone(&overlay), state, safe_sequence)?;
-        Ok((Self { overlay, store, owner, acquisitions_changed: AtomicU64::new(1) }, report))
+        Ok((Self { overlay, store, owner, acquisitions_changed: AtomicU64::new(1), listener: OnceLock::new() }, report))
     }
 
     /// Makes facts visible to readers, then hands them to the owner. One lock for the whole batch.
@@ -109,7 +113,16 @@ impl Index {
         if self.overlay.publish(&facts) {
             self.acquisitions_changed.fetch_add(1, Ordering::Release);
         }
+        if let Some(listener) = self.listener.get() {
+            listener(&facts);
+        }
         self.owner.take(facts);
+    }
+
+    /// Tells `listener` of every batch of facts once it is visible, on the thread that published it: it must be short. Only
+    /// the first one is told.
+    pub fn on_publish(&self, listener: impl Fn(&[Fact]) + Send + Sync + 'static) {
+        let _ = self.listener.set(Box::new(listener));
     }
 
     /// Waits until the overlay has room for `tiles` more. False: the store is stuck and `limit` is over.
@@ -199,6 +212,12 @@ impl Index {
     pub fn acquisitions(&self) -> Vec<(AcqId, AcquisitionView)> {
         let live = self.overlay.read();
         live.acquisitions.iter().filter(|(_, view)| is_there(view)).map(|(acq, view)| (*acq, view.clone())).collect()
+    }
+
+    /// Looks at each acquisition, by identifier. Keeps writers waiting: must be short.
+    pub fn each_acquisition(&self, look: &mut dyn FnMut(AcqId, &AcquisitionView)) {
+        let live = self.overlay.read();
+        live.acquisitions.iter().filter(|(_, view)| is_there(view)).for_each(|(acq, view)| look(*acq, view));
     }
 
     /// True when the acquisition was started.

@@ -61,9 +61,9 @@ fn run(inbox: &Receiver<HashJob>, lanes: &Lanes, metrics: &Metrics) {
         failpoint::pass("hasher");
         hashes.verify(&mut batch, |verified, (token, sink)| match verified {
             Ok(tile) => lanes.route_blocking(LaneTile { tile, token, sink }),
-            Err(acq) => {
+            Err(key) => {
                 counts.refused(Refusal::BadChecksum);
-                sink.put(Ack { token, acq, outcome: Outcome::Refused(Refusal::BadChecksum) });
+                sink.put(Ack { token, key, outcome: Outcome::Refused(Refusal::BadChecksum) });
                 sink.flush();
             }
         });

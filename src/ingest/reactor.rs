@@ -18,8 +18,8 @@ use crate::base::life::Pulse;
 use crate::base::limits::READ_TURN;
 use crate::base::pool::{BufferWaiter, Reserved};
 use crate::catalog::{
-    Ack, AckSink, AckToken, Catalog, FrameBuffer, LaneTile, Lanes, Outcome, ReceivedFrame, Route, Verdict,
-    VerifyPolicy, verify,
+    Ack, AckSink, AckToken, Catalog, FrameBuffer, LaneTile, Lanes, LocalActivity, Outcome, ReadKey, ReceivedFrame,
+    Route, SenderPort, Verdict, VerifyPolicy, verify,
 };
 use crate::model::{AcqId, GridShape, Pressure, Refusal, TileId, TileKey};
 use crate::telemetry::{CloseReason, LocalCounts, Metrics};
@@ -44,6 +44,8 @@ const TICK: Duration = Duration::from_secs(1);
 const TICK_MISSED: Duration = Duration::from_secs(3);
 /// Time between two looks at what has ended, while the daemon stops.
 const STOP_TICK: Duration = Duration::from_millis(50);
+/// What is known of the key of a frame that was not read.
+const UNREAD: ReadKey = ReadKey::Acquisition(AcqId(0));
 /// Named when threads can not be started for ports that are off.
 const NOWHERE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
 
@@ -139,6 +141,7 @@ struct Reactor {
     known: KnownAcquisitions,
     pressures: Pressures,
     counts: LocalCounts,
+    seen: LocalActivity,
     stop_at: Option<Instant>,
     pulse: Arc<Pulse>,
 }
@@ -258,11 +261,15 @@ impl Capture {
                 known: KnownAcquisitions::default(),
                 pressures: Pressures::default(),
                 counts: LocalCounts::default(),
+                seen: LocalActivity::new(catalog.activity()),
                 stop_at: None,
                 pulse: metrics.life.pulse(&format!("reactor-{n}")),
             };
             let stop = catalog.stop().clone();
-            let run = move || stop_on_panic("reactor", &stop, || reactor.run()).unwrap_or(());
+            let peers = inboxes.clone();
+            // One that broke can tell the others nothing more: they would wait for it for ever.
+            let tell_all = move || peers.iter().for_each(|inbox| inbox.send(Message::Stop));
+            let run = move || stop_on_panic("reactor", &stop, || reactor.run()).unwrap_or_else(tell_all);
             reactors.push(std::thread::Builder::new().name(format!("reactor-{n}")).spawn(run)?);
         }
         Ok(Self { address, tls_address, inboxes, reactors, hashers: hasher_threads })
@@ -328,6 +335,7 @@ impl Reactor {
                 self.tick(since_tick >= TICK_MISSED);
             }
             self.counts.publish(&self.metrics);
+            self.seen.publish();
         }
         self.close_all();
     }
@@ -425,6 +433,7 @@ impl Reactor {
         let by = if stream.is_encrypted() { By::Certificate } else { self.access.by_address(peer.ip()) };
         self.connections[n].connection = Some(Connection::new(stream, place));
         self.connections[n].visit = Visit::begin(peer, by, &self.access);
+        self.tell_of_sender(n);
         self.drive(n);
     }
 
@@ -440,7 +449,7 @@ impl Reactor {
             let Some(connection) = place.connection.as_mut() else { return };
             let step = connection.advance(window, bytes_max, &mut turn);
             let received = std::mem::take(&mut connection.received_bytes);
-            place.visit.bytes += received;
+            place.visit.received(received);
             self.counts.received_bytes += received;
             match step {
                 Step::Readable | Step::Memory | Step::Answers | Step::Lane => return self.close_if_finished(n),
@@ -469,12 +478,12 @@ impl Reactor {
         let Some(connection) = self.connections[n].connection.as_mut() else { return false };
         if len == 0 {
             connection.skip_empty_frame();
-            self.refuse_now(n, AcqId(0), Refusal::EmptyFrame);
+            self.refuse_now(n, UNREAD, Refusal::EmptyFrame);
             return true;
         }
         if len as usize > self.options.frame_bytes_max {
             connection.drain();
-            self.refuse_now(n, AcqId(0), Refusal::TooLarge);
+            self.refuse_now(n, UNREAD, Refusal::TooLarge);
             return true;
         }
         let Some(held) = connection.hold_share(bytes) else {
@@ -492,7 +501,7 @@ impl Reactor {
             }
             None => {
                 connection.drain();
-                self.refuse_now(n, AcqId(0), Refusal::TooLarge);
+                self.refuse_now(n, UNREAD, Refusal::TooLarge);
                 true
             }
         }
@@ -523,7 +532,7 @@ impl Reactor {
         let ticket = self.ticket(n);
         let Some(connection) = self.connections[n].connection.as_mut() else { return };
         match verdict {
-            Verdict::Refused(acq, refusal) => self.refuse_now(n, acq, refusal),
+            Verdict::Refused(key, refusal) => self.refuse_now(n, key, refusal),
             Verdict::Pending(tile) => {
                 let slot = connection.open_slot(tile.received_at(), bytes);
                 let token = AckToken { connection: ticket, slot };
@@ -559,24 +568,32 @@ impl Reactor {
 
     fn on_ack(&mut self, ack: Ack) {
         let is_stored = matches!(ack.outcome, Outcome::Accepted(_));
-        let response = response(ack.acq, ack.outcome, self.pressures);
+        let response = response(ack.key.acq, ack.outcome, self.pressures);
+        let mut peer = None;
         match self.tenant(ack.token.connection) {
             Some((n, connection)) => {
                 connection.answer(ack.token.slot, response);
-                self.connections[n].visit.count(is_stored);
+                peer = self.connections[n].visit.peer();
+                self.connections[n].visit.count(ack.key.acq, is_stored);
                 self.answered.push(n);
             }
             None => self.counts.unanswered += 1,
         }
+        if let Outcome::Refused(why) = ack.outcome {
+            self.seen.refused(ack.key, why, peer);
+        }
     }
 
-    fn refuse_now(&mut self, n: usize, acq: AcqId, refusal: Refusal) {
+    fn refuse_now(&mut self, n: usize, key: ReadKey, refusal: Refusal) {
         self.counts.refused(refusal);
-        let response = response(acq, Outcome::Refused(refusal), self.pressures);
+        if let ReadKey::Whole(key) = key {
+            self.seen.refused(key, refusal, self.connections[n].visit.peer());
+        }
+        let response = response(key.acq(), Outcome::Refused(refusal), self.pressures);
         if let Some(connection) = self.connections[n].connection.as_mut() {
             let slot = connection.open_slot(Instant::now(), 0);
             connection.answer(slot, response);
-            self.connections[n].visit.count(false);
+            self.connections[n].visit.count(key.acq(), false);
             self.answered.push(n);
         }
     }
@@ -588,14 +605,31 @@ impl Reactor {
             answered.sort_unstable();
             answered.dedup();
             for n in answered {
+                self.tell_of_sender(n);
                 let Some(connection) = self.connections[n].connection.as_mut() else { continue };
-                let ages = &self.metrics.ack_seconds;
-                match connection.send_answers(|age| ages.observe(age.as_secs_f64())) {
+                let (ages, seen) = (&self.metrics.ack_seconds, &mut self.seen);
+                let sent = connection.send_answers(|age| {
+                    ages.observe(age.as_secs_f64());
+                    seen.answered(age);
+                });
+                match sent {
                     Ok(()) => self.drive(n),
                     Err(_) => self.close(n, CloseReason::Cut),
                 }
             }
         }
+    }
+
+    /// Once a wake-up and connection: who sends, and how much.
+    fn tell_of_sender(&mut self, n: usize) {
+        let Place { connection: Some(connection), visit, .. } = &mut self.connections[n] else { return };
+        let stream = connection.stream();
+        match (stream.is_encrypted(), stream.client()) {
+            (false, _) => visit.list(self.seen.activity(), SenderPort::Capture, None),
+            (true, Some(name)) => visit.list(self.seen.activity(), SenderPort::CaptureTls, Some(name)),
+            (true, None) => {}
+        }
+        visit.publish();
     }
 
     /// Once a wake-up: what all answers of it say.
@@ -617,6 +651,7 @@ impl Reactor {
         let grace = if contended { self.options.slow_grace / 6 } else { self.options.slow_grace };
         let window = (self.options.slow_grace / 3).min(grace);
         for n in 0..self.connections.len() {
+            self.tell_of_sender(n);
             let Some(connection) = self.connections[n].connection.as_mut() else { continue };
             if stood_still {
                 connection.forgive();
@@ -674,6 +709,9 @@ impl Reactor {
     }
 
     fn begin_stop(&mut self) {
+        if self.stop_at.is_some() {
+            return;
+        }
         self.stop_at = Some(Instant::now() + self.options.stop_time);
         for (_, acceptor) in &mut self.acceptors {
             acceptor.close(self.poll.registry());

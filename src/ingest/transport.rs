@@ -51,6 +51,7 @@ enum Phase {
         _unfinished: Unfinished,
     },
     Open {
+        name: String,
         _client: TlsClient,
     },
     /// Between two others.
@@ -137,6 +138,17 @@ impl Transport {
         matches!(self, Self::Tls(_))
     }
 
+    /// The name in the peer's certificate, once its handshake is done.
+    pub(super) fn client(&self) -> Option<&str> {
+        match self {
+            Self::Tls(encrypted) => match &encrypted.phase {
+                Phase::Open { name, .. } => Some(name),
+                _ => None,
+            },
+            Self::Plain(_) => None,
+        }
+    }
+
     /// The handshake failed, or has not been done by the time that is given for it.
     pub(super) fn is_refused(&self) -> bool {
         matches!(self, Self::Tls(encrypted) if !matches!(encrypted.phase, Phase::Open { .. }))
@@ -190,7 +202,7 @@ impl Encrypted {
     fn welcome(&mut self) {
         let client = self.session.client_name().unwrap_or_else(|| "unnamed".to_owned());
         tracing::info!(client, peer = %self.peer, "a sender has connected, encrypted");
-        self.phase = Phase::Open { _client: self.metrics.tls_client(&client) };
+        self.phase = Phase::Open { _client: self.metrics.tls_client(&client), name: client };
     }
 
     /// Ends the trial; whoever is no longer on trial is not refused.

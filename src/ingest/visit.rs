@@ -1,8 +1,11 @@
-//! What the audit log says of a capture connection: counted in plain numbers while it lasts, told once when it ends.
+//! What is told of a capture connection: counted in plain numbers while it lasts, published once a wake-up to whoever looks
+//! on, and told to the audit log once when it ends.
 //!
 //! Must never do more for a tile than add 1 (invariant 5).
 
 use crate::access::{Access, By, Event};
+use crate::catalog::{Activity, Connected, SenderCounts, SenderPort};
+use crate::model::AcqId;
 use crate::telemetry::CloseReason;
 use std::net::SocketAddr;
 
@@ -12,7 +15,11 @@ pub(super) struct Visit {
     peer: Option<(SocketAddr, By)>,
     tiles: u64,
     refused: u64,
-    pub(super) bytes: u64,
+    bytes: u64,
+    /// Its place in the list of senders; none while it is on trial.
+    connected: Option<Connected>,
+    /// What was not published yet.
+    fresh: SenderCounts,
 }
 
 impl Visit {
@@ -22,15 +29,47 @@ impl Visit {
         Self { peer: Some((peer, by)), ..Self::default() }
     }
 
+    /// The other end.
+    pub(super) fn peer(&self) -> Option<SocketAddr> {
+        self.peer.as_ref().map(|(peer, _)| *peer)
+    }
+
     /// Counts an answered request.
-    pub(super) fn count(&mut self, is_stored: bool) {
+    pub(super) fn count(&mut self, acq: AcqId, is_stored: bool) {
         self.tiles += u64::from(is_stored);
         self.refused += u64::from(!is_stored);
+        self.fresh.tiles += u64::from(is_stored);
+        self.fresh.refused += u64::from(!is_stored);
+        self.fresh.acq = Some(acq);
+    }
+
+    /// Counts bytes.
+    pub(super) fn received(&mut self, bytes: u64) {
+        self.bytes += bytes;
+        self.fresh.bytes += bytes;
+    }
+
+    /// Lists the connection as a sender, if it is not.
+    pub(super) fn list(&mut self, activity: &Activity, port: SenderPort, name: Option<&str>) {
+        if self.connected.is_none()
+            && let Some(peer) = self.peer()
+        {
+            self.connected = Some(activity.connected(peer, port, name.map(str::to_owned)));
+        }
+    }
+
+    /// Tells what was counted since the last time.
+    pub(super) fn publish(&mut self) {
+        if let Some(connected) = &self.connected
+            && self.fresh != SenderCounts::default()
+        {
+            connected.add(std::mem::take(&mut self.fresh));
+        }
     }
 
     /// Says how it was.
     pub(super) fn end(self, why: CloseReason, access: &Access) {
-        let Self { peer: Some((peer, by)), tiles, refused, bytes } = self else { return };
+        let Self { peer: Some((peer, by)), tiles, refused, bytes, .. } = self else { return };
         access.record(Event::Disconnected { peer, by, why: why.name(), tiles, refused, bytes });
     }
 }

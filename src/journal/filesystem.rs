@@ -130,6 +130,14 @@ pub trait Filesystem: Send + Sync {
     /// As the operating system says.
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
 
+    /// All bytes of the file system that holds `dir`, free or not.
+    ///
+    /// # Errors
+    /// It does not say.
+    fn total_bytes(&self, _dir: &Path) -> io::Result<u64> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// 16 bytes that nobody else has: the identity of a data directory or segment.
     fn new_identity(&self) -> [u8; 16] {
         *uuid::Uuid::new_v4().as_bytes()
@@ -283,6 +291,11 @@ impl Filesystem for RealFilesystem {
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
         let stat = rustix::fs::statvfs(dir)?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    fn total_bytes(&self, dir: &Path) -> io::Result<u64> {
+        let stat = rustix::fs::statvfs(dir)?;
+        Ok(stat.f_blocks.saturating_mul(stat.f_frsize))
     }
 }
 

@@ -12,7 +12,7 @@ use crate::model::{Location, Sequence};
 use std::io;
 
 /// Bytes read at a time when searching for a record behind damage, and when checking a payload.
-pub(super) const READ_STEP: usize = 1 << 20;
+pub(super) const READ_STEP: usize = if cfg!(fuzzing) { 16 << 10 } else { 1 << 20 };
 
 /// A record and the segment it lies in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use std::io;
 use std::sync::{Mutex, PoisonError};
 
 /// Bytes read at a time.
-const STEP: usize = 1 << 20;
+const STEP: usize = if cfg!(fuzzing) { 16 << 10 } else { 1 << 20 };
 
 /// A place of a segment that is not what was stored there.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -62,6 +62,8 @@ pub struct JournalStatus {
     pub segment_bytes: u64,
     /// Free bytes of the file system.
     pub free_bytes: u64,
+    /// All bytes of the file system; 0 where it does not say.
+    pub total_bytes: u64,
     /// Segments that could not be sealed since the start.
     pub seal_failures: u64,
 }
@@ -343,8 +345,15 @@ impl Journal {
             segments: segments.len(),
             segment_bytes: segments.values().map(|segment| segment.len).sum(),
             free_bytes: self.shared.filesystem.free_bytes(&self.shared.segments_dir).unwrap_or(0),
+            total_bytes: self.shared.filesystem.total_bytes(&self.shared.segments_dir).unwrap_or(0),
             seal_failures: self.shared.seal_failures.load(Ordering::Relaxed),
         }
+    }
+
+    /// Free bytes at which tiles are refused.
+    #[must_use]
+    pub fn reserve_bytes(&self) -> u64 {
+        self.shared.options.reserve_bytes
     }
 
     fn sealed_segments(&self) -> Vec<(SegmentInfo, Trailer)> {

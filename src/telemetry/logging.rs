@@ -1,5 +1,6 @@
 //! Logs on stderr: text for people, JSON for collectors, and for systemd's journal what it does not know itself. Level = what the operator must do about it.
 
+use super::warnings::KeepWarnings;
 use std::str::FromStr;
 use tracing::level_filters::LevelFilter;
 
@@ -43,7 +44,8 @@ impl FromStr for LogLevel {
 
 /// Starts logging to stderr. Once a process; a second call changes nothing.
 ///
-/// The level holds for this program's events; the crates under it are heard from warnings on.
+/// The level holds for this program's events; the crates under it are heard from warnings on. Warnings are kept for the live
+/// view whatever the level.
 pub fn start_logging(format: LogFormat, level: LogLevel) {
     use tracing_subscriber::Layer;
     use tracing_subscriber::filter::Targets;
@@ -52,20 +54,21 @@ pub fn start_logging(format: LogFormat, level: LogLevel) {
     let filter = Targets::new().with_default(level.0.min(LevelFilter::WARN)).with_target("tilecatcher", level.0);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
     let journal = super::journald::is_connected();
+    let kept = tracing_subscriber::registry().with(KeepWarnings.with_filter(LevelFilter::WARN));
     let started = match format {
         LogFormat::Text if journal => {
             let lines = lines.without_time().with_level(false).with_ansi(false).with_writer(super::journald::Journal);
-            tracing_subscriber::registry().with(lines.with_filter(filter)).try_init()
+            kept.with(lines.with_filter(filter)).try_init()
         }
         LogFormat::Json if journal => {
             let lines = lines.json().with_writer(super::journald::Journal);
-            tracing_subscriber::registry().with(lines.with_filter(filter)).try_init()
+            kept.with(lines.with_filter(filter)).try_init()
         }
         LogFormat::Text => {
             let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
-            tracing_subscriber::registry().with(lines.with_ansi(ansi).with_filter(filter)).try_init()
+            kept.with(lines.with_ansi(ansi).with_filter(filter)).try_init()
         }
-        LogFormat::Json => tracing_subscriber::registry().with(lines.json().with_filter(filter)).try_init(),
+        LogFormat::Json => kept.with(lines.json().with_filter(filter)).try_init(),
     };
     drop(started);
 }

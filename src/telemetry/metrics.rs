@@ -476,6 +476,12 @@ impl Metrics {
         self.stored.iter().map(IntCounter::get).sum()
     }
 
+    /// Requests refused so far, for whatever reason.
+    #[must_use]
+    pub fn tiles_refused(&self) -> u64 {
+        self.refused.iter().map(IntCounter::get).sum()
+    }
+
     /// Adds the process' own figures (memory, descriptors, CPU) as the prometheus crate names them.
     pub fn add_process_metrics(&self) {
         let process = prometheus::process_collector::ProcessCollector::for_self();

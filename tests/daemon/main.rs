@@ -27,6 +27,7 @@ mod legacy_distribution;
 mod legacy_files;
 mod legacy_listings;
 mod legacy_rois;
+mod live;
 mod manager;
 mod mirror;
 mod notifications;

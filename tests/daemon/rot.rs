@@ -13,13 +13,13 @@ const SCRUB_ALWAYS: [&str; 2] = ["scrub.rate=unlimited", "scrub.interval=20ms"];
 const IMAGE: usize = 50_000;
 
 /// A byte of a file, and its change and return.
-struct Flip {
+pub struct Flip {
     file: std::fs::File,
     offset: u64,
 }
 
 impl Flip {
-    fn make(path: &Path, offset: u64) -> Self {
+    pub fn make(path: &Path, offset: u64) -> Self {
         let file = std::fs::File::options().read(true).write(true).open(path).expect("a segment");
         let flip = Self { file, offset };
         flip.toggle();
@@ -40,7 +40,7 @@ impl Flip {
 }
 
 /// Where the first bytes of `content` lie: segment and offset.
-fn find(data: &Path, content: &[u8]) -> (PathBuf, u64) {
+pub fn find(data: &Path, content: &[u8]) -> (PathBuf, u64) {
     let wanted = &content[..64.min(content.len())];
     let found = segments(data).into_iter().find_map(|path| {
         let bytes = std::fs::read(&path).expect("a segment");

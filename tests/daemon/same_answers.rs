@@ -9,6 +9,9 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
+/// What these say is of the process that is asked, not of what is stored.
+const OF_THE_PROCESS: [&str; 4] = ["/metrics", "/readyz", "/api/v1/status", "/api/v1/events"];
+
 /// Three acquisitions with everything that can be said about one, a fourth deleted, a fifth deleted and begun again.
 fn history(daemon: &Daemon) {
     let temca =
@@ -80,7 +83,7 @@ fn history(daemon: &Daemon) {
 fn urls(daemon: &Daemon) -> Vec<String> {
     let api = get_json(daemon, "/service/v1/openapi.json");
     // What is said of the process is not what is stored.
-    let of_the_process = |path: &str| ["/metrics", "/readyz"].contains(&path);
+    let of_the_process = |path: &str| OF_THE_PROCESS.contains(&path);
     let paths = api["paths"].as_object().expect("paths").iter().filter(|(path, _)| !of_the_process(path));
     let routes: Vec<String> =
         paths.filter(|(_, item)| item.get("get").is_some()).map(|(path, _)| path.clone()).collect();
@@ -215,7 +218,7 @@ fn every_get_gives_the_same_answer_after_a_kill_a_restart_and_a_rebuild() {
     // Each route gave something at least once.
     let api: Value = get_json(&daemon, "/service/v1/openapi.json");
     let gets = api["paths"].as_object().expect("paths").iter().filter(|(_, item)| item.get("get").is_some());
-    for (route, _) in gets.filter(|(route, _)| !["/metrics", "/readyz"].contains(&route.as_str())) {
+    for (route, _) in gets.filter(|(route, _)| !OF_THE_PROCESS.contains(&route.as_str())) {
         let stem = route.split('{').next().expect("a front");
         let end = route.rsplit('}').next().expect("an end");
         let found = before.iter().any(|answer| {

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Runs the fuzz targets under AddressSanitizer, one after another, each on its corpus. Ends with 1 when one finds something.
+# Runs the fuzz targets under AddressSanitizer, one on each core, each on its corpus. Ends with 1 when one finds something.
 #
 #   tests/fuzz/run.sh [--seconds N] [--long] [TARGET...]
 #
 # --seconds N   so long for each target (60)
 # --long        until 10 million executions instead, or an hour: slow targets (SLOW below) get the hour
 #
-# Installs cargo-fuzz when it is missing. Without a nightly toolchain it uses the one that builds the project. Where
-# cargo-fuzz can not be had, it says so and ends with 0: `cargo test --lib fuzzing` holds the same properties for fewer
-# inputs. What a run found new is kept in tests/fuzz/target/corpus; a failing input in tests/fuzz/target/artifacts. A
-# failure that was mended belongs into tests/fuzz/corpus/TARGET, with a name that says what it was.
+# Installs cargo-fuzz when it is missing. Where it can not be had, it says so and ends with 0: `cargo test --lib fuzzing`
+# holds the same properties for fewer inputs. What a run found new is kept in tests/fuzz/target/corpus; a failing input in
+# tests/fuzz/target/artifacts. A failure that was mended belongs into tests/fuzz/corpus/TARGET, with a name that says what
+# it was.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -36,23 +36,21 @@ if ! cargo fuzz --version >/dev/null 2>&1 && ! cargo install --quiet --locked ca
     echo "no cargo-fuzz, and it can not be installed: not fuzzed; \`cargo test --lib fuzzing\` covers the same properties" >&2
     exit 0
 fi
-if rustup toolchain list 2>/dev/null | grep -q '^nightly'; then
-    export RUSTUP_TOOLCHAIN=nightly
-else
-    # The sanitizer's flags are for nightly only; the stable compiler knows them, too.
-    export RUSTC_BOOTSTRAP=1
-fi
+# The sanitizer's flags are for nightly only; the stable compiler, the one that builds the project, knows them, too.
+export RUSTC_BOOTSTRAP=1
 
 # The whole of what a target may hold, its fuzzer and AddressSanitizer's own memory among it.
 limits="-rss_limit_mb=256 -timeout=10 -max_len=16384 -print_final_stats=1 -verbosity=0"
 # What was freed is kept back by AddressSanitizer, up to 256 MB by default: that would count, too.
 export ASAN_OPTIONS=quarantine_size_mb=16:malloc_context_size=5:${ASAN_OPTIONS:-}
 
-cargo fuzz build --fuzz-dir tests/fuzz
-failed=()
-for target in "${targets[@]}"; do
-    corpus=tests/fuzz/target/corpus/$target
-    artifacts=tests/fuzz/target/artifacts/$target/
+# One codegen unit, cargo-fuzz's default, compiles on one core.
+cargo fuzz build --fuzz-dir tests/fuzz --codegen-units 16
+
+# Its line is printed whole when it is done; a target that found something is named in the file of failures.
+fuzz() {
+    local target=$1
+    local corpus=tests/fuzz/target/corpus/$target artifacts=tests/fuzz/target/artifacts/$target/ bound began took runs rss
     mkdir -p "$corpus" "$artifacts"
     if [ -z "$long" ]; then
         bound="-max_total_time=$seconds"
@@ -61,20 +59,26 @@ for target in "${targets[@]}"; do
     else
         bound="-runs=10000000 -max_total_time=3600"
     fi
-    dictionary=tests/fuzz/dictionaries/$target.dict
+    local dictionary=tests/fuzz/dictionaries/$target.dict
     [ -e "$dictionary" ] && bound="$bound -dict=$dictionary"
     began=$(date +%s)
     # shellcheck disable=SC2086 # several words
     if ! tests/fuzz/target/x86_64-unknown-linux-gnu/release/"$target" "$corpus" "tests/fuzz/corpus/$target" \
         -artifact_prefix="$artifacts" $limits $bound >"$artifacts/log" 2>&1; then
-        failed+=("$target")
+        echo "$target" >>"$failures"
         tail -40 "$artifacts/log"
     fi
     runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$artifacts/log")
     rss=$(sed -n 's/^stat::peak_rss_mb: *//p' "$artifacts/log")
     took=$(($(date +%s) - began))
     echo "$target: ${runs:-0} executions in $took s, $((${runs:-0} / (took + 1)))/s, ${rss:-?} MB"
-done
+}
+failures=$(mktemp)
+trap 'rm -f "$failures"' EXIT
+export -f fuzz
+export failures long seconds limits SLOW
+printf '%s\n' "${targets[@]}" | xargs -P "$(nproc)" -I{} bash -euo pipefail -c 'fuzz {}'
+mapfile -t failed <"$failures"
 if [ ${#failed[@]} -gt 0 ]; then
     echo "failed: ${failed[*]}; inputs in tests/fuzz/target/artifacts" >&2
     exit 1

@@ -298,6 +298,10 @@ impl Filesystem for MirroredFilesystem {
         self.0.first.free_bytes(dir)
     }
 
+    fn total_bytes(&self, dir: &Path) -> io::Result<u64> {
+        self.0.first.total_bytes(dir)
+    }
+
     fn new_identity(&self) -> [u8; 16] {
         self.0.first.new_identity()
     }
