@@ -61,6 +61,8 @@
 //!
 //! Who looks on ([`catalog::Activity`]: live view, status) is off that way: writers tell it of a batch behind the index,
 //! reactors once a wake-up. It keeps a bounded past, drops rather than waits, and a reader that is slow is told so.
+//! [`preview`] and [`quality`] are off it, too: threads of the lowest importance that hold a bounded share of the buffers,
+//! and look at verified bytes only. What quality control finds is recorded through the control thread.
 //!
 //! ## Invariants
 //!
