@@ -23,6 +23,7 @@ impl Process {
     }
 
     /// Starts a daemon on free ports.
+    #[allow(dead_code)] // Not every benchmark runs the program that it was built with.
     pub fn daemon(data: &Path, settings: &[String]) -> (Self, String) {
         Self::start(&mut daemon_command(data, settings))
     }
@@ -81,6 +82,7 @@ impl Drop for Process {
 }
 
 /// What starts a daemon on free ports.
+#[allow(dead_code)] // Not every benchmark runs the program that it was built with.
 pub fn daemon_command(data: &Path, settings: &[String]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tilecatcher"));
     command.args(["serve", "--capture", "127.0.0.1:0", "--http", "127.0.0.1:0", "--set", "log.level=error"]);

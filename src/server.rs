@@ -45,6 +45,9 @@ pub enum ServerError {
     /// The watchdog's thread.
     #[error("the watchdog's thread can not be started: {0}")]
     Watchdog(std::io::Error),
+    /// The thread that closes the seconds of the figures.
+    #[error("the sampler's thread can not be started: {0}")]
+    Sampler(std::io::Error),
     /// Certificates and keys.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -58,9 +61,9 @@ pub struct Server {
     http: HttpServer,
     lanes: Vec<JoinHandle<()>>,
     scrub: Scrub,
-    sampler: Sampler,
     previews: Arc<Previews>,
     judge: Judge,
+    sampler: Sampler,
     stop: Stop,
     stop_time: Duration,
     data: PathBuf,
@@ -120,8 +123,7 @@ impl Server {
         let data = std::fs::canonicalize(&config.data).unwrap_or_else(|_| config.data.clone());
         let scrub = Scrub::start(config.scrub, &config.data, &catalog, &lanes)
             .map_err(|source| CatalogError::Directory { dir: config.data.clone(), source })?;
-        let sampler =
-            Sampler::start(&catalog).map_err(|source| CatalogError::Directory { dir: config.data.clone(), source })?;
+        let sampler = Sampler::start(&catalog).map_err(ServerError::Sampler)?;
         let (stop, stop_time) = (stop.clone(), config.stop_time);
         Ok(Self {
             catalog,
@@ -130,9 +132,9 @@ impl Server {
             http,
             lanes: threads,
             scrub,
-            sampler,
             previews,
             judge,
+            sampler,
             stop,
             stop_time,
             data,
@@ -183,9 +185,9 @@ impl Server {
     pub fn shut_down(self) -> Result<Option<StopReason>, ServerError> {
         self.http.begin_stop();
         self.scrub.stop();
-        self.sampler.stop();
         self.previews.stop();
         self.judge.stop();
+        self.sampler.stop();
         self.capture.stop();
         self.http.stop(self.stop_time / 4);
         // Lanes end when nobody can hand them tiles or look at them any more.

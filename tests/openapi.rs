@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use support::{Daemon, LOG, PATIENCE, data_dir};
 use tempfile::TempDir;
+use tilecatcher::formats::encode_gray8;
 
 const METHODS: [&str; 5] = ["GET", "PUT", "POST", "DELETE", "PATCH"];
 /// Decides what schemathesis asks.
@@ -44,7 +45,9 @@ impl Fixture {
             self.daemon.http.start_acquisition(&name, LOG.as_bytes()).expect("started");
             for col in 0..4 {
                 let path = format!("/service/v1/capture-image-content/{acq}?tile-filename=col{col}_row0_cam{col}.tif");
-                assert_eq!(self.ask("PUT", &path, "", b"II*\0 and more").status, 200);
+                let image = encode_gray8(20, 10, &[100; 200]).expect("an image");
+                let content = if col == 1 { image.as_slice() } else { b"II*\0 and more" };
+                assert_eq!(self.ask("PUT", &path, "", content).status, 200);
             }
             let spec = "[Inclusion Section Numbers]\nRegion 0 = \"5800\"\nRegion 1 = \"5801\"\n";
             let tiles = "Col,Row,Inclusion,Section number\n0,0,0,5800\n1,0,0,5800\n2,0,1,5801\n5,5,1,5801\n";

@@ -491,6 +491,7 @@ impl Catalog {
         Metrics::set(&metrics.ack_level, self.level_in_force() as usize);
         if let Some(mirror) = self.journal.mirror() {
             let mirror = mirror.status();
+            Metrics::set(&metrics.mirror_configured, 1);
             Metrics::set(&metrics.mirror_in_sync, usize::from(mirror.phase == MirrorPhase::InSync));
             Metrics::set(&metrics.mirror_left_bytes, bytes(mirror.left_bytes));
             Metrics::set(&metrics.mirror_losses, bytes(mirror.losses));

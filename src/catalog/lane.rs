@@ -13,7 +13,7 @@ use super::verify::VerifiedTile;
 use crate::base::failpoint;
 use crate::base::guard::stop_on_panic;
 use crate::base::life::Pulse;
-use crate::base::limits::BATCH_RECORDS_MAX;
+use crate::base::limits::{BATCH_RECORDS_MAX, round_up_to_block};
 use crate::base::planted::{Bug, planted};
 use crate::base::stop::{Stop, StopReason};
 use crate::index::Index;
@@ -23,14 +23,14 @@ use crate::journal::{
 use crate::model::{
     AckLevel, Fact, FactBody, Location, Refusal, Sequence, Tally, TileEntry, TileId, TileKey, TileVersion,
 };
-use crate::telemetry::{LocalCounts, Metrics, StoredAs};
+use crate::telemetry::{LaneTimes, LocalCounts, Metrics, Stamp, StoredAs};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError, bounded};
 use std::collections::HashMap;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Longest wait for the index overlay before a batch is refused as overloaded.
 const INDEX_PATIENCE: Duration = Duration::from_secs(30);
@@ -172,6 +172,7 @@ struct Lane {
     next_tile: Arc<AtomicU64>,
     metrics: Arc<Metrics>,
     counts: LocalCounts,
+    times: LaneTimes,
     stop: Stop,
     pulse: Arc<Pulse>,
     unsynced_bytes: u64,
@@ -224,6 +225,7 @@ impl Lanes {
                 next_tile: Arc::clone(next_tile),
                 metrics: Arc::clone(metrics),
                 counts: LocalCounts::default(),
+                times: metrics.lane_times(),
                 stop: stop.clone(),
                 pulse: metrics.life.pulse(&format!("lane-{number}")),
                 unsynced_bytes: 0,
@@ -304,10 +306,11 @@ impl Lane {
             self.pulse.moves();
             self.tell_of_room();
             failpoint::pass("lane");
-            self.metrics.batch_tiles.observe(batch.len() as f64);
+            self.observe(&batch);
             self.commit(&mut batch);
             self.hand_on(&mut batch);
             self.counts.publish(&self.metrics);
+            self.times.publish();
         }
         self.pulse.waits();
         if !self.failed
@@ -315,6 +318,20 @@ impl Lane {
         {
             tracing::error!(%error, "could not sync at the end: restart recovers what was acknowledged");
             self.stop.raise(StopReason::StorageFailed);
+        }
+    }
+
+    /// Takes note of how the tiles of a batch have come here.
+    fn observe(&self, batch: &[LaneTile]) {
+        if cfg!(feature = "no-telemetry") {
+            return;
+        }
+        self.metrics.batch_tiles.observe(batch.len() as f64);
+        let now = Stamp::now();
+        for LaneTile { tile, .. } in batch {
+            self.times.receive.add(tile.received_at.since(tile.begun_at));
+            self.times.verify.add(tile.verified_at.since(tile.received_at));
+            self.times.queue.add(now.since(tile.verified_at));
         }
     }
 
@@ -372,9 +389,11 @@ impl Lane {
         if self.mirror_refuses() {
             return self.refuse_all(batch, Refusal::MirrorLost);
         }
+        let began = Stamp::now();
         self.pulse.waits();
         let has_room = self.index.wait_for_room(batch.len(), INDEX_PATIENCE);
         self.pulse.moves();
+        let waited = Stamp::now().since(began);
         if !has_room {
             return self.refuse_all(batch, Refusal::Overloaded);
         }
@@ -383,7 +402,7 @@ impl Lane {
         if early {
             self.answer(batch, &decisions);
         }
-        self.store(batch, &mut decisions);
+        self.store(batch, &mut decisions, waited);
         // Lost with this batch: what was stored has one copy. Sent again when the mirror is back, it is a duplicate.
         if self.mirror_refuses() {
             decisions.fill(Decision::Refuse(Refusal::MirrorLost));
@@ -496,8 +515,8 @@ impl Lane {
     }
 
     /// Writes and, at level durable, syncs what is to be stored; publishes what is. Decisions of tiles that could
-    /// not be stored become refusals.
-    fn store(&mut self, batch: &mut [LaneTile], decisions: &mut [Decision]) {
+    /// not be stored become refusals. `waited` for room in the index.
+    fn store(&mut self, batch: &mut [LaneTile], decisions: &mut [Decision], waited: Duration) {
         let mut members: Vec<usize> = Vec::with_capacity(batch.len());
         let mut drafts: Vec<RecordDraft<'_>> = Vec::with_capacity(batch.len());
         for (n, (LaneTile { tile, .. }, decision)) in batch.iter_mut().zip(decisions.iter()).enumerate() {
@@ -529,20 +548,26 @@ impl Lane {
                 _ => None,
             }));
         }
+        let began = Stamp::now();
         self.index.publish(facts);
+        self.times.index.add(waited + Stamp::now().since(began));
         self.writer.release_floor();
     }
 
     fn write(&mut self, drafts: &mut [RecordDraft<'_>]) -> Result<(), JournalError> {
         let bytes: u64 = drafts.iter().map(|draft| u64::from(draft.payload_len)).sum();
-        let began = Instant::now();
+        let began = Stamp::now();
         self.pulse.waits();
         let written = self.writer.append(drafts);
         self.pulse.moves();
-        self.metrics.write_seconds.observe(began.elapsed().as_secs_f64());
-        self.metrics.batch_bytes.observe(bytes as f64);
-        let placed = drafts.iter().filter(|draft| draft.placed.is_some());
-        self.counts.stored_bytes += placed.map(|draft| u64::from(draft.payload_len)).sum::<u64>();
+        self.times.write.add(Stamp::now().since(began));
+        if !cfg!(feature = "no-telemetry") {
+            self.metrics.batch_bytes.observe(bytes as f64);
+        }
+        for draft in drafts.iter().filter(|draft| draft.placed.is_some()) {
+            self.counts.stored_bytes += u64::from(draft.payload_len);
+            self.counts.journal_bytes += round_up_to_block(RECORD_HEADER_BYTES + draft.payload_len as usize) as u64;
+        }
         self.unsynced_bytes += bytes;
         if self.options.ack < AckLevel::Durable && self.unsynced_bytes > UNSYNCED_BYTES_MAX {
             self.sync_late();
@@ -551,18 +576,21 @@ impl Lane {
     }
 
     fn sync(&mut self) -> Result<(), JournalError> {
-        let began = Instant::now();
+        let began = Stamp::now();
         self.pulse.waits();
         let synced = self.writer.sync();
         self.pulse.moves();
-        self.metrics.sync_seconds.observe(began.elapsed().as_secs_f64());
+        self.times.sync.add(Stamp::now().since(began));
         self.unsynced_bytes = 0;
         synced
     }
 
     /// For ack levels below durable: nobody waits for this sync, but a failure still ends the process.
     fn sync_late(&mut self) {
-        if let Err(error) = self.sync() {
+        let synced = self.sync();
+        // There may be no batch for long.
+        self.times.sync.publish();
+        if let Err(error) = synced {
             self.fail(&error);
         }
     }
@@ -591,6 +619,10 @@ impl Lane {
         let mut sinks: Vec<&Arc<dyn AckSink>> = Vec::new();
         for (LaneTile { tile, token, sink }, decision) in batch.iter().zip(decisions) {
             let outcome = self.outcome(decision, decisions);
+            match outcome {
+                Outcome::Accepted(_) => self.counts.accepted_of(tile.key.acq, tile.camera, tile.image.len),
+                Outcome::Refused(_) => self.counts.refused_of(tile.key.acq),
+            }
             sink.put(Ack { token: *token, key: tile.key, outcome });
             if !sinks.iter().any(|known| Arc::ptr_eq(known, sink)) {
                 sinks.push(sink);

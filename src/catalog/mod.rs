@@ -16,6 +16,7 @@ mod facts;
 mod frame;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod gauges;
 mod lane;
 mod manifest;
 mod mosaic;

@@ -215,8 +215,8 @@ impl<'a> Look<'a> {
         }
         let has = |bits: u64| bits >> slot & 1 == 1;
         match state {
-            Some(state) if has(block.stored) => CellMark::of_state(state.0),
-            None if has(block.stored) => CellMark::RECEIVED,
+            Some(state) if has(block.stored) => CellMark::of_state(state.0) | quality(block, slot),
+            None if has(block.stored) => CellMark::RECEIVED | quality(block, slot),
             _ if has(self.expected(key, block)) => CellMark::MISSING,
             _ => CellMark::NONE,
         }
@@ -377,6 +377,12 @@ impl Catalog {
         }
         places
     }
+}
+
+/// The marks of what was found of a stored tile's pixels.
+fn quality(block: &Block, slot: u8) -> u8 {
+    let (is_flagged, is_undecodable) = block.quality_bits(slot);
+    (if is_flagged { CellMark::FLAGGED } else { 0 }) | (if is_undecodable { CellMark::UNREADABLE } else { 0 })
 }
 
 /// Marks what is stored as damaged.

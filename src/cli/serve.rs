@@ -82,7 +82,9 @@ fn reload_on(hangups: Receiver<()>, server: &Server) -> std::io::Result<()> {
 fn exit_code(error: &ServerError) -> u8 {
     match error {
         ServerError::Catalog(CatalogError::Journal(JournalError::Failed { .. })) => STORAGE_FAILED,
-        ServerError::Catalog(CatalogError::Index(_)) | ServerError::Watchdog(_) => COULD_NOT_RUN,
+        ServerError::Catalog(CatalogError::Index(_)) | ServerError::Watchdog(_) | ServerError::Sampler(_) => {
+            COULD_NOT_RUN
+        }
         ServerError::Exposure(_)
         | ServerError::Access(_)
         | ServerError::Catalog(_)

@@ -19,7 +19,7 @@ use crate::catalog::{
 };
 use crate::formats::TileName;
 use crate::model::{AcqId, Checksum, Refusal, TileId, TileKey};
-use crate::telemetry::LocalCounts;
+use crate::telemetry::{LocalCounts, Stamp};
 use crate::wire::RequestFields;
 use axum::Json;
 use axum::extract::{Request, State};
@@ -74,7 +74,7 @@ async fn receive_and_store(
     let sender = HttpSender::of(state, &request, acq);
     let named = || query.text("tile-filename")?.parse().ok().map(|name: TileName| name.key(acq));
     let sent = receive(state, acq, query, request).await.map_err(|(why, failure)| {
-        count_refusal(state, why);
+        count_refusal(state, acq, why);
         sender.refused(state, named(), why);
         failure
     })?;
@@ -283,7 +283,7 @@ impl AckSink for OneAck {
 async fn store(state: &AppState, acq: AcqId, sent: Sent) -> Received<CapturedTile> {
     let Sent { upload: Upload { image, room }, name, checksum } = sent;
     if image.is_empty() {
-        count_refusal(state, Refusal::BadMessage);
+        count_refusal(state, acq, Refusal::BadMessage);
         return Err(bad_message(Failure::bad_request("the content is empty")));
     }
     let key = name.key(acq);
@@ -292,8 +292,10 @@ async fn store(state: &AppState, acq: AcqId, sent: Sent) -> Received<CapturedTil
     let frame = image.finish(&fields).ok_or_else(too_large)?;
     let verified = match verify(frame, VerifyPolicy { require_checksum: false }, &mut |_| true) {
         Verdict::Verified(tile) => tile,
-        Verdict::Pending(tile) => hash(tile).await.ok_or_else(|| refused(state, Refusal::BadChecksum, &checksum))?,
-        Verdict::Refused(_, why) => return Err(refused(state, why, &checksum)),
+        Verdict::Pending(tile) => {
+            hash(tile).await.ok_or_else(|| refused(state, acq, Refusal::BadChecksum, &checksum))?
+        }
+        Verdict::Refused(_, why) => return Err(refused(state, acq, why, &checksum)),
     };
     // The rest of its way is bounded by the lanes' queues, as for every tile.
     drop(room);
@@ -327,7 +329,7 @@ async fn hash(tile: PendingTile) -> Option<VerifiedTile> {
 
 /// Puts a tile into its lane and awaits the end.
 async fn acknowledge(state: &AppState, tile: VerifiedTile) -> Received<Outcome> {
-    let received_at = tile.received_at();
+    let (acq, received_at) = (tile.key().acq, tile.received_at());
     let (answer, answered) = oneshot::channel();
     let sink = Arc::new(OneAck { answer: Mutex::new(Some(answer)), room: Notify::new() });
     let token = AckToken { connection: 0, slot: 0 };
@@ -335,16 +337,16 @@ async fn acknowledge(state: &AppState, tile: VerifiedTile) -> Received<Outcome> 
     while let Route::Full(back) = state.lanes.route(*tile) {
         tile = back;
         if timeout(LANE_PATIENCE, sink.room.notified()).await.is_err() {
-            return Err(refused(state, Refusal::Overloaded, &Checksum::None));
+            return Err(refused(state, acq, Refusal::Overloaded, &Checksum::None));
         }
     }
     let outcome = answered.await.map_err(|_| (Refusal::Overloaded, Failure::busy()))?;
-    state.catalog.activity().answered(&[received_at.elapsed()]);
+    state.catalog.activity().answered(&[Stamp::now().since(received_at)]);
     Ok(outcome)
 }
 
-fn refused(state: &AppState, why: Refusal, checksum: &Checksum) -> (Refusal, Failure) {
-    count_refusal(state, why);
+fn refused(state: &AppState, acq: AcqId, why: Refusal, checksum: &Checksum) -> (Refusal, Failure) {
+    count_refusal(state, acq, why);
     (why, failure_of(why, checksum))
 }
 
@@ -370,9 +372,10 @@ fn failure_of(why: Refusal, checksum: &Checksum) -> Failure {
     }
 }
 
-fn count_refusal(state: &AppState, why: Refusal) {
+fn count_refusal(state: &AppState, acq: AcqId, why: Refusal) {
     let mut counts = LocalCounts::default();
     counts.refused(why);
+    counts.refused_of(acq);
     counts.publish(state.catalog.metrics());
 }
 

@@ -10,8 +10,8 @@ use axum::response::IntoResponse;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// How full the queues are, as every answer to a sender carries it.
-pub(super) fn queue_status(state: &AppState) -> [(&'static str, String); 3] {
+/// How full all is, the index' queue, and what waits for the disk.
+fn pressures(state: &AppState) -> [Pressure; 3] {
     let (waiting, places) = state.lanes.fill();
     let pool = state.catalog.pool();
     let tile_queue = state.catalog.index_pressure();
@@ -20,6 +20,12 @@ pub(super) fn queue_status(state: &AppState) -> [(&'static str, String); 3] {
         .max(state.catalog.disk_pressure());
     let healthy = state.catalog.is_healthy();
     let system = if healthy { tile_queue.max(content_queue) } else { Pressure::Red };
+    [system, tile_queue, content_queue]
+}
+
+/// How full the queues are, as every answer to a sender carries it.
+pub(super) fn queue_status(state: &AppState) -> [(&'static str, String); 3] {
+    let [system, tile_queue, content_queue] = pressures(state);
     [
         ("System-Status", system.to_string()),
         ("Tile-Queue-Status", tile_queue.to_string()),
@@ -90,6 +96,8 @@ pub(super) async fn readyz(State(state): State<AppState>) -> impl IntoResponse {
     responses((status = 200, content_type = "text/plain", body = String)))]
 pub(super) async fn metrics(State(state): State<AppState>) -> impl IntoResponse {
     state.catalog.refresh_gauges();
+    let [system, tile_queue, content_queue] = pressures(&state);
+    state.catalog.metrics().show_pressure(system, tile_queue, content_queue);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], state.catalog.metrics().render())
 }
 

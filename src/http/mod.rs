@@ -121,10 +121,10 @@ struct AppState {
     uploads: Arc<Semaphore>,
     /// Long listings are made one at a time.
     long_listings: Arc<Semaphore>,
-    /// What those who look on share.
-    live: Arc<Live>,
     /// Where images of tiles and mosaics are made.
     previews: Arc<Previews>,
+    /// What those who look on share.
+    live: Arc<Live>,
     /// The OpenAPI description, JSON.
     api: bytes::Bytes,
 }
@@ -177,8 +177,8 @@ impl HttpServer {
             sending: Share::new(catalog.pool().capacity() / 2),
             uploads: Arc::new(Semaphore::new(parts::UPLOADS_AT_ONCE)),
             long_listings: Arc::new(Semaphore::new(1)),
-            live: Arc::default(),
             previews: Arc::clone(previews),
+            live: Arc::default(),
             api: bytes::Bytes::new(),
         };
         Self::try_start(options, (listener, tls), state, access)

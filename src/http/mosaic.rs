@@ -5,7 +5,7 @@ use super::answer::{Failure, Path, blocking, number};
 use super::query::Query;
 use super::shapes::ErrorBody;
 use crate::catalog::{CatalogError, MosaicError, MosaicFilter};
-use crate::model::AcqId;
+use crate::model::{AcqId, QualityFlag};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -75,7 +75,7 @@ pub(super) async fn mosaic(
             legend: mosaic.legend,
             cells: STANDARD.encode(&mosaic.cells),
             sequence: mosaic.sequence.0,
-            quality_flags: Vec::new(),
+            quality_flags: QualityFlag::ALL.map(|flag| flag.name().to_owned()).into(),
         })
     });
     Ok(Json(shape.await?))

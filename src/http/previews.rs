@@ -132,7 +132,7 @@ impl Wanted {
 }
 
 fn read_region(text: &str) -> Option<Region> {
-    let numbers: Option<Vec<u32>> = text.split(',').map(|number| number.trim().parse().ok()).collect();
+    let numbers: Option<Vec<u32>> = text.split(',').map(|number| number.parse().ok()).collect();
     match numbers?.as_slice() {
         &[x, y, width, height] if width > 0 && height > 0 => Some(Region { x, y, width, height }),
         _ => None,

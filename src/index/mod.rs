@@ -40,7 +40,7 @@ use owner::Owner;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 /// The index of one data directory.
@@ -50,14 +50,7 @@ pub struct Index {
     owner: Owner,
     /// Grows whenever an acquisition is started: lets a reader keep what it looked up before.
     acquisitions_changed: AtomicU64,
-    listener: OnceLock<Listener>,
-    watchers: RwLock<Vec<Arc<dyn Watcher>>>,
-}
-
-/// Is told of facts as soon as readers see them, on the thread that published them: must be short and never wait.
-pub trait Watcher: Send + Sync {
-    /// These facts are visible now.
-    fn published(&self, facts: &[Fact]);
+    listeners: RwLock<Vec<Listener>>,
 }
 
 /// Hears of facts that have become visible.
@@ -109,8 +102,10 @@ impl Index {
         let resident = open::resident(&*store, &state)?;
         let overlay = Arc::new(Overlay::new(resident, options.overlay_tiles_max));
         let owner = Owner::start(Arc::clone(&store), Arc::clone(&overlay), state, safe_sequence)?;
-        let (listener, watchers) = (OnceLock::new(), RwLock::default());
-        Ok((Self { overlay, store, owner, acquisitions_changed: AtomicU64::new(1), listener, watchers }, report))
+        Ok((
+            Self { overlay, store, owner, acquisitions_changed: AtomicU64::new(1), listeners: RwLock::default() },
+            report,
+        ))
     }
 
     /// Makes facts visible to readers, then hands them to the owner. One lock for the whole batch.
@@ -121,26 +116,14 @@ impl Index {
         if self.overlay.publish(&facts) {
             self.acquisitions_changed.fetch_add(1, Ordering::Release);
         }
-        if let Some(listener) = self.listener.get() {
-            listener(&facts);
-        }
-        self.watchers
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-            .for_each(|watcher| watcher.published(&facts));
+        self.listeners.read().unwrap_or_else(PoisonError::into_inner).iter().for_each(|listener| listener(&facts));
         self.owner.take(facts);
     }
 
-    /// Tells `listener` of every batch of facts once it is visible, on the thread that published it: it must be short. Only
-    /// the first one is told.
+    /// Tells `listener` of every batch of facts once it is visible, on the thread that published it: it must be
+    /// short, and never wait.
     pub fn on_publish(&self, listener: impl Fn(&[Fact]) + Send + Sync + 'static) {
-        let _ = self.listener.set(Box::new(listener));
-    }
-
-    /// Has all facts told to `watcher` that are published from now on.
-    pub fn watch(&self, watcher: Arc<dyn Watcher>) {
-        self.watchers.write().unwrap_or_else(PoisonError::into_inner).push(watcher);
+        self.listeners.write().unwrap_or_else(PoisonError::into_inner).push(Box::new(listener));
     }
 
     /// Waits until the overlay has room for `tiles` more. False: the store is stuck and `limit` is over.
@@ -236,6 +219,23 @@ impl Index {
     pub fn each_acquisition(&self, look: &mut dyn FnMut(AcqId, &AcquisitionView)) {
         let live = self.overlay.read();
         live.acquisitions.iter().filter(|(_, view)| is_there(view)).for_each(|(acq, view)| look(*acq, view));
+    }
+
+    /// Started acquisitions by how much they matter now: at most `open` of those that are open, the one with the latest
+    /// tile first, then at most `ended` others, the one that was ended last first.
+    #[must_use]
+    pub fn present_acquisitions(&self, open: usize, ended: usize) -> Vec<(AcqId, AcquisitionView)> {
+        let live = self.overlay.read();
+        let mut times: Vec<(Option<i64>, i64, AcqId)> = Vec::new();
+        for (acq, view) in &live.acquisitions {
+            if let Some(started) = &view.head.started {
+                times.push((started.ended_ns, view.counters.last_received_ns.max(started.first_started_ns), *acq));
+            }
+        }
+        times.sort_unstable_by_key(|(ended_ns, last_ns, _)| std::cmp::Reverse((*ended_ns, *last_ns)));
+        let of = |is_open: bool| times.iter().filter(move |(ended_ns, ..)| ended_ns.is_none() == is_open);
+        let chosen = of(true).take(open).chain(of(false).take(ended)).map(|(.., acq)| *acq);
+        chosen.filter_map(|acq| Some((acq, live.acquisitions.get(&acq)?.clone()))).collect()
     }
 
     /// True when the acquisition was started.

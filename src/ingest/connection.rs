@@ -8,7 +8,7 @@ use crate::base::admission::{Admitted, Held, Short};
 use crate::base::limits::READ_CHUNK;
 use crate::base::pool::TileBuffer;
 use crate::catalog::{FrameBuffer, LaneTile, ReceivedFrame};
-use crate::telemetry::CloseReason;
+use crate::telemetry::{CloseReason, Stamp};
 use crate::wire::{LengthPrefix, RESPONSE_BYTES, Response, encode_response};
 use std::collections::VecDeque;
 use std::io;
@@ -70,7 +70,7 @@ enum Wait {
 
 /// A request that is not answered yet, or whose answer must wait for an earlier one.
 struct Slot {
-    received_at: Instant,
+    received_at: Stamp,
     bytes: usize,
     response: Option<Response>,
 }
@@ -284,7 +284,7 @@ impl Connection {
         if let Intake::Waiting { len, .. } = self.intake {
             let now = Instant::now();
             self.pace = Pace { since: now, bytes: 0, frame_began: now };
-            self.intake = Intake::Body(FrameBuffer::new(buffer, len as usize), held);
+            self.intake = Intake::Body(FrameBuffer::new(buffer, len as usize, Stamp::at(now)), held);
         }
     }
 
@@ -349,7 +349,7 @@ impl Connection {
     }
 
     /// Opens a slot for a request's answer; returns its number.
-    pub(super) fn open_slot(&mut self, received_at: Instant, bytes: usize) -> u64 {
+    pub(super) fn open_slot(&mut self, received_at: Stamp, bytes: usize) -> u64 {
         self.slots.push_back(Slot { received_at, bytes, response: None });
         self.in_flight_bytes += bytes;
         self.first_slot + self.slots.len() as u64 - 1
@@ -366,9 +366,10 @@ impl Connection {
 
     /// Sends the answers that are at the front, with one write. Gives each one's age to `each`.
     pub(super) fn send_answers(&mut self, mut each: impl FnMut(Duration)) -> io::Result<()> {
+        let now = Stamp::now();
         while let Some(response) = self.slots.front().and_then(|slot| slot.response) {
             if let Some(slot) = self.slots.pop_front() {
-                each(slot.received_at.elapsed());
+                each(now.since(slot.received_at));
             }
             self.first_slot += 1;
             self.out.extend_from_slice(&encode_response(&response));

@@ -22,7 +22,7 @@ use crate::catalog::{
     Route, SenderPort, Verdict, VerifyPolicy, verify,
 };
 use crate::model::{AcqId, GridShape, Pressure, Refusal, TileId, TileKey};
-use crate::telemetry::{CloseReason, LocalCounts, Metrics};
+use crate::telemetry::{CloseReason, LocalCounts, LocalTimes, Metrics, Stamp};
 use crate::tls::ServerTls;
 use crate::wire::Response;
 use mio::net::TcpListener;
@@ -142,6 +142,7 @@ struct Reactor {
     pressures: Pressures,
     counts: LocalCounts,
     seen: LocalActivity,
+    ack_times: LocalTimes,
     stop_at: Option<Instant>,
     pulse: Arc<Pulse>,
 }
@@ -262,6 +263,7 @@ impl Capture {
                 pressures: Pressures::default(),
                 counts: LocalCounts::default(),
                 seen: LocalActivity::new(catalog.activity()),
+                ack_times: metrics.ack_times(),
                 stop_at: None,
                 pulse: metrics.life.pulse(&format!("reactor-{n}")),
             };
@@ -334,8 +336,7 @@ impl Reactor {
                 ticked = Instant::now();
                 self.tick(since_tick >= TICK_MISSED);
             }
-            self.counts.publish(&self.metrics);
-            self.seen.publish();
+            self.publish();
         }
         self.close_all();
     }
@@ -586,12 +587,13 @@ impl Reactor {
 
     fn refuse_now(&mut self, n: usize, key: ReadKey, refusal: Refusal) {
         self.counts.refused(refusal);
+        self.counts.refused_of(key.acq());
         if let ReadKey::Whole(key) = key {
             self.seen.refused(key, refusal, self.connections[n].visit.peer());
         }
         let response = response(key.acq(), Outcome::Refused(refusal), self.pressures);
         if let Some(connection) = self.connections[n].connection.as_mut() {
-            let slot = connection.open_slot(Instant::now(), 0);
+            let slot = connection.open_slot(Stamp::now(), 0);
             connection.answer(slot, response);
             self.connections[n].visit.count(key.acq(), false);
             self.answered.push(n);
@@ -607,9 +609,9 @@ impl Reactor {
             for n in answered {
                 self.tell_of_sender(n);
                 let Some(connection) = self.connections[n].connection.as_mut() else { continue };
-                let (ages, seen) = (&self.metrics.ack_seconds, &mut self.seen);
+                let (times, seen) = (&self.ack_times, &mut self.seen);
                 let sent = connection.send_answers(|age| {
-                    ages.observe(age.as_secs_f64());
+                    times.add(age);
                     seen.answered(age);
                 });
                 match sent {
@@ -744,7 +746,14 @@ impl Reactor {
         for n in 0..self.connections.len() {
             self.close(n, CloseReason::Stopping);
         }
+        self.publish();
+    }
+
+    /// What this wake-up has counted and timed.
+    fn publish(&mut self) {
         self.counts.publish(&self.metrics);
+        self.ack_times.publish();
+        self.seen.publish();
     }
 
     /// Names a connection for other threads.

@@ -337,6 +337,12 @@ impl Journal {
         Ok(())
     }
 
+    /// Bytes that new segments may still take of the file system, behind what is kept in reserve.
+    #[must_use]
+    pub fn room_bytes(&self) -> u64 {
+        self.shared.room_for_segment(0).unwrap_or(0)
+    }
+
     /// Figures for metrics.
     #[must_use]
     pub fn status(&self) -> JournalStatus {
@@ -348,12 +354,6 @@ impl Journal {
             total_bytes: self.shared.filesystem.total_bytes(&self.shared.segments_dir).unwrap_or(0),
             seal_failures: self.shared.seal_failures.load(Ordering::Relaxed),
         }
-    }
-
-    /// Free bytes at which tiles are refused.
-    #[must_use]
-    pub fn reserve_bytes(&self) -> u64 {
-        self.shared.options.reserve_bytes
     }
 
     fn sealed_segments(&self) -> Vec<(SegmentInfo, Trailer)> {

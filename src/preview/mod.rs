@@ -15,7 +15,6 @@ mod queue;
 
 use crate::base::failpoint;
 use crate::catalog::{Catalog, Lanes};
-use crate::index::Watcher;
 use crate::model::{AcqId, Fact, FactBody, TileEntry, TileId, TileVersion};
 use crate::pixels::{Contrast, Region};
 use bytes::Bytes;
@@ -135,23 +134,6 @@ pub struct Previews {
     is_on: bool,
 }
 
-/// Tells the previews what has changed.
-struct Changed {
-    changes: Arc<Changes>,
-    queue: Arc<Queue>,
-}
-
-impl Watcher for Changed {
-    fn published(&self, facts: &[Fact]) {
-        self.changes.published(facts);
-        for fact in facts {
-            if let FactBody::AcquisitionDeleted(deleted) = &fact.body {
-                self.queue.forget(deleted.acq);
-            }
-        }
-    }
-}
-
 impl Previews {
     /// Starts the threads on a data directory's catalog.
     ///
@@ -169,7 +151,11 @@ impl Previews {
         let maker = Arc::new(Maker::new(Arc::clone(catalog), lanes.clone(), cache, pyramids));
         let is_on = options.threads > 0;
         if is_on {
-            catalog.index().watch(Arc::new(Changed { changes, queue: Arc::clone(&queue) }));
+            let queue = Arc::clone(&queue);
+            catalog.index().on_publish(move |facts| {
+                changes.published(facts);
+                forget_deleted(&queue, facts);
+            });
         }
         let mut threads = Vec::new();
         for n in 0..options.threads {
@@ -207,6 +193,14 @@ impl Previews {
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             let _ = thread.join();
+        }
+    }
+}
+
+fn forget_deleted(queue: &Queue, facts: &[Fact]) {
+    for fact in facts {
+        if let FactBody::AcquisitionDeleted(deleted) = &fact.body {
+            queue.forget(deleted.acq);
         }
     }
 }

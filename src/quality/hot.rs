@@ -41,6 +41,8 @@ pub(super) struct HotQueue {
     /// `deferred`; relaxed, for an acquisition that is noted twice or by a late lane is only looked at again.
     last_deferred: AtomicU64,
     is_closed: AtomicBool,
+    /// A tile was stored since the judge last asked; relaxed, for it only decides when it takes its time.
+    has_come: AtomicBool,
     metrics: Arc<Metrics>,
 }
 
@@ -55,14 +57,19 @@ impl HotQueue {
         let (tiles, queue) = bounded(TILES);
         let share = Arc::new(Share { bytes: AtomicUsize::new(0), bytes_max });
         let (deferred, last_deferred) = (ArrayQueue::new(DEFERRED), AtomicU64::new(0));
-        let (is_closed, metrics) = (AtomicBool::new(false), Arc::clone(metrics));
-        (Arc::new(Self { tiles, share, deferred, last_deferred, is_closed, metrics }), queue)
+        let (is_closed, has_come, metrics) = (AtomicBool::new(false), AtomicBool::new(false), Arc::clone(metrics));
+        (Arc::new(Self { tiles, share, deferred, last_deferred, is_closed, has_come, metrics }), queue)
     }
 
     /// Acquisitions with tiles that found no room since the last call.
     pub(super) fn take_deferred(&self) -> Vec<AcqId> {
         self.last_deferred.store(0, Ordering::Relaxed);
         std::iter::from_fn(|| self.deferred.pop()).collect()
+    }
+
+    /// True when a tile was stored since the last call.
+    pub(super) fn has_come(&self) -> bool {
+        self.has_come.swap(false, Ordering::Relaxed)
     }
 
     /// Takes no more.
@@ -86,6 +93,7 @@ impl HotQueue {
 
 impl HotTiles for HotQueue {
     fn stored(&self, entry: TileEntry, tile: VerifiedTile) {
+        self.has_come.store(true, Ordering::Relaxed);
         let acq = entry.key.acq;
         let Some(held) = self.hold(tile.image().len()) else { return self.defer(acq) };
         if self.tiles.try_send(HotTile { entry, tile, _held: held }).is_err() {

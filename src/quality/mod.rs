@@ -27,6 +27,8 @@ use verdict::{Runs, Usual};
 const IDLE: Duration = Duration::from_millis(500);
 /// Pause between two tiles that were left.
 const LEFT_PAUSE: Duration = Duration::from_millis(1);
+/// Pause between two looks whether capture leaves room.
+const PRESSED: Duration = Duration::from_millis(50);
 /// Tiles that are looked at for one that was left.
 const STEP: usize = 256;
 /// Least important of all threads, where it competes for a CPU.
@@ -110,25 +112,25 @@ impl Worker {
         // Where that is not allowed it is as important as others; the queue holds all the same.
         let _ = rustix::process::setpriority_process(None, NICENESS);
         self.leave_open_acquisitions();
-        let mut last_hot = Instant::now();
-        let mut has_left = true;
+        let mut pause = IDLE;
+        let mut last_came = Instant::now();
         loop {
-            let is_idle = last_hot.elapsed() >= IDLE;
-            let pause = if is_idle && has_left { LEFT_PAUSE } else { self.pending.due_in().min(IDLE) };
             select! {
                 recv(self.stopping) -> _ => break,
                 recv(self.tiles) -> tile => match tile {
-                    Ok(tile) => {
-                        self.judge_hot(&tile);
-                        (last_hot, has_left) = (Instant::now(), true);
-                    }
+                    Ok(tile) => self.judge_hot(&tile),
                     Err(_) => break,
                 },
-                default(pause) => if is_idle && has_left {
-                    has_left = self.judge_one_that_was_left();
-                },
+                default(pause.min(self.pending.due_in())) => {}
             }
             self.pending.flush_if_due();
+            if self.queue.has_come() {
+                last_came = Instant::now();
+            }
+            pause = IDLE;
+            if self.tiles.is_empty() && last_came.elapsed() >= IDLE && self.has_left() {
+                pause = if self.judge_one_that_was_left() { LEFT_PAUSE } else { PRESSED };
+            }
         }
         self.queue.close();
         self.pending.flush();
@@ -175,18 +177,22 @@ impl Worker {
         }
     }
 
-    /// Judges one tile that was left; false when there is none.
+    /// Takes over what found no room; true when there is anything to look through.
+    fn has_left(&self) -> bool {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        left.extend(self.queue.take_deferred().into_iter().map(|acq| (acq, TileId::NONE)));
+        !left.is_empty()
+    }
+
+    /// Judges one tile that was left, or looks at some that need not be. False: not now, capture needs the room.
     fn judge_one_that_was_left(&mut self) -> bool {
-        for acq in self.queue.take_deferred() {
-            self.left.lock().unwrap_or_else(PoisonError::into_inner).insert(acq, TileId::NONE);
-        }
         let next = self.left.lock().unwrap_or_else(PoisonError::into_inner).first_key_value().map(|(k, v)| (*k, *v));
-        let Some((acq, after)) = next else { return false };
+        let Some((acq, after)) = next else { return true };
         match self.next_unjudged(acq, after) {
             Ok(found) => {
                 let reached = found.reached;
                 if found.entry.is_some_and(|entry| !self.judge_stored(&entry)) {
-                    return true;
+                    return false;
                 }
                 let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
                 match reached {

@@ -29,6 +29,7 @@ mod legacy_listings;
 mod legacy_rois;
 mod live;
 mod manager;
+mod metrics;
 mod mirror;
 mod odd_directories;
 mod offline;

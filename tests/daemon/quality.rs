@@ -3,6 +3,8 @@
 
 use super::support::{Daemon, PATIENCE, data_dir, noise, program};
 use super::web::{ask, get, get_json, name, put};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use std::path::Path;
 use std::time::Instant;
@@ -79,6 +81,11 @@ fn tiles_are_judged_by_their_pixels_and_listed_by_what_was_found() {
     assert_eq!(cols(&daemon, "quality=undecodable"), [4]);
     assert_eq!(cols(&daemon, "quality=blank&frame-type=drift"), [5]);
     assert!(get(&daemon, &format!("/api/v1/acquisitions/{ACQ}/tiles?quality=bad")).refused(400).contains("blank"));
+    let mosaic = get_json(&daemon, &format!("/api/v1/acquisitions/{ACQ}/mosaic"));
+    let cells = STANDARD.decode(mosaic["cells"].as_str().expect("cells")).expect("base64");
+    let marks: Vec<u8> = cells.iter().take(6).map(|cell| cell & 0x60).collect();
+    assert_eq!(marks, [0, 0x20, 0x20, 0x20, 0x60, 0], "bits of the first row's cells");
+    assert_eq!(mosaic["quality_flags"], serde_json::json!(["blank", "saturated", "blurred", "undecodable"]));
     daemon.await_metric("tilecatcher_quality_judged_total", 7.0);
     daemon.await_metric("tilecatcher_quality_flagged_total{flag=\"blank\"}", 3.0);
     daemon.stop();

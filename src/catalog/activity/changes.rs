@@ -116,6 +116,10 @@ fn add_changes(fact: &Fact, changes: &mut Vec<Change>) {
                 }
             }
         }
+        FactBody::TilesJudged(judged) => {
+            let shown = judged.tiles.iter().filter(|tile| tile.cell.2.is_stable() && !tile.flags.is_empty());
+            changes.extend(shown.map(|tile| Change { acq: judged.acq, place: Some((tile.cell.0, tile.cell.1)) }));
+        }
         FactBody::RoisCreated(created) => everything(created.acq),
         FactBody::AcquisitionStarted(started) => everything(started.acq),
         FactBody::AcquisitionDeleted(deleted) => everything(deleted.acq),
