@@ -160,6 +160,14 @@ impl Metrics {
         let tls_clients = make.gauges("tls_connections", "Encrypted capture connections now, by client", "client");
         let closed = make.counters("connections_closed_total", "Capture connections ended, by reason", "reason");
         let http_closed = make.counters("http_connections_closed_total", "HTTP connections ended, by reason", "reason");
+        let run = |name, help| {
+            let run = make.gauges(name, help, "camera");
+            // There from the start: a metric without a line would not be on the page.
+            run.with_label_values(&["other"]);
+            run
+        };
+        let blank_run = run("camera_blank_run_tiles", "The camera's last tiles that were all blank");
+        let saturated_run = run("camera_saturated_run_tiles", "The camera's last tiles that were all saturated");
         let pressure = make.gauges("pressure", "How full the queues are: 0 GREEN, 1 YELLOW, 2 RED", "of");
         let build = make.gauges_by("build_info", "1, with what is running", &["version", "profile"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION"), PROFILE]).set(1);
@@ -249,12 +257,8 @@ impl Metrics {
             quality_judged: make.counter("quality_judged_total", "Tiles that were judged by their pixels"),
             quality_deferred: make.counter("quality_deferred_total", "Tiles whose judgement was left for later"),
             quality_flagged: QualityFlag::ALL.map(|flag| flagged.with_label_values(&[flag.name()])),
-            blank_run: make.gauges("camera_blank_run_tiles", "The camera's last tiles that were all blank", "camera"),
-            saturated_run: make.gauges(
-                "camera_saturated_run_tiles",
-                "The camera's last tiles that were all saturated",
-                "camera",
-            ),
+            blank_run,
+            saturated_run,
             preview_cache_bytes: make.gauge("preview_cache_bytes", "Bytes of thumbnails that are kept"),
             notifications: NotificationCounts::new(|name, help| make.counters(name, help, "channel")),
             registry: make.registry,
