@@ -30,6 +30,7 @@
 //!  send, watch | replay          a folder to a daemon, whole or while it is written (notify) | a load test
 //!  ingest | http | client        data plane (mio) | side port (axum) | the protocol's other end (ureq)
 //!  preview | quality             images of tiles and mosaics, kept on disk | what the pixels of tiles say of them
+//!  notify                        tells people: webhook (ureq, hmac), e-mail (lettre); beside http
 //!  catalog                       lanes, verification, commands and queries over journal and index
 //!  journal | index | access      bytes on disk | views of them (sled) | who may do what (ipnet, subtle, getrandom)
 //!  tls                           encryption of ports and clients (rustls)
@@ -60,6 +61,8 @@
 //!
 //! Who looks on ([`catalog::Activity`]: live view, status) is off that way: writers tell it of a batch behind the index,
 //! reactors once a wake-up. It keeps a bounded past, drops rather than waits, and a reader that is slow is told so.
+//! [`preview`] and [`quality`] are off it, too: threads of the lowest importance that hold a bounded share of the buffers,
+//! and look at verified bytes only. What quality control finds is recorded through the control thread.
 //!
 //! ## Invariants
 //!
@@ -139,6 +142,8 @@ pub mod ingest;
 #[cfg(feature = "daemon")]
 pub mod journal;
 pub mod model;
+#[cfg(feature = "daemon")]
+pub mod notify;
 #[cfg(feature = "daemon")]
 pub mod pixels;
 #[cfg(feature = "daemon")]

@@ -9,6 +9,7 @@ use crate::http::{HttpError, HttpServer};
 use crate::index::{OpenOutcome, OpenReport};
 use crate::ingest::{Capture, CaptureListeners, IngestError};
 use crate::journal::{DamageKind, Filesystem, MirroredFilesystem, RealFilesystem, RecoveryReport};
+use crate::notify::{Channels, Notifier, NotifyError};
 use crate::preview::Previews;
 use crate::quality::Judge;
 use crate::service::{self, Ports};
@@ -51,6 +52,12 @@ pub enum ServerError {
     /// Certificates and keys.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// A channel for notifications.
+    #[error(transparent)]
+    Notify(#[from] NotifyError),
+    /// A thread for notifications.
+    #[error("a thread for notifications can not be started: {0}")]
+    NotifyThread(std::io::Error),
 }
 
 /// A running daemon.
@@ -63,6 +70,7 @@ pub struct Server {
     scrub: Scrub,
     previews: Arc<Previews>,
     judge: Judge,
+    notifier: Notifier,
     sampler: Sampler,
     stop: Stop,
     stop_time: Duration,
@@ -94,6 +102,7 @@ impl Server {
         check_exposure(&exposed(config, &ports))?;
         let config = &fit_to_descriptors(config);
         let certificates = Certificates::load(config, &ports)?;
+        let channels = Channels::load(&config.notify)?;
         let metrics = Arc::new(Metrics::new());
         metrics.add_process_metrics();
         let access = Access::start(config.access.clone(), &metrics)?;
@@ -124,6 +133,7 @@ impl Server {
         let scrub = Scrub::start(config.scrub, &config.data, &catalog, &lanes)
             .map_err(|source| CatalogError::Directory { dir: config.data.clone(), source })?;
         let sampler = Sampler::start(&catalog).map_err(ServerError::Sampler)?;
+        let notifier = Notifier::start(channels, &catalog, &data).map_err(ServerError::NotifyThread)?;
         let (stop, stop_time) = (stop.clone(), config.stop_time);
         Ok(Self {
             catalog,
@@ -135,6 +145,7 @@ impl Server {
             previews,
             judge,
             sampler,
+            notifier,
             stop,
             stop_time,
             data,
@@ -166,6 +177,12 @@ impl Server {
         self.http.address()
     }
 
+    /// What the daemon stores, for figures.
+    #[must_use]
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        &self.catalog
+    }
+
     /// Who may do what: for reading tokens and opening the audit log again.
     #[must_use]
     pub fn access(&self) -> &Arc<Access> {
@@ -184,6 +201,7 @@ impl Server {
     /// A last sync failed.
     pub fn shut_down(self) -> Result<Option<StopReason>, ServerError> {
         self.http.begin_stop();
+        self.notifier.look_now();
         self.scrub.stop();
         self.previews.stop();
         self.judge.stop();
@@ -197,6 +215,7 @@ impl Server {
         }
         let closed = self.catalog.close();
         self.access.close();
+        self.notifier.stop(self.stop_time / 8);
         closed?;
         Ok(self.stop.reason())
     }

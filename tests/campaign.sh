@@ -51,6 +51,9 @@ campaign readers cargo test --locked --lib fuzzing -- --nocapture
 if [ -n "${TILECATCHER_LONG:-}" ]; then
     campaign fuzz tests/fuzz/run.sh --long
     campaign miri tests/miri.sh
+    # Ask a Debian mirror; need root, debootstrap and systemd-container.
+    campaign package deploy/test-deb.sh --profile release
+    campaign service deploy/test-service.sh --profile release
     campaign power-cuts tests/power-cut/run.sh --cuts 3
 fi
 

@@ -3,6 +3,7 @@
 use super::activity::Activity;
 use super::control::{Control, Draft, Sharing};
 use super::damage::{DamageLog, Finding, FoundBy};
+use super::endings::Endings;
 use super::facts::JournalFacts;
 use super::lane::{LaneOptions, Lanes};
 use crate::base::pool::Pool;
@@ -94,6 +95,7 @@ pub struct Catalog {
     control: Control,
     next_tile: Arc<AtomicU64>,
     damage: DamageLog,
+    endings: Endings,
     activity: Arc<Activity>,
     ack: AckLevel,
     stop: Stop,
@@ -174,6 +176,7 @@ impl Catalog {
             control,
             next_tile,
             damage,
+            endings: Endings::default(),
             activity,
             ack: options.lanes.ack,
             stop: stop.clone(),
@@ -441,6 +444,12 @@ impl Catalog {
     #[must_use]
     pub fn damage(&self) -> &DamageLog {
         &self.damage
+    }
+
+    /// Ends of acquisitions that nobody has taken notice of yet.
+    #[must_use]
+    pub fn endings(&self) -> &Endings {
+        &self.endings
     }
 
     /// What happened lately.

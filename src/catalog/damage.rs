@@ -17,6 +17,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Most damaged records that are told apart: a disk that is all damage must not fill memory or the disk with reports.
 const RECORDS_MAX: usize = 100_000;
+/// Findings that are kept for who asks what is new.
+const NEWS_MAX: usize = 16;
 /// Longest report that is read at a start, bytes.
 const REPORT_BYTES_MAX: u64 = 256 << 20;
 
@@ -110,6 +112,8 @@ pub struct DamageLog {
     path: Arc<Path>,
     metrics: Arc<Metrics>,
     damaged: Arc<Mutex<Places>>,
+    /// Found since somebody asked, at most [`NEWS_MAX`]: the first ones.
+    news: Arc<Mutex<Vec<Finding>>>,
     activity: Arc<Activity>,
 }
 
@@ -183,7 +187,8 @@ impl DamageLog {
         };
         Metrics::set(&metrics.corrupt_records, damaged.len());
         let (metrics, activity) = (Arc::clone(metrics), Arc::clone(activity));
-        Self { path: path.into(), metrics, damaged: Arc::new(Mutex::new(damaged)), activity }
+        let (damaged, news) = (Arc::new(Mutex::new(damaged)), Arc::default());
+        Self { path: path.into(), metrics, damaged, news, activity }
     }
 
     /// Number of records that are known to be damaged now.
@@ -214,8 +219,19 @@ impl DamageLog {
             "a stored record is damaged: it is not served, all else is; see \"Scrub and damaged data\" in deploy/README.md"
         );
         self.report(Event::Damaged, finding);
+        let mut news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
+        if news.len() < NEWS_MAX {
+            news.push(finding.clone());
+        }
+        drop(news);
         self.tell(finding.tile);
         true
+    }
+
+    /// What was found since this was last asked, at most the first 16.
+    #[must_use]
+    pub fn take_news(&self) -> Vec<Finding> {
+        std::mem::take(&mut *self.news.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Stable tiles of an acquisition that are known to be damaged.

@@ -12,6 +12,7 @@ mod content;
 mod control;
 mod crc;
 mod damage;
+mod endings;
 mod facts;
 mod frame;
 #[cfg(any(test, fuzzing))]
@@ -36,6 +37,7 @@ pub(crate) use commands::{lock_directory, open_journal};
 pub use completeness::{Completeness, ExpectedBy, MissingPage, MissingRun, Tally3};
 pub use content::{ContentError, TileContent};
 pub use damage::{DamageLog, DamagedTile, Finding, FoundBy};
+pub use endings::{Ending, Endings};
 pub use facts::{JournalFacts, decode_file, fact_of_record, tile_entry};
 pub use frame::{FrameBuffer, ReceivedFrame};
 pub use lane::{Ack, AckSink, AckToken, ConflictPolicy, HotTiles, LaneOptions, LaneTile, Lanes, Outcome, Route};

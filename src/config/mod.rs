@@ -6,8 +6,10 @@
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod keys;
+mod template;
 
 pub use keys::{Config, Key};
+pub use template::template;
 
 use crate::model::Temca;
 use std::collections::BTreeMap;
@@ -139,7 +141,10 @@ impl Settings {
                 problem: format!("{}: {problem}", key.name),
             })?;
         }
-        self.config.check().map_err(|problem| ConfigError { origin: "configuration".to_owned(), problem })
+        let settled = self.config.notify.settle();
+        settled
+            .and_then(|()| self.config.check())
+            .map_err(|problem| ConfigError { origin: "configuration".to_owned(), problem })
     }
 }
 

@@ -6,7 +6,7 @@ use super::parts::{Parts, read_parts};
 use super::query::Query;
 use super::shapes::{Acquisition, AcquisitionListing, Empty, FileResults, Project, ProjectListing, Started};
 use super::{AppState, files};
-use crate::catalog::{CatalogError, Completeness, NewFile};
+use crate::catalog::{CatalogError, Completeness, Ending, NewFile};
 use crate::formats::{AcquisitionLog, acq_id_from_file_name, parse_roi_spec, parse_roi_tiles, safe_file_name};
 use crate::index::AcquisitionView;
 use crate::model::{AcqId, AcquisitionStarted, AncillaryKind, Roi};
@@ -136,6 +136,7 @@ pub(super) async fn end(
     })
     .await?;
     report_end(&state, acq, &completeness);
+    state.catalog.endings().push(Ending { acq, completeness: completeness.clone() });
     results.completeness = serde_json::to_value(&completeness).ok();
     Ok((status, Json(results)))
 }

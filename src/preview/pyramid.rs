@@ -12,6 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Squares of all pyramids together; one of a million tiles has a million and a third.
 const SQUARES_MAX: usize = 1 << 21;
+/// Pyramids: who asks for sections that there are not gets small ones, but many.
+const PYRAMIDS_MAX: usize = 64;
 /// Changes that may wait to be taken over.
 const CHANGES_MAX: usize = 1 << 16;
 /// Tiles read from the index at a time.
@@ -118,6 +120,9 @@ impl Pyramids {
             if squares > SQUARES_MAX {
                 let problem = format!("acquisition {} has too many tiles for thumbnails", layer.acq);
                 return Err(PreviewError::Invalid(problem));
+            }
+            if held.len() >= PYRAMIDS_MAX {
+                held.remove(0);
             }
             held.push((*layer, built));
             held.reverse();

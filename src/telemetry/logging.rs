@@ -1,4 +1,4 @@
-//! Logs on stderr: text for people, JSON for collectors. Level = what the operator must do about it.
+//! Logs on stderr: text for people, JSON for collectors, and for systemd's journal what it does not know itself. Level = what the operator must do about it.
 
 use super::warnings::KeepWarnings;
 use std::str::FromStr;
@@ -53,8 +53,17 @@ pub fn start_logging(format: LogFormat, level: LogLevel) {
     use tracing_subscriber::util::SubscriberInitExt;
     let filter = Targets::new().with_default(level.0.min(LevelFilter::WARN)).with_target("tilecatcher", level.0);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let journal = super::journald::is_connected();
     let kept = tracing_subscriber::registry().with(KeepWarnings.with_filter(LevelFilter::WARN));
     let started = match format {
+        LogFormat::Text if journal => {
+            let lines = lines.without_time().with_level(false).with_ansi(false).with_writer(super::journald::Journal);
+            kept.with(lines.with_filter(filter)).try_init()
+        }
+        LogFormat::Json if journal => {
+            let lines = lines.json().with_writer(super::journald::Journal);
+            kept.with(lines.with_filter(filter)).try_init()
+        }
         LogFormat::Text => {
             let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
             kept.with(lines.with_ansi(ansi).with_filter(filter)).try_init()

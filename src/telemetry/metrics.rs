@@ -5,6 +5,7 @@
 
 use super::acquisitions::{AcquisitionLines, AcquisitionState};
 use super::maker::{KEEP, Maker};
+use super::notifications::{NotificationCounts, NotifyChannel, NotifyOutcome};
 use super::tls::{TlsClient, TlsClients, TlsRefusal};
 use super::{CloseReason, HttpCloseReason, LaneTimes, LocalTimes, RefusedAccess, StoredAs};
 use crate::base::life::Life;
@@ -139,6 +140,7 @@ pub struct Metrics {
     quality_flagged: [IntCounter; QualityFlag::ALL.len()],
     blank_run: IntGaugeVec,
     saturated_run: IntGaugeVec,
+    notifications: NotificationCounts,
 }
 
 impl Default for Metrics {
@@ -254,6 +256,7 @@ impl Metrics {
                 "camera",
             ),
             preview_cache_bytes: make.gauge("preview_cache_bytes", "Bytes of thumbnails that are kept"),
+            notifications: NotificationCounts::new(|name, help| make.counters(name, help, "channel")),
             registry: make.registry,
             life: Arc::default(),
         }
@@ -337,6 +340,11 @@ impl Metrics {
     /// Counts a request that was not allowed.
     pub fn access_refused(&self, why: RefusedAccess) {
         self.access_refused[why as usize].inc();
+    }
+
+    /// Counts a notification by what came of it.
+    pub fn notified(&self, channel: NotifyChannel, outcome: NotifyOutcome) {
+        self.notifications.count(channel, outcome);
     }
 
     /// Sets a gauge, at most to what it can show.

@@ -31,6 +31,7 @@ mod live;
 mod manager;
 mod metrics;
 mod mirror;
+mod notifications;
 mod odd_directories;
 mod offline;
 mod overload;
@@ -42,6 +43,7 @@ mod replay;
 mod rot;
 mod same_answers;
 mod send;
+mod service;
 mod stop;
 mod support;
 #[cfg(feature = "tls")]
