@@ -90,12 +90,28 @@ def test_a_tile_that_can_not_be_decoded_says_why(daemon: Daemon, view: View) -> 
     daemon.started(4, 4)
     page = view.open(daemon)
     assert put(daemon, "col0002_row0001_cam0.tif", b"this is no TIFF") == 200
-    view.count("missing", 15)
+    # Judged behind its acknowledgement, and shown without being asked for.
+    view.count("can not be decoded", 1)
+    view.shows(2, 1, "--mark-undecodable")
     page.focus("#canvas")
     view.keys("ArrowRight", "ArrowRight", "ArrowDown", "Enter")
+    assert view.text("#cursor").endswith("can not be decoded")
     page.wait_for_selector("#tile-problem")
     assert "TIFF" in view.text("#tile-problem"), view.text("#tile-problem")
     assert "15 bytes" in view.text("#tile-body")
+
+
+def test_a_tile_that_shows_nothing_is_flagged(daemon: Daemon, view: View) -> None:
+    client = daemon.started(4, 4)
+    page = view.open(daemon)
+    page.select_option("#show", "states")
+    with client.sender() as sender:
+        sender.send(Tile(acq=ACQ, col=1, row=1, image=np.full((64, 64), 128, np.uint8)))
+    view.count("quality flag", 1)
+    view.shows(1, 1, "--mark-flagged")
+    page.focus("#canvas")
+    view.keys("ArrowRight", "ArrowDown", "Enter")
+    page.locator("#tile-body").get_by_text("blank").wait_for()
 
 
 def test_zooming_in_shows_the_pixels_that_were_sent(daemon: Daemon, view: View) -> None:

@@ -7,6 +7,9 @@ export const DAMAGED = 0x80;
 
 const NONE = 0;
 
+/** True for a quality flag beside that a tile can not be decoded, which is one by itself. */
+export const isFlagged = (byte) => (byte & FLAGGED) !== 0 && (byte & UNDECODABLE) === 0;
+
 export class Cells {
   constructor(answer) {
     this.acquisition = answer.acquisition;
@@ -53,7 +56,7 @@ export class Cells {
 
   #count(byte, by) {
     this.counts[byte & STATE_MASK] += by;
-    if (byte & FLAGGED) this.marks.flagged += by;
+    if (isFlagged(byte)) this.marks.flagged += by;
     if (byte & UNDECODABLE) this.marks.undecodable += by;
     if (byte & DAMAGED) this.marks.damaged += by;
   }
@@ -88,7 +91,7 @@ export class Cells {
   words(byte) {
     const words = [this.state(byte) === "none" ? "not expected" : this.state(byte)];
     if (byte & UNDECODABLE) words.push("can not be decoded");
-    if (byte & FLAGGED) words.push("quality flag");
+    if (isFlagged(byte)) words.push("quality flag");
     if (byte & DAMAGED) words.push("damaged");
     return words.join(", ");
   }

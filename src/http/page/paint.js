@@ -1,7 +1,7 @@
 // Colours and marks of places: one bitmap with a pixel for each place, and shapes that tell states apart without colour where
 // places are large enough. Colours come from the style sheet, so dark and light need nothing here.
 
-import { DAMAGED, FLAGGED, STATE_MASK, UNDECODABLE } from "./cells.js";
+import { DAMAGED, FLAGGED, STATE_MASK, UNDECODABLE, isFlagged } from "./cells.js";
 
 /** From this size, CSS pixels, places show shapes as well. */
 export const SHAPES_FROM = 7;
@@ -9,9 +9,9 @@ const KNOWN = ["none", "missing", "refused", "received", "CREATE", "READY", "IN_
 const OTHERS = 4;
 /** Marks in the order in which they go before one another, with their bit and name. */
 export const MARKS = [
-  { name: "damaged", bit: DAMAGED, label: "damaged" },
-  { name: "undecodable", bit: UNDECODABLE, label: "can not be decoded" },
-  { name: "flagged", bit: FLAGGED, label: "quality flag" },
+  { name: "damaged", bit: DAMAGED, label: "damaged", test: (byte) => (byte & DAMAGED) !== 0 },
+  { name: "undecodable", bit: UNDECODABLE, label: "can not be decoded", test: (byte) => (byte & UNDECODABLE) !== 0 },
+  { name: "flagged", bit: FLAGGED, label: "quality flag", test: isFlagged },
 ];
 
 export class Palette {

@@ -29,8 +29,8 @@ export class Summary {
   #kinds(cells) {
     const states = cells.legend.map((name, index) => ({ key: name, label: name === "none" ? "not expected" : name, byte: index,
       number: cells.counts[index], test: (byte) => (byte & STATE_MASK) === index }));
-    const marks = MARKS.map(({ name, bit, label }) => ({ key: name, label, byte: bit | cells.legend.indexOf("received"), number: cells.marks[name],
-      test: (byte) => (byte & bit) !== 0 }));
+    const marks = MARKS.map(({ name, bit, label, test }) => ({ key: name, label, byte: bit | cells.legend.indexOf("received"),
+      number: cells.marks[name], test }));
     const always = ["received", "missing"];
     return [...states, ...marks].filter(({ key, number }) => key !== "none" && (number > 0 || always.includes(key)));
   }
