@@ -3,8 +3,8 @@
 use crate::access::{Access, AccessError, Exposed, ExposureError, check_exposure};
 use crate::base::descriptors;
 use crate::base::stop::{Stop, StopReason};
-use crate::catalog::{Catalog, CatalogError, CatalogOptions, Finding, OpenedCatalog, Sampler, Scrub};
-use crate::config::Config;
+use crate::catalog::{Catalog, CatalogError, CatalogOptions, Configured, Finding, OpenedCatalog, Sampler, Scrub};
+use crate::config::{Config, all_keys};
 use crate::http::{HttpError, HttpServer};
 use crate::index::{OpenOutcome, OpenReport};
 use crate::ingest::{Capture, CaptureListeners, IngestError};
@@ -116,6 +116,7 @@ impl Server {
             .iter()
             .filter_map(Finding::of_recovery)
             .for_each(|finding| _ = catalog.damage().found(&finding));
+        tell_origins(config, &catalog);
         for temca in &config.temcas {
             catalog.assert_temca(temca.clone())?;
         }
@@ -242,6 +243,15 @@ fn exposed(config: &Config, ports: &Ports) -> Vec<Exposed> {
         remedy: "name trusted networks in access.networks, or a file of tokens in access.tokens",
     });
     capture.into_iter().chain(http).collect()
+}
+
+/// Where the values of limits that may change come from.
+fn tell_origins(config: &Config, catalog: &Catalog) {
+    for key in all_keys() {
+        let source = config.origins.get(key.name).cloned().unwrap_or_default();
+        let (default, about) = (key.default.to_owned(), key.about.to_owned());
+        catalog.limits().configure(key.name, Configured { default, source, about });
+    }
 }
 
 /// Connections beyond the descriptors that there are would take those of the journal.

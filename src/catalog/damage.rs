@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Most damaged records that are told apart: a disk that is all damage must not fill memory or the disk with reports.
@@ -36,6 +36,20 @@ pub enum FoundBy {
     Resend,
     /// Recovery, at a start.
     Start,
+}
+
+impl FoundBy {
+    /// As the report has it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Scrub => "scrub",
+            Self::Read => "read",
+            Self::Verify => "verify",
+            Self::Resend => "resend",
+            Self::Start => "start",
+        }
+    }
 }
 
 /// The tile that a damaged record holds.
@@ -72,6 +86,15 @@ pub struct Finding {
     pub what: String,
     /// Who found it.
     pub found_by: FoundBy,
+}
+
+/// A damaged record as the report has it.
+#[derive(Clone, Debug)]
+pub struct ReportedDamage {
+    /// When it was found, RFC 3339 UTC.
+    pub time: String,
+    /// What was found.
+    pub finding: Finding,
 }
 
 /// A line of the report.
@@ -228,6 +251,23 @@ impl DamageLog {
         true
     }
 
+    /// The first `most` records that are known to be damaged, as the report has them.
+    #[must_use]
+    pub fn list(&self, most: usize) -> Vec<ReportedDamage> {
+        let known: Vec<(u64, u64)> = self.lock().keys().copied().take(most).collect();
+        if known.is_empty() {
+            return Vec::new();
+        }
+        let text = read_report(&self.path).unwrap_or_default();
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
+        let damaged = lines.filter(|line| line.event == Event::Damaged);
+        let place = |line: &Line| (line.finding.segment, line.finding.offset);
+        // The last word on a place is the one that holds.
+        let found: BTreeMap<(u64, u64), Line> = damaged.map(|line| (place(&line), line)).collect();
+        let known = known.into_iter().filter_map(|place| found.get(&place));
+        known.map(|line| ReportedDamage { time: line.time.clone(), finding: line.finding.clone() }).collect()
+    }
+
     /// What was found since this was last asked, at most the first 16.
     #[must_use]
     pub fn take_news(&self) -> Vec<Finding> {
@@ -292,7 +332,7 @@ impl DamageLog {
     }
 }
 
-fn read_report(path: &PathBuf) -> io::Result<String> {
+fn read_report(path: &Path) -> io::Result<String> {
     let file = File::open(path)?;
     let mut bytes = Vec::new();
     io::Read::read_to_end(&mut io::Read::take(file, REPORT_BYTES_MAX), &mut bytes)?;

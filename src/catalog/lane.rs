@@ -24,7 +24,7 @@ use crate::model::{
     AckLevel, Fact, FactBody, Location, Refusal, Sequence, Tally, TileEntry, TileId, TileKey, TileVersion,
 };
 use crate::telemetry::{LaneTimes, LocalCounts, Metrics, Stamp, StoredAs};
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError, bounded, select, unbounded};
 use std::collections::HashMap;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -150,8 +150,13 @@ pub trait HotTiles: Send + Sync {
     fn stored(&self, entry: TileEntry, tile: VerifiedTile);
 }
 
+/// A lane is to have its segment sealed: where it says whether it had one. Nothing said: it could not.
+type Rotation = Sender<bool>;
+
 struct LaneQueue {
     tiles: Sender<LaneTile>,
+    /// Unbounded in type; one for each caller that waits.
+    rotations: Sender<Rotation>,
     /// Somebody found the queue full: pairs with the swap in [`Lane::tell_of_room`].
     starved: Arc<Starved>,
 }
@@ -165,6 +170,7 @@ struct Starved {
 struct Lane {
     options: LaneOptions,
     queue: Receiver<LaneTile>,
+    rotations: Receiver<Rotation>,
     starved: Arc<Starved>,
     writer: LaneWriter,
     journal: Arc<Journal>,
@@ -214,10 +220,12 @@ impl Lanes {
         let hot: Arc<OnceLock<Arc<dyn HotTiles>>> = Arc::default();
         for number in 0..options.lanes.max(1) {
             let (tiles, queue) = bounded(options.queue_tiles);
+            let (rotations, to_rotate) = unbounded();
             let starved = Arc::new(Starved::default());
             let lane = Lane {
                 options,
                 queue,
+                rotations: to_rotate,
                 starved: Arc::clone(&starved),
                 writer: journal.lane_writer(number),
                 journal: Arc::clone(journal),
@@ -235,7 +243,7 @@ impl Lanes {
                 hot: Arc::clone(&hot),
                 fresh: Vec::new(),
             };
-            queues.push(LaneQueue { tiles, starved });
+            queues.push(LaneQueue { tiles, rotations, starved });
             let stop = stop.clone();
             let run = move || stop_on_panic("lane", &stop, || lane.run()).unwrap_or(());
             threads.push(std::thread::Builder::new().name(format!("lane-{number}")).spawn(run)?);
@@ -272,6 +280,22 @@ impl Lanes {
     #[must_use]
     pub fn fill(&self) -> (usize, usize) {
         (self.queues.iter().map(|queue| queue.tiles.len()).max().unwrap_or(0), self.capacity)
+    }
+
+    /// Has every lane hand its open segment over to be sealed, and go on in a new one. Waits for the syncs that takes.
+    /// Returns how many there were; `None`: a lane could not.
+    #[must_use]
+    pub fn rotate(&self) -> Option<usize> {
+        let asked: Vec<Receiver<bool>> = self
+            .queues
+            .iter()
+            .map(|queue| {
+                let (reply, rotated) = bounded(1);
+                let _ = queue.rotations.send(reply);
+                rotated
+            })
+            .collect();
+        asked.into_iter().map(|rotated| rotated.recv().ok().map(usize::from)).sum()
     }
 
     fn queue_of(&self, tile: &VerifiedTile) -> &LaneQueue {
@@ -337,6 +361,9 @@ impl Lane {
 
     /// Waits for a tile, then takes all that are waiting, up to the batch's bounds. Never waits for company.
     fn next_batch(&mut self, batch: &mut Vec<LaneTile>) -> bool {
+        while let Ok(rotation) = self.rotations.try_recv() {
+            self.rotate(&rotation);
+        }
         let Some(first) = self.next_tile_or_idle() else { return false };
         let mut bytes = first.tile.buffer.len();
         batch.push(first);
@@ -372,7 +399,27 @@ impl Lane {
                 Err(error) => self.fail(&error),
             }
         }
-        self.queue.recv().ok()
+        loop {
+            select! {
+                recv(self.queue) -> tile => return tile.ok(),
+                recv(self.rotations) -> rotation => match rotation {
+                    Ok(rotation) => self.rotate(&rotation),
+                    Err(_) => return self.queue.recv().ok(),
+                },
+            }
+        }
+    }
+
+    /// Between two batches: what was written is synced, the next record goes into a new segment.
+    fn rotate(&mut self, rotation: &Rotation) {
+        if self.failed {
+            return;
+        }
+        match self.sync().and_then(|()| self.writer.rotate()) {
+            Ok(had_one) => _ = rotation.send(had_one),
+            Err(error) => self.fail(&error),
+        }
+        self.pulse.waits();
     }
 
     fn tell_of_room(&self) {

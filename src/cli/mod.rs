@@ -7,6 +7,8 @@
 #![allow(clippy::print_stdout)] // The one layer whose job it is.
 
 #[cfg(feature = "daemon")]
+mod admin;
+#[cfg(feature = "daemon")]
 mod backup;
 #[cfg(feature = "daemon")]
 mod demo;
@@ -14,6 +16,8 @@ mod demo;
 mod doctor;
 #[cfg(feature = "daemon")]
 mod export;
+#[cfg(feature = "daemon")]
+mod http_args;
 #[cfg(feature = "daemon")]
 mod manifest;
 #[cfg(feature = "daemon")]
@@ -34,11 +38,17 @@ mod settings;
 mod signals;
 mod simulate;
 #[cfg(feature = "daemon")]
+mod status;
+#[cfg(feature = "daemon")]
 mod status_line;
 mod tls_args;
 #[cfg(feature = "daemon")]
 mod token;
+#[cfg(feature = "top")]
+mod top;
 mod watch;
+#[cfg(feature = "daemon")]
+mod why;
 
 #[cfg(feature = "daemon")]
 use clap::CommandFactory;
@@ -123,6 +133,19 @@ enum Command {
     #[cfg(feature = "daemon")]
     #[command(subcommand)]
     Token(token::TokenCommand),
+    /// Tell a running daemon what to do: pause, drain, rotate, scrub, index, limits
+    #[cfg(feature = "daemon")]
+    #[command(subcommand)]
+    Admin(Box<admin::AdminCommand>),
+    /// How a running daemon is, on one screen; exit code 1 when something is wrong
+    #[cfg(feature = "daemon")]
+    Status(status::StatusArgs),
+    /// Watch a running daemon in the terminal: rates, queues, acquisitions, senders, warnings
+    #[cfg(feature = "top")]
+    Top(top::TopArgs),
+    /// Say why a tile is there, or why not: the life of its place
+    #[cfg(feature = "daemon")]
+    Why(why::WhyArgs),
     /// Work on the index
     #[cfg(feature = "daemon")]
     #[command(subcommand)]
@@ -189,6 +212,14 @@ pub fn main() -> ExitCode {
         Command::Manifest(command) => manifest::run(&command),
         #[cfg(feature = "daemon")]
         Command::Token(command) => token::run(command),
+        #[cfg(feature = "daemon")]
+        Command::Admin(command) => admin::run(&command),
+        #[cfg(feature = "daemon")]
+        Command::Status(args) => status::run(&args),
+        #[cfg(feature = "top")]
+        Command::Top(args) => top::run(&args),
+        #[cfg(feature = "daemon")]
+        Command::Why(args) => why::run(&args),
         #[cfg(feature = "daemon")]
         Command::Index(offline::IndexCommand::Rebuild(args)) => offline::rebuild_index(&args),
         #[cfg(feature = "daemon")]

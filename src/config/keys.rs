@@ -13,6 +13,7 @@ use crate::preview::PreviewOptions;
 use crate::quality::QualityOptions;
 use crate::telemetry::{LogFormat, LogLevel};
 use crate::tls::ServerFiles;
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -70,6 +71,8 @@ pub struct Config {
     pub log_level: LogLevel,
     /// Longest time that a stop may take.
     pub stop_time: Duration,
+    /// Where each value comes from, by key.
+    pub origins: BTreeMap<&'static str, String>,
 }
 
 /// All keys.
@@ -879,6 +882,7 @@ impl Default for Config {
             log_format: LogFormat::Text,
             log_level: "info".parse().expect("a known level"),
             stop_time: Duration::ZERO,
+            origins: BTreeMap::new(),
         }
     }
 }

@@ -194,7 +194,7 @@ pub(super) fn require_started(state: &AppState, acq: AcqId) -> Result<Acquisitio
         ("offset" = Option<u32>, Query), ("length" = Option<u32>, Query, description = "1000 when absent")),
     responses((status = 200, body = AcquisitionListing)))]
 pub(super) async fn list(State(state): State<AppState>, query: Query) -> Result<Json<AcquisitionListing>, Failure> {
-    let (filter, page) = (query.acquisitions()?, query.page(state.listing_max)?);
+    let (filter, page) = (query.acquisitions()?, query.page(state.listing_max())?);
     let _place = if page.length > LONG_LISTING { Some(state.long_listings.acquire().await) } else { None };
     let (exists, all) = (query.text("exists-tile-in-state"), query.text("all-tiles-in-state"));
     let catalog = &state.catalog;
@@ -226,7 +226,7 @@ pub(super) async fn projects(State(state): State<AppState>, mut query: Query) ->
             query.put(known, time);
         }
     }
-    let (filter, page) = (query.acquisitions()?, query.page(state.listing_max)?);
+    let (filter, page) = (query.acquisitions()?, query.page(state.listing_max())?);
     let all = state.catalog.index().acquisitions();
     let taken = all.iter().filter(|(acq, view)| filter.takes(*acq, view));
     let project = |view: &AcquisitionView| {

@@ -94,6 +94,9 @@ async fn receive(state: &AppState, acq: AcqId, query: &Query, request: Request) 
         let failure = Failure::missing(format!("acquisition {acq} was never started"));
         return Err((Refusal::UnknownAcquisition, failure));
     }
+    if state.catalog.switch().is_paused() {
+        return Err((Refusal::Paused, failure_of(Refusal::Paused, &Checksum::None)));
+    }
     let limit = state.frame_bytes_max;
     let length = parts::check_length(request.headers(), limit);
     let length = length.map_err(|failure| (Refusal::TooLarge, failure))?;
@@ -364,6 +367,7 @@ fn failure_of(why: Refusal, checksum: &Checksum) -> Failure {
             Failure::new(StatusCode::INSUFFICIENT_STORAGE, "the mirror is lost: tiles are refused until it is back")
         }
         Refusal::Overloaded => Failure::busy(),
+        Refusal::Paused => Failure::new(StatusCode::SERVICE_UNAVAILABLE, "capture is paused: try again later"),
         Refusal::StorageFailed => {
             Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "the storage failed: the tile is not stored")
         }

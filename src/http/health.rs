@@ -2,6 +2,7 @@
 
 use super::AppState;
 use super::shapes::Empty;
+use crate::catalog::CaptureState;
 use crate::model::{AckLevel, Pressure};
 use axum::Json;
 use axum::extract::State;
@@ -18,18 +19,19 @@ fn pressures(state: &AppState) -> [Pressure; 3] {
     let content_queue = Pressure::of(waiting, places)
         .max(Pressure::of(pool.used(), pool.capacity()))
         .max(state.catalog.disk_pressure());
-    let healthy = state.catalog.is_healthy();
-    let system = if healthy { tile_queue.max(content_queue) } else { Pressure::Red };
+    let takes_tiles = state.catalog.is_healthy() && state.catalog.capture_state() == CaptureState::Running;
+    let system = if takes_tiles { tile_queue.max(content_queue) } else { Pressure::Red };
     [system, tile_queue, content_queue]
 }
 
-/// How full the queues are, as every answer to a sender carries it.
-pub(super) fn queue_status(state: &AppState) -> [(&'static str, String); 3] {
+/// How full the queues are, as every answer to a sender carries it; and whether tiles are taken.
+pub(super) fn queue_status(state: &AppState) -> [(&'static str, String); 4] {
     let [system, tile_queue, content_queue] = pressures(state);
     [
         ("System-Status", system.to_string()),
         ("Tile-Queue-Status", tile_queue.to_string()),
         ("Content-Queue-Status", content_queue.to_string()),
+        ("Capture-Status", state.catalog.capture_state().name().to_uppercase()),
     ]
 }
 
@@ -60,6 +62,9 @@ pub(super) struct Ready {
     /// When a tile is acknowledged, as it is now: without its mirror, replicated is durable.
     #[schema(value_type = String)]
     ack_level: AckLevel,
+    /// Whether tiles are taken: running, paused or draining.
+    #[schema(value_type = String)]
+    capture: CaptureState,
     /// How the mirror is.
     mirror: String,
     /// Tiles that the index' store does not hold yet.
@@ -82,6 +87,7 @@ pub(super) async fn readyz(State(state): State<AppState>) -> impl IntoResponse {
     let body = Ready {
         ready: healthy,
         ack_level: state.catalog.level_in_force(),
+        capture: state.catalog.capture_state(),
         mirror: state.catalog.journal().mirror().map_or("off", |mirror| mirror.phase().name()).to_owned(),
         index_lag_tiles: lag.tiles,
         index_store_failed: lag.store_failed,

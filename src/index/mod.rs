@@ -8,10 +8,13 @@
 
 mod board;
 mod board_rows;
+mod compare;
+mod current;
 mod distribution;
 mod fold;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod live;
 mod open;
 #[cfg(test)]
 mod order;
@@ -23,8 +26,10 @@ mod store;
 mod view;
 
 pub use board::{Block, BlockKey, Board, StateCounts, StateId, StateNames, slots};
+pub use compare::{Differences, RowProblem};
 pub use distribution::{PickFilter, Picked};
 pub use fold::{BatchView, Checkpoint, fold_all};
+pub use live::{LiveProgress, LiveSource};
 pub use open::{FactSource, IndexOptions, OpenOutcome, OpenReport, read_checkpoint};
 pub use rows::{count_tiles, read_tile, read_tile_id, row_name};
 pub use sled_store::SledStore;
@@ -35,10 +40,11 @@ pub use view::{
 };
 
 use crate::model::{AcqId, Cell, Fact, Judgement, Roi, RoiIndex, Sequence, TileEntry, TileId, TileKey, TileVersion};
+use current::Current;
 use overlay::Overlay;
 use owner::Owner;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -48,6 +54,8 @@ pub struct Index {
     overlay: Arc<Overlay>,
     store: Arc<dyn ViewStore>,
     owner: Owner,
+    /// Where the store's files are; without, it is in memory.
+    home: Option<(PathBuf, IndexOptions)>,
     /// Grows whenever an acquisition is started: lets a reader keep what it looked up before.
     acquisitions_changed: AtomicU64,
     listeners: RwLock<Vec<Listener>>,
@@ -78,7 +86,9 @@ impl Index {
         safe_sequence: Box<dyn Fn() -> Sequence + Send>,
         options: &IndexOptions,
     ) -> Result<(Self, OpenReport), StoreError> {
-        Self::with(open::open(dir, source, options)?, safe_sequence, options)
+        let (mut index, report) = Self::with(open::open(dir, source, options)?, safe_sequence, options)?;
+        index.home = Some((dir.to_owned(), *options));
+        Ok((index, report))
     }
 
     /// As [`Self::open`], on a store that is at hand instead of sled's files.
@@ -101,11 +111,11 @@ impl Index {
     ) -> Result<(Self, OpenReport), StoreError> {
         let resident = open::resident(&*store, &state)?;
         let overlay = Arc::new(Overlay::new(resident, options.overlay_tiles_max));
-        let owner = Owner::start(Arc::clone(&store), Arc::clone(&overlay), state, safe_sequence)?;
-        Ok((
-            Self { overlay, store, owner, acquisitions_changed: AtomicU64::new(1), listeners: RwLock::default() },
-            report,
-        ))
+        let current = Arc::new(Current::new(store));
+        let store = Arc::clone(&current) as Arc<dyn ViewStore>;
+        let owner = Owner::start(current, Arc::clone(&overlay), state, safe_sequence)?;
+        let (acquisitions_changed, listeners) = (AtomicU64::new(1), RwLock::default());
+        Ok((Self { overlay, store, owner, home: None, acquisitions_changed, listeners }, report))
     }
 
     /// Makes facts visible to readers, then hands them to the owner. One lock for the whole batch.

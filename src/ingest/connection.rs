@@ -105,6 +105,8 @@ pub(super) struct Connection {
     half_closed: bool,
     end: CloseReason,
     stopping: bool,
+    /// No frame is begun for the time being.
+    pub(super) paused: bool,
     /// The daemon stops, and what the peer still sends is thrown away.
     lingering: bool,
 }
@@ -129,6 +131,7 @@ impl Connection {
             half_closed: false,
             end: CloseReason::Peer,
             stopping: false,
+            paused: false,
             lingering: false,
         }
     }
@@ -160,6 +163,9 @@ impl Connection {
                 _ => {}
             }
             if let (Intake::Prefix, Some(len)) = (&self.intake, self.prefix.complete()) {
+                if self.paused {
+                    return Step::Answers;
+                }
                 self.prefix = LengthPrefix::default();
                 self.intake = Intake::Waiting { len, wait: Wait::NotAsked };
                 continue;
@@ -315,6 +321,11 @@ impl Connection {
     /// True while it stands in the pool's queue.
     pub(super) fn waits_for_pool(&self) -> bool {
         matches!(self.intake, Intake::Waiting { wait: Wait::Pool(_), .. })
+    }
+
+    /// True while nobody reads from it because tiles are held back.
+    pub(super) fn is_held_back(&self) -> bool {
+        self.paused && matches!(self.intake, Intake::Prefix)
     }
 
     /// True while a frame has begun whose memory is not there.

@@ -36,6 +36,8 @@ pub struct Metrics {
     pub connections: IntGauge,
     /// Connections ever accepted.
     pub connections_total: IntCounter,
+    /// 1 while an operator holds tiles back.
+    pub capture_paused: IntGauge,
     /// Bytes read from the capture port.
     pub received_bytes: IntCounter,
     /// Bytes of tile payloads written to the journal.
@@ -179,6 +181,7 @@ impl Metrics {
             closed: CloseReason::ALL.map(|why| closed.with_label_values(&[why.name()])),
             connections: make.gauge("connections", "Connections on the capture port now"),
             connections_total: make.counter("connections_total", "Connections accepted on the capture port"),
+            capture_paused: make.gauge("capture_paused", "1 while an operator holds tiles back"),
             received_bytes: make.counter("received_bytes_total", "Bytes read from capture connections"),
             stored_bytes: make.counter("stored_bytes_total", "Bytes of tile payloads written to the journal"),
             beyond_grid: make.counter("tiles_beyond_grid_total", "Tiles outside the grid that the log announces"),

@@ -18,7 +18,7 @@ pub use acquisitions::AcquisitionState;
 pub use counts::LocalCounts;
 pub use disk_forecast::DiskForecast;
 pub use http_close::HttpCloseReason;
-pub use logging::{LogFormat, LogLevel, start_logging};
+pub use logging::{LogFormat, LogLevel, log_level, set_log_level, start_logging};
 pub use metrics::Metrics;
 pub use notifications::{NotifyChannel, NotifyOutcome};
 pub use reasons::{CloseReason, RefusedAccess, StoredAs};

@@ -36,6 +36,8 @@ pub enum CloseReason {
     Handshake,
     /// The peer is neither on this machine nor in a trusted network.
     NotAllowed,
+    /// An operator cut it off.
+    Operator,
 }
 
 /// Why a request to the HTTP port may not do what it asks.
@@ -70,7 +72,7 @@ impl StoredAs {
 }
 
 impl CloseReason {
-    pub(super) const ALL: [CloseReason; 10] = [
+    pub(super) const ALL: [CloseReason; 11] = [
         Self::Peer,
         Self::Cut,
         Self::Framing,
@@ -81,6 +83,7 @@ impl CloseReason {
         Self::Stopping,
         Self::Handshake,
         Self::NotAllowed,
+        Self::Operator,
     ];
 
     /// The metric's label.
@@ -97,6 +100,7 @@ impl CloseReason {
             Self::Stopping => "stopping",
             Self::Handshake => "handshake",
             Self::NotAllowed => "not_allowed",
+            Self::Operator => "operator",
         }
     }
 }

@@ -3,6 +3,7 @@
 #![allow(missing_docs)]
 
 mod access;
+mod admin;
 mod backup;
 mod bad_http;
 mod bad_input;
@@ -48,6 +49,9 @@ mod stop;
 mod support;
 #[cfg(feature = "tls")]
 mod tls;
+#[cfg(feature = "top")]
+mod top;
 mod unit;
 mod watch;
 mod web;
+mod why;
