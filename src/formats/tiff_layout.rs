@@ -106,6 +106,7 @@ impl<'a> Directory<'a> {
 
     /// Bytes of all arrays that entries point to; `None` when one goes on behind the file's end, or is of no known type.
     /// What reads a directory whole allocates as much.
+    #[cfg(feature = "daemon")]
     pub(crate) fn array_bytes(&self) -> Option<u64> {
         let offset_width = if self.file.big { 8 } else { 4 };
         let mut all = 0u64;
