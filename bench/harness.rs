@@ -1,7 +1,7 @@
 //! What the benchmarks share: servers as processes, and what Linux says of them.
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 /// The log of the benchmark's acquisition: a grid that nothing falls out of.
@@ -23,6 +23,7 @@ impl Process {
     }
 
     /// Starts a daemon on free ports.
+    #[allow(dead_code)] // Not every benchmark runs the program that it was built with.
     pub fn daemon(data: &Path, settings: &[String]) -> (Self, String) {
         Self::start(&mut daemon_command(data, settings))
     }
@@ -40,6 +41,20 @@ impl Process {
         let behind_name = stat.rsplit(')').next().expect("a name in brackets");
         let ticks = behind_name.split_whitespace().skip(11).take(2).filter_map(|text| text.parse::<f64>().ok());
         ticks.sum::<f64>() / 100.0
+    }
+
+    /// User and system time of the HTTP threads so far. Linux.
+    #[allow(dead_code)] // Not every benchmark asks.
+    pub fn http_cpu_seconds(&self) -> f64 {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.0.id())).expect("a process");
+        let seconds = |path: PathBuf| {
+            let stat = std::fs::read_to_string(path.join("stat")).unwrap_or_default();
+            let is_http = stat.split(['(', ')']).nth(1).is_some_and(|name| name.starts_with("http"));
+            let behind = stat.rsplit(')').next().unwrap_or_default().to_owned();
+            let ticks = behind.split_whitespace().skip(11).take(2).filter_map(|text| text.parse::<f64>().ok());
+            if is_http { ticks.sum::<f64>() / 100.0 } else { 0.0 }
+        };
+        tasks.flatten().map(|task| seconds(task.path())).sum()
     }
 
     /// Highest resident set so far, MB. Linux.
@@ -67,6 +82,7 @@ impl Drop for Process {
 }
 
 /// What starts a daemon on free ports.
+#[allow(dead_code)] // Not every benchmark runs the program that it was built with.
 pub fn daemon_command(data: &Path, settings: &[String]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tilecatcher"));
     command.args(["serve", "--capture", "127.0.0.1:0", "--http", "127.0.0.1:0", "--set", "log.level=error"]);

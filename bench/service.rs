@@ -407,12 +407,12 @@ fn capture(args: &Args, dir: &Path) {
         client.start_acquisition("1_bench_logfile.ini", LOG.as_bytes()).expect("an acquisition");
         alone.push(capture_rate(address, args.seconds, 0));
         let stop = Arc::new(AtomicBool::new(false));
-        let cpu = cpu_of_readers(&process);
+        let cpu = process.http_cpu_seconds();
         let readers = start_readers(http, &stop);
         beside.push(capture_rate(address, args.seconds, 100_000));
         stop.store(true, Ordering::Relaxed);
         let client_cpu: f64 = readers.into_iter().map(|reader| reader.join().expect("a reader")).sum();
-        let share = (cpu_of_readers(&process) - cpu + client_cpu) / args.seconds as f64;
+        let share = (process.http_cpu_seconds() - cpu + client_cpu) / args.seconds as f64;
         let stop = Arc::new(AtomicBool::new(false));
         let burners = start_burners(share, &stop);
         burnt.push(capture_rate(address, args.seconds, 200_000));
@@ -459,19 +459,6 @@ fn capture_rate(address: SocketAddr, seconds: u64, first_col: u32) -> f64 {
         }
     });
     (tiles.load(Ordering::Relaxed) * CAPTURE_TILE as u64) as f64 / 1e6 / began.elapsed().as_secs_f64()
-}
-
-/// CPU seconds of a process' HTTP threads. Linux.
-fn cpu_of_readers(process: &Process) -> f64 {
-    let tasks = std::fs::read_dir(format!("/proc/{}/task", process.id())).expect("a process");
-    let seconds = |path: PathBuf| {
-        let stat = std::fs::read_to_string(path.join("stat")).unwrap_or_default();
-        let is_http = stat.split(['(', ')']).nth(1).is_some_and(|name| name.starts_with("http"));
-        let behind = stat.rsplit(')').next().unwrap_or_default().to_owned();
-        let ticks = behind.split_whitespace().skip(11).take(2).filter_map(|text| text.parse::<f64>().ok());
-        if is_http { ticks.sum::<f64>() / 100.0 } else { 0.0 }
-    };
-    tasks.flatten().map(|task| seconds(task.path())).sum()
 }
 
 /// CPU seconds of the calling thread. Linux.

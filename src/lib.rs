@@ -23,6 +23,7 @@
 //!
 //! ```text
 //!  cli                           arguments, output, exit codes (clap, anyhow)
+//!  top                           a running daemon in a terminal (ratatui)
 //!  doctor                        what a machine will hold: measures, a daemon at its limit, arithmetic
 //!  server, config, simulate      start and stop in order; keys; input for everyone
 //!  service                       listeners of a service manager, readiness, watchdog (listenfd, sd-notify)
@@ -30,6 +31,7 @@
 //!  send, watch | replay          a folder to a daemon, whole or while it is written (notify) | a load test
 //!  ingest | http | client        data plane (mio) | side port (axum) | the protocol's other end (ureq)
 //!  preview | quality             images of tiles and mosaics, kept on disk | what the pixels of tiles say of them
+//!  notify                        tells people: webhook (ureq, hmac), e-mail (lettre); beside http
 //!  catalog                       lanes, verification, commands and queries over journal and index
 //!  journal | index | access      bytes on disk | views of them (sled) | who may do what (ipnet, subtle, getrandom)
 //!  tls                           encryption of ports and clients (rustls)
@@ -98,6 +100,10 @@
 //!   an epoch in both decides at the next start which of them is to be believed.
 //! - **The index can hold lanes back** when its overlay is full: a tile that is acknowledged must be visible and
 //!   recognised when sent again, and memory is bounded. The overlay covers sled's slow moments (100 ms, observed).
+//! - **The index is built anew beside itself**: the journal is folded into a second store while the first one answers, and
+//!   the index thread swaps the two at a moment when both hold the same facts. Readers and lanes know nothing of it.
+//! - **Paused capture is not read**: senders wait, as they do for a full lane. A refusal would cost the tile with senders
+//!   that take every answer for an end.
 //! - **Boards stay in memory** ([`index::Board`]): 64 places share a block of bitmaps, so distribution, completeness and
 //!   states cost no look-up in the store, and counts need no scan. They are rows of the store like everything else.
 //! - **Commands are decided on one thread** ([`catalog`]'s control), against the index as all earlier ones left it: two
@@ -142,6 +148,8 @@ pub mod ingest;
 pub mod journal;
 pub mod model;
 #[cfg(feature = "daemon")]
+pub mod notify;
+#[cfg(feature = "daemon")]
 pub mod pixels;
 #[cfg(feature = "daemon")]
 pub mod preview;
@@ -157,6 +165,8 @@ pub mod simulate;
 #[cfg(feature = "daemon")]
 pub mod telemetry;
 pub mod tls;
+#[cfg(feature = "top")]
+pub mod top;
 #[cfg(test)]
 mod unsafe_files;
 #[cfg(feature = "daemon")]

@@ -3,12 +3,13 @@
 use crate::access::{Access, AccessError, Exposed, ExposureError, check_exposure};
 use crate::base::descriptors;
 use crate::base::stop::{Stop, StopReason};
-use crate::catalog::{Catalog, CatalogError, CatalogOptions, Finding, OpenedCatalog, Sampler, Scrub};
-use crate::config::Config;
+use crate::catalog::{Catalog, CatalogError, CatalogOptions, Configured, Finding, OpenedCatalog, Sampler, Scrub};
+use crate::config::{Config, all_keys};
 use crate::http::{HttpError, HttpServer};
 use crate::index::{OpenOutcome, OpenReport};
 use crate::ingest::{Capture, CaptureListeners, IngestError};
 use crate::journal::{DamageKind, Filesystem, MirroredFilesystem, RealFilesystem, RecoveryReport};
+use crate::notify::{Channels, Notifier, NotifyError};
 use crate::preview::Previews;
 use crate::quality::Judge;
 use crate::service::{self, Ports};
@@ -45,9 +46,18 @@ pub enum ServerError {
     /// The watchdog's thread.
     #[error("the watchdog's thread can not be started: {0}")]
     Watchdog(std::io::Error),
+    /// The thread that closes the seconds of the figures.
+    #[error("the sampler's thread can not be started: {0}")]
+    Sampler(std::io::Error),
     /// Certificates and keys.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// A channel for notifications.
+    #[error(transparent)]
+    Notify(#[from] NotifyError),
+    /// A thread for notifications.
+    #[error("a thread for notifications can not be started: {0}")]
+    NotifyThread(std::io::Error),
 }
 
 /// A running daemon.
@@ -60,6 +70,7 @@ pub struct Server {
     scrub: Scrub,
     previews: Arc<Previews>,
     judge: Judge,
+    notifier: Notifier,
     sampler: Sampler,
     stop: Stop,
     stop_time: Duration,
@@ -91,6 +102,7 @@ impl Server {
         check_exposure(&exposed(config, &ports))?;
         let config = &fit_to_descriptors(config);
         let certificates = Certificates::load(config, &ports)?;
+        let channels = Channels::load(&config.notify)?;
         let metrics = Arc::new(Metrics::new());
         metrics.add_process_metrics();
         let access = Access::start(config.access.clone(), &metrics)?;
@@ -104,6 +116,7 @@ impl Server {
             .iter()
             .filter_map(Finding::of_recovery)
             .for_each(|finding| _ = catalog.damage().found(&finding));
+        tell_origins(config, &catalog);
         for temca in &config.temcas {
             catalog.assert_temca(temca.clone())?;
         }
@@ -120,8 +133,8 @@ impl Server {
         let data = std::fs::canonicalize(&config.data).unwrap_or_else(|_| config.data.clone());
         let scrub = Scrub::start(config.scrub, &config.data, &catalog, &lanes)
             .map_err(|source| CatalogError::Directory { dir: config.data.clone(), source })?;
-        let sampler =
-            Sampler::start(&catalog).map_err(|source| CatalogError::Directory { dir: config.data.clone(), source })?;
+        let sampler = Sampler::start(&catalog).map_err(ServerError::Sampler)?;
+        let notifier = Notifier::start(channels, &catalog, &data).map_err(ServerError::NotifyThread)?;
         let (stop, stop_time) = (stop.clone(), config.stop_time);
         Ok(Self {
             catalog,
@@ -133,6 +146,7 @@ impl Server {
             previews,
             judge,
             sampler,
+            notifier,
             stop,
             stop_time,
             data,
@@ -164,6 +178,12 @@ impl Server {
         self.http.address()
     }
 
+    /// What the daemon stores, for figures.
+    #[must_use]
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        &self.catalog
+    }
+
     /// Who may do what: for reading tokens and opening the audit log again.
     #[must_use]
     pub fn access(&self) -> &Arc<Access> {
@@ -182,6 +202,7 @@ impl Server {
     /// A last sync failed.
     pub fn shut_down(self) -> Result<Option<StopReason>, ServerError> {
         self.http.begin_stop();
+        self.notifier.look_now();
         self.scrub.stop();
         self.previews.stop();
         self.judge.stop();
@@ -195,6 +216,7 @@ impl Server {
         }
         let closed = self.catalog.close();
         self.access.close();
+        self.notifier.stop(self.stop_time / 8);
         closed?;
         Ok(self.stop.reason())
     }
@@ -221,6 +243,15 @@ fn exposed(config: &Config, ports: &Ports) -> Vec<Exposed> {
         remedy: "name trusted networks in access.networks, or a file of tokens in access.tokens",
     });
     capture.into_iter().chain(http).collect()
+}
+
+/// Where the values of limits that may change come from.
+fn tell_origins(config: &Config, catalog: &Catalog) {
+    for key in all_keys() {
+        let source = config.origins.get(key.name).cloned().unwrap_or_default();
+        let (default, about) = (key.default.to_owned(), key.about.to_owned());
+        catalog.limits().configure(key.name, Configured { default, source, about });
+    }
 }
 
 /// Connections beyond the descriptors that there are would take those of the journal.

@@ -19,6 +19,8 @@ const CAPTURE: &str = "capture";
 const HTTP: &str = "http";
 /// The name of the capture listener for encrypted connections.
 const CAPTURE_TLS: &str = "capture-tls";
+/// Pause between two lines for `systemctl status`.
+const STATUS_EVERY: Duration = Duration::from_secs(5);
 /// Without names: the order of listeners.
 const ORDER: [&str; 3] = [CAPTURE, HTTP, CAPTURE_TLS];
 
@@ -109,6 +111,42 @@ pub fn notify_ready() {
 /// Tells the service manager that the daemon ends.
 pub fn notify_stopping() {
     notify(&[NotifyState::Stopping]);
+}
+
+/// Tells the service manager how the daemon is, for people to read.
+pub fn notify_status(line: &str) {
+    notify(&[NotifyState::Status(line)]);
+}
+
+/// Reads settings again between telling the service manager that this begins and that it is done.
+pub fn reload(read_again: impl FnOnce()) {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => notify(&[NotifyState::Reloading, now]),
+        Err(_) => notify(&[NotifyState::Reloading]),
+    }
+    read_again();
+    notify_ready();
+}
+
+/// If there is a service manager, tells it every few seconds how the daemon is, when that has changed, until the stop.
+///
+/// # Errors
+/// The thread can not be started.
+pub fn start_status(mut line: impl FnMut() -> String + Send + 'static, stop: Stop) -> std::io::Result<()> {
+    if std::env::var_os("NOTIFY_SOCKET").is_none() {
+        return Ok(());
+    }
+    let tell = move || {
+        let mut told = String::new();
+        while stop.wait_for(STATUS_EVERY).is_none() {
+            let line = line();
+            if line != told {
+                notify_status(&line);
+                told = line;
+            }
+        }
+    };
+    std::thread::Builder::new().name("status".into()).spawn(tell).map(drop)
 }
 
 fn notify(state: &[NotifyState<'_>]) {

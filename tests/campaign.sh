@@ -31,7 +31,7 @@ campaign() {
     results+=("$(printf '%-16s %6d s  %s' "$name" $((SECONDS - began)) "$result")")
     echo "${results[-1]}"
     # What the campaigns say of themselves: seeds, counts, extremes.
-    grep -aE 'Seen|seed|acknowledged|cycles|cuts|each|found|of the rate|executions' "$logs/$name.txt" | tail -n 20
+    grep -aE 'Seen|seed|acknowledged|cycles|cuts|each|found|of the rate|executions|seen (after|firing)' "$logs/$name.txt" | tail -n 20
 }
 
 campaign crash cargo test --locked --test crash -- --nocapture
@@ -46,10 +46,14 @@ campaign drain cargo test --locked --test daemon drain:: -- --nocapture
 campaign overload cargo test --locked --test daemon overload -- --nocapture
 campaign access cargo test --locked --test daemon access:: -- --nocapture
 campaign tls cargo test --locked --test daemon tls:: -- --nocapture
+campaign alerts tests/monitoring/faults.py
 campaign readers cargo test --locked --lib fuzzing -- --nocapture
 if [ -n "${TILECATCHER_LONG:-}" ]; then
     campaign fuzz tests/fuzz/run.sh --long
     campaign miri tests/miri.sh
+    # Ask a Debian mirror; need root, debootstrap and systemd-container.
+    campaign package deploy/test-deb.sh --profile release
+    campaign service deploy/test-service.sh --profile release
     campaign power-cuts tests/power-cut/run.sh --cuts 3
 fi
 

@@ -160,6 +160,10 @@ fn the_description_lists_exactly_the_routes_that_answer() {
     assert!(described.len() > 30, "{described:?}");
     for (path, methods) in &described {
         for method in METHODS {
+            // It would be the last request that this daemon answers; tests/daemon/admin.rs has it.
+            if path == "/api/v1/admin/drain" && methods.contains(method) {
+                continue;
+            }
             let answer = fixture.ask(method, &filled(path), "", b"");
             assert!(!answer.text.contains("there is nothing at"), "{method} {path}: {}", answer.text);
             assert_eq!(answer.status != 405, methods.contains(method), "{method} {path}: {}", answer.text);

@@ -21,6 +21,8 @@ pub struct Scopes(u8);
 /// What a route needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
+    /// No scope: it holds no data.
+    Nothing,
     /// The scope read.
     Reading,
     /// Read or ingest: what senders ask about their acquisitions.
@@ -79,7 +81,7 @@ impl Scopes {
     /// True when whoever has these may do that.
     #[must_use]
     pub fn allow(self, need: Need) -> bool {
-        need.scopes().iter().any(|scope| self.has(*scope)) || self.has(Scope::Admin)
+        need == Need::Nothing || need.scopes().iter().any(|scope| self.has(*scope)) || self.has(Scope::Admin)
     }
 
     fn has(self, scope: Scope) -> bool {
@@ -92,6 +94,7 @@ impl Need {
     #[must_use]
     pub fn scopes(self) -> &'static [Scope] {
         match self {
+            Self::Nothing => &[],
             Self::Reading => &[Scope::Read],
             Self::SenderReading => &[Scope::Read, Scope::Ingest],
             Self::Ingesting => &[Scope::Ingest],
@@ -138,6 +141,9 @@ impl FromStr for Scopes {
 
 impl fmt::Display for Need {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self == Self::Nothing {
+            return f.write_str("none");
+        }
         let names: Vec<&str> = self.scopes().iter().map(|scope| scope.name()).collect();
         f.write_str(&names.join(" or "))
     }
@@ -157,6 +163,7 @@ mod tests {
         assert_eq!(allowed(Scope::Ingest), [false, true, true, false]);
         assert_eq!(allowed(Scope::Admin), [true; 4]);
         assert!(!Scopes::NONE.allow(Need::SenderReading));
+        assert!(Scopes::NONE.allow(Need::Nothing));
     }
 
     #[test]

@@ -84,6 +84,14 @@ fn a_token_says_who_asks_and_adds_to_what_the_address_may() {
 }
 
 #[test]
+fn what_holds_no_data_is_for_everybody() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let guarded = access(AccessOptions { tokens: Some(tokens(&dir).0), ..options("") });
+    assert_eq!(guarded.judge(&asked("203.0.113.1", Need::Nothing)).1, Ok(()));
+    assert_eq!(guarded.judge(&asked("203.0.113.1", Need::Reading)).1, Err(Denied::NoToken));
+}
+
+#[test]
 fn a_route_without_a_scope_lets_nobody_in() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let (path, tokens) = tokens(&dir);

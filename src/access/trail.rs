@@ -46,6 +46,8 @@ pub enum Event {
         refused: Option<&'static str>,
         /// Bytes of its body, as announced.
         bytes: Option<u64>,
+        /// What an operator's command changed.
+        detail: Option<Box<str>>,
     },
     /// A capture connection.
     Connected {
@@ -216,10 +218,10 @@ fn append_to(path: &Path) -> io::Result<File> {
 fn line(time: SystemTime, event: &Event) -> Value {
     let time = jiff::Timestamp::try_from(time).unwrap_or_default();
     let mut line = match event {
-        Event::Request { peer, by, method, path, acquisition, status, refused, bytes } => json!({
+        Event::Request { peer, by, method, path, acquisition, status, refused, bytes, detail } => json!({
             "event": if refused.is_some() { "refused" } else { "command" }, "port": "http", "peer": peer.to_string(),
             "by": by.to_string(), "method": method, "path": path, "acquisition": acquisition,
-            "outcome": status, "reason": refused, "bytes": bytes,
+            "outcome": status, "reason": refused, "bytes": bytes, "detail": detail,
         }),
         Event::Connected { peer, by } => {
             json!({ "event": "connected", "port": "capture", "peer": peer.to_string(), "by": by.to_string() })
@@ -243,7 +245,17 @@ mod tests {
     fn event(status: u16) -> Event {
         let (method, path) = ("PUT".to_owned(), "/x\n\"".to_owned());
         let peer = "192.0.2.1:4".parse().expect("an address");
-        Event::Request { peer, by: By::Nobody, method, path, acquisition: Some(7), status, refused: None, bytes: None }
+        Event::Request {
+            peer,
+            by: By::Nobody,
+            method,
+            path,
+            acquisition: Some(7),
+            status,
+            refused: None,
+            bytes: None,
+            detail: None,
+        }
     }
 
     fn statuses(path: &Path) -> Vec<u64> {

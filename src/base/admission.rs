@@ -3,6 +3,7 @@
 //! One gate for each port. Counts only: it knows no socket. Takes one short lock for each connection that comes or goes,
 //! and none for each frame. Must never admit more than its limits, nor forget to count a connection out.
 
+use super::live::Live;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -26,6 +27,15 @@ pub enum Denied {
     Full,
     /// This peer has as many as it may have.
     PeerFull,
+}
+
+/// The numbers of [`Limits`] that may change at run time. Who is in already stays in.
+#[derive(Clone, Debug)]
+pub struct LiveConnections {
+    /// Most connections.
+    pub connections: Live,
+    /// Most connections of one peer address.
+    pub connections_per_peer: Live,
 }
 
 /// The gate. Clones share it.
@@ -54,7 +64,8 @@ pub struct Short {
 }
 
 struct Shared {
-    limits: Limits,
+    limits: LiveConnections,
+    bytes_per_peer: usize,
     state: Mutex<State>,
     /// Connections that wait for their peer's share: raised before the last try of [`Admitted::hold_or_wait`].
     short: AtomicUsize,
@@ -77,8 +88,18 @@ impl Admission {
     /// An empty house.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        let state = Mutex::new(State::default());
-        Self { shared: Arc::new(Shared { limits, state, short: AtomicUsize::new(0), freed: AtomicBool::new(false) }) }
+        let live = LiveConnections {
+            connections: Live::new(limits.connections as u64),
+            connections_per_peer: Live::new(limits.connections_per_peer as u64),
+        };
+        Self::live(live, limits.bytes_per_peer)
+    }
+
+    /// As [`Self::new`], with limits that somebody else may change.
+    #[must_use]
+    pub fn live(limits: LiveConnections, bytes_per_peer: usize) -> Self {
+        let (state, short, freed) = (Mutex::new(State::default()), AtomicUsize::new(0), AtomicBool::new(false));
+        Self { shared: Arc::new(Shared { limits, bytes_per_peer, state, short, freed }) }
     }
 
     /// Lets a connection in.
@@ -88,11 +109,11 @@ impl Admission {
     pub fn enter(&self, address: IpAddr) -> Result<Admitted, Denied> {
         let address = address.to_canonical();
         let mut state = self.shared.lock();
-        if state.connections >= self.shared.limits.connections {
+        if state.connections >= self.shared.limits.connections.count() {
             return Err(Denied::Full);
         }
         let (connections, peer) = state.peers.entry(address).or_default();
-        if *connections >= self.shared.limits.connections_per_peer {
+        if *connections >= self.shared.limits.connections_per_peer.count() {
             return Err(Denied::PeerFull);
         }
         *connections += 1;
@@ -119,7 +140,7 @@ impl Admitted {
     /// longer than the share could never come else.
     #[must_use]
     pub fn hold(&self, bytes: usize) -> Option<Held> {
-        let max = self.shared.limits.bytes_per_peer;
+        let max = self.shared.bytes_per_peer;
         let more = |held: usize| (held == 0 || held.saturating_add(bytes) <= max).then(|| held.saturating_add(bytes));
         self.peer.held.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
         Some(Held { shared: Arc::clone(&self.shared), peer: Arc::clone(&self.peer), bytes })

@@ -19,8 +19,12 @@ pub mod keepalive;
 pub mod life;
 pub mod limits;
 #[cfg(feature = "daemon")]
+pub mod live;
+#[cfg(feature = "daemon")]
 pub mod planted;
 #[cfg(feature = "daemon")]
 pub mod pool;
 pub mod stop;
 pub mod units;
+#[cfg(feature = "daemon")]
+pub mod words;

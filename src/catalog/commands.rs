@@ -3,8 +3,13 @@
 use super::activity::Activity;
 use super::control::{Control, Draft, Sharing};
 use super::damage::{DamageLog, Finding, FoundBy};
+use super::endings::Endings;
 use super::facts::JournalFacts;
+use super::index_job::IndexJobs;
 use super::lane::{LaneOptions, Lanes};
+use super::live_limits::LiveLimits;
+use super::scrub_control::ScrubControl;
+use super::switch::{CaptureState, CaptureSwitch};
 use crate::base::pool::Pool;
 use crate::base::stop::{Stop, StopReason};
 use crate::index::{AcquisitionView, Index, IndexOptions, OpenReport, StoreError, ViewStore};
@@ -94,8 +99,13 @@ pub struct Catalog {
     control: Control,
     next_tile: Arc<AtomicU64>,
     damage: DamageLog,
+    endings: Endings,
     activity: Arc<Activity>,
     ack: AckLevel,
+    switch: CaptureSwitch,
+    scrub: ScrubControl,
+    limits: LiveLimits,
+    index_jobs: IndexJobs,
     stop: Stop,
     _lock: DirectoryLock,
 }
@@ -174,8 +184,13 @@ impl Catalog {
             control,
             next_tile,
             damage,
+            endings: Endings::default(),
             activity,
             ack: options.lanes.ack,
+            switch: CaptureSwitch::default(),
+            scrub: ScrubControl::default(),
+            limits: LiveLimits::default(),
+            index_jobs: IndexJobs::default(),
             stop: stop.clone(),
             _lock: lock,
         });
@@ -443,6 +458,57 @@ impl Catalog {
         &self.damage
     }
 
+    /// Whether tiles are taken: to be looked at and thrown.
+    #[must_use]
+    pub fn switch(&self) -> &CaptureSwitch {
+        &self.switch
+    }
+
+    /// Whether tiles are taken now.
+    #[must_use]
+    pub fn capture_state(&self) -> CaptureState {
+        match (self.stop.reason(), self.switch.is_paused()) {
+            (Some(_), _) => CaptureState::Draining,
+            (None, true) => CaptureState::Paused,
+            (None, false) => CaptureState::Running,
+        }
+    }
+
+    /// What is said to the scrub.
+    #[must_use]
+    pub fn scrub(&self) -> &ScrubControl {
+        &self.scrub
+    }
+
+    /// Limits that may change.
+    #[must_use]
+    pub fn limits(&self) -> &LiveLimits {
+        &self.limits
+    }
+
+    /// Comparisons of the index with the journal, and rebuilds.
+    #[must_use]
+    pub fn index_jobs(&self) -> &IndexJobs {
+        &self.index_jobs
+    }
+
+    /// Has every open segment sealed, and goes on in new ones. Returns how many there were. Waits until they are sealed.
+    ///
+    /// # Errors
+    /// A sync failed, and the daemon stops; or it stops anyway.
+    pub fn rotate(&self, lanes: &Lanes) -> Result<usize, CatalogError> {
+        let lanes = lanes.rotate().ok_or(CatalogError::Stopping)?;
+        let control = self.control.rotate()?;
+        self.journal.settle();
+        Ok(lanes + usize::from(control))
+    }
+
+    /// Ends of acquisitions that nobody has taken notice of yet.
+    #[must_use]
+    pub fn endings(&self) -> &Endings {
+        &self.endings
+    }
+
     /// What happened lately.
     #[must_use]
     pub fn activity(&self) -> &Arc<Activity> {
@@ -479,6 +545,7 @@ impl Catalog {
     pub fn refresh_gauges(&self) {
         let bytes = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
         let (status, lag, metrics) = (self.journal.status(), self.index.lag(), &self.metrics);
+        Metrics::set(&metrics.capture_paused, usize::from(self.switch.is_paused()));
         Metrics::set(&metrics.buffer_bytes, self.pool.used());
         Metrics::set(&metrics.buffer_limit_bytes, self.pool.capacity());
         Metrics::set(&metrics.buffer_waiters, self.pool.waiting());
@@ -491,6 +558,7 @@ impl Catalog {
         Metrics::set(&metrics.ack_level, self.level_in_force() as usize);
         if let Some(mirror) = self.journal.mirror() {
             let mirror = mirror.status();
+            Metrics::set(&metrics.mirror_configured, 1);
             Metrics::set(&metrics.mirror_in_sync, usize::from(mirror.phase == MirrorPhase::InSync));
             Metrics::set(&metrics.mirror_left_bytes, bytes(mirror.left_bytes));
             Metrics::set(&metrics.mirror_losses, bytes(mirror.losses));

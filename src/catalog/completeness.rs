@@ -109,6 +109,9 @@ impl CameraOf {
     }
 }
 
+/// Blocks that are counted before writers get their turn: some microseconds.
+const BLOCKS_AT_ONCE: usize = 1024;
+
 /// Even rows of a block of 64 rows.
 const EVEN_ROWS: u64 = 0x5555_5555_5555_5555;
 
@@ -120,6 +123,31 @@ impl Catalog {
     pub fn completeness(&self, acq: AcqId) -> Result<Completeness, CatalogError> {
         let view = self.acquisition(acq).ok_or(CatalogError::UnknownAcquisition(acq))?;
         Ok(self.index().with_board(acq, |board, _| count(&view, board)))
+    }
+
+    /// How many tiles an acquisition should have, has, and misses. Keeps writers waiting for a few blocks at a time only.
+    #[must_use]
+    pub fn tally(&self, acq: AcqId) -> Tally3 {
+        let Some(view) = self.acquisition(acq) else { return Tally3::default() };
+        let (by, grid) = (expected_by(&view), grid_of(&view));
+        let mut sum = Tally3::default();
+        let mut from = Some(BlockKey::FIRST);
+        while let Some(first) = from {
+            from = self.index().with_board(acq, |board, _| {
+                let mut blocks = board.blocks_from(first).take_while(|(key, _)| !key.drift);
+                for (key, block) in blocks.by_ref().take(BLOCKS_AT_ONCE) {
+                    let expected = if by == ExpectedBy::Rois { block.expected() } else { grid_bits(grid, key) };
+                    sum.add(expected, block.stored);
+                }
+                blocks.next().map(|(key, _)| *key)
+            });
+        }
+        if by == ExpectedBy::Mosaic {
+            // Places in blocks that no tile has touched are expected, too.
+            sum.expected = u64::from(grid.cols) * u64::from(grid.rows);
+            sum.missing = sum.expected.saturating_sub(sum.received);
+        }
+        sum
     }
 
     /// Missing tiles of an acquisition: `limit` of them, behind the first `offset`, by column and row.

@@ -61,6 +61,10 @@ pub(super) type Done<T> = Result<(T, Vec<Sequence>), CatalogError>;
 pub(super) type Claims = HashSet<RoiTileKey>;
 
 trait Job: Send {
+    /// Something to be done with the writer before the decision.
+    fn prepare(&mut self, _: &mut LaneWriter) -> Result<(), JournalError> {
+        Ok(())
+    }
     fn sharing(&self) -> Sharing;
     /// What is to be recorded; `None` when the command has failed and was answered.
     fn decide(&mut self, index: &Index, claims: &mut Claims) -> Option<Vec<Draft>>;
@@ -107,6 +111,29 @@ where
     }
 }
 
+/// The control segment is to be sealed: where it is said whether there was one.
+struct Rotation {
+    reply: Sender<bool>,
+}
+
+impl Job for Rotation {
+    fn prepare(&mut self, writer: &mut LaneWriter) -> Result<(), JournalError> {
+        let had_one = writer.rotate()?;
+        let _ = self.reply.send(had_one);
+        Ok(())
+    }
+
+    fn sharing(&self) -> Sharing {
+        Sharing::Alone
+    }
+
+    fn decide(&mut self, _: &Index, _: &mut Claims) -> Option<Vec<Draft>> {
+        None
+    }
+
+    fn finish(self: Box<Self>, _: Result<Vec<Sequence>, CatalogError>) {}
+}
+
 /// Where commands are handed in.
 pub(super) struct Control {
     jobs: Mutex<Option<Sender<Box<dyn Job>>>>,
@@ -150,6 +177,14 @@ impl Control {
             SendTimeoutError::Timeout(_) => CatalogError::Busy,
             SendTimeoutError::Disconnected(_) => CatalogError::Stopping,
         })
+    }
+
+    /// Has the open segment sealed, behind the commands that wait. False: there was none.
+    pub(super) fn rotate(&self) -> Result<bool, CatalogError> {
+        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or(CatalogError::Stopping)?;
+        let (reply, rotated) = bounded(1);
+        jobs.send_timeout(Box::new(Rotation { reply }), PATIENCE).map_err(|_| CatalogError::Busy)?;
+        rotated.recv().map_err(|_| CatalogError::Stopping)
     }
 
     /// Hands a command in and waits for its end.
@@ -214,7 +249,14 @@ impl ControlThread {
     }
 
     /// Decides and records a command, and those behind it that may share its sync and wait already.
-    fn serve(&mut self, first: Box<dyn Job>) {
+    fn serve(&mut self, mut first: Box<dyn Job>) {
+        if !self.failed
+            && let Err(error) = first.prepare(&mut self.writer)
+        {
+            tracing::error!(%error, "storage failed: the daemon stops");
+            self.failed = true;
+            self.stop.raise(StopReason::StorageFailed);
+        }
         let sharing = first.sharing();
         let mut batch = Batch::default();
         self.add(&mut batch, first);

@@ -12,11 +12,13 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Most damaged records that are told apart: a disk that is all damage must not fill memory or the disk with reports.
 const RECORDS_MAX: usize = 100_000;
+/// Findings that are kept for who asks what is new.
+const NEWS_MAX: usize = 16;
 /// Longest report that is read at a start, bytes.
 const REPORT_BYTES_MAX: u64 = 256 << 20;
 
@@ -34,6 +36,20 @@ pub enum FoundBy {
     Resend,
     /// Recovery, at a start.
     Start,
+}
+
+impl FoundBy {
+    /// As the report has it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Scrub => "scrub",
+            Self::Read => "read",
+            Self::Verify => "verify",
+            Self::Resend => "resend",
+            Self::Start => "start",
+        }
+    }
 }
 
 /// The tile that a damaged record holds.
@@ -70,6 +86,15 @@ pub struct Finding {
     pub what: String,
     /// Who found it.
     pub found_by: FoundBy,
+}
+
+/// A damaged record as the report has it.
+#[derive(Clone, Debug)]
+pub struct ReportedDamage {
+    /// When it was found, RFC 3339 UTC.
+    pub time: String,
+    /// What was found.
+    pub finding: Finding,
 }
 
 /// A line of the report.
@@ -110,6 +135,8 @@ pub struct DamageLog {
     path: Arc<Path>,
     metrics: Arc<Metrics>,
     damaged: Arc<Mutex<Places>>,
+    /// Found since somebody asked, at most [`NEWS_MAX`]: the first ones.
+    news: Arc<Mutex<Vec<Finding>>>,
     activity: Arc<Activity>,
 }
 
@@ -183,7 +210,8 @@ impl DamageLog {
         };
         Metrics::set(&metrics.corrupt_records, damaged.len());
         let (metrics, activity) = (Arc::clone(metrics), Arc::clone(activity));
-        Self { path: path.into(), metrics, damaged: Arc::new(Mutex::new(damaged)), activity }
+        let (damaged, news) = (Arc::new(Mutex::new(damaged)), Arc::default());
+        Self { path: path.into(), metrics, damaged, news, activity }
     }
 
     /// Number of records that are known to be damaged now.
@@ -214,8 +242,36 @@ impl DamageLog {
             "a stored record is damaged: it is not served, all else is; see \"Scrub and damaged data\" in deploy/README.md"
         );
         self.report(Event::Damaged, finding);
+        let mut news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
+        if news.len() < NEWS_MAX {
+            news.push(finding.clone());
+        }
+        drop(news);
         self.tell(finding.tile);
         true
+    }
+
+    /// The first `most` records that are known to be damaged, as the report has them.
+    #[must_use]
+    pub fn list(&self, most: usize) -> Vec<ReportedDamage> {
+        let known: Vec<(u64, u64)> = self.lock().keys().copied().take(most).collect();
+        if known.is_empty() {
+            return Vec::new();
+        }
+        let text = read_report(&self.path).unwrap_or_default();
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
+        let damaged = lines.filter(|line| line.event == Event::Damaged);
+        let place = |line: &Line| (line.finding.segment, line.finding.offset);
+        // The last word on a place is the one that holds.
+        let found: BTreeMap<(u64, u64), Line> = damaged.map(|line| (place(&line), line)).collect();
+        let known = known.into_iter().filter_map(|place| found.get(&place));
+        known.map(|line| ReportedDamage { time: line.time.clone(), finding: line.finding.clone() }).collect()
+    }
+
+    /// What was found since this was last asked, at most the first 16.
+    #[must_use]
+    pub fn take_news(&self) -> Vec<Finding> {
+        std::mem::take(&mut *self.news.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Stable tiles of an acquisition that are known to be damaged.
@@ -276,7 +332,7 @@ impl DamageLog {
     }
 }
 
-fn read_report(path: &PathBuf) -> io::Result<String> {
+fn read_report(path: &Path) -> io::Result<String> {
     let file = File::open(path)?;
     let mut bytes = Vec::new();
     io::Read::read_to_end(&mut io::Read::take(file, REPORT_BYTES_MAX), &mut bytes)?;

@@ -124,6 +124,26 @@ impl FactSource for JournalFacts<'_> {
     }
 }
 
+/// The same for a daemon that runs: a record that can not be read is an error, for what it said is in the index.
+pub struct StrictFacts<'a>(pub &'a Journal);
+
+impl FactSource for StrictFacts<'_> {
+    fn store_id(&self) -> [u8; 16] {
+        JournalFacts(self.0).store_id()
+    }
+
+    fn tally_until(&self, last: Sequence) -> Result<Tally, StoreError> {
+        JournalFacts(self.0).tally_until(last)
+    }
+
+    fn facts_after(&self, after: Sequence) -> Box<dyn Iterator<Item = Result<Fact, StoreError>> + '_> {
+        Box::new(self.0.records_after(after).map(|record| {
+            let record = record.map_err(|error| StoreError::Facts(error.to_string()))?;
+            fact_of_record(&record, &mut || self.0.read_control(record.location()))
+        }))
+    }
+}
+
 /// A control record whose payload is damaged must not keep the daemon from starting: it is reported, kept in the
 /// journal, and folded into nothing.
 fn fact_or_damage(journal: &Journal, record: &StoredRecord) -> Fact {

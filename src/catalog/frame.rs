@@ -4,7 +4,7 @@ use crate::base::clock;
 use crate::base::limits::round_up_to_block;
 use crate::base::pool::TileBuffer;
 use crate::journal::RECORD_HEADER_BYTES;
-use std::time::Instant;
+use crate::telemetry::Stamp;
 
 /// A frame that is still arriving. Lies behind the room for its record's header, so that header, frame and
 /// padding later leave in one aligned write without a copy.
@@ -13,6 +13,7 @@ pub struct FrameBuffer {
     len: usize,
     filled: usize,
     hasher: crc32fast::Hasher,
+    begun_at: Stamp,
 }
 
 /// A complete frame with the CRC-32 of its bytes. Made only by [`FrameBuffer::complete`].
@@ -21,7 +22,9 @@ pub struct ReceivedFrame {
     pub(super) len: u32,
     pub(super) crc: u32,
     pub(super) received_ns: i64,
-    pub(super) received_at: Instant,
+    /// When there was room for its first byte.
+    pub(super) begun_at: Stamp,
+    pub(super) received_at: Stamp,
 }
 
 impl FrameBuffer {
@@ -31,14 +34,14 @@ impl FrameBuffer {
         round_up_to_block(RECORD_HEADER_BYTES + len)
     }
 
-    /// An empty frame of `len` bytes in a buffer of at least [`Self::buffer_bytes`].
+    /// An empty frame of `len` bytes in a buffer of at least [`Self::buffer_bytes`], begun at `begun_at`.
     ///
     /// # Panics
     /// The buffer is too short.
     #[must_use]
-    pub fn new(buffer: TileBuffer, len: usize) -> Self {
+    pub fn new(buffer: TileBuffer, len: usize, begun_at: Stamp) -> Self {
         assert!(buffer.len() >= Self::buffer_bytes(len), "the buffer was reserved for this frame");
-        Self { buffer, len, filled: 0, hasher: crc32fast::Hasher::new() }
+        Self { buffer, len, filled: 0, hasher: crc32fast::Hasher::new(), begun_at }
     }
 
     /// Where the missing bytes go, at most `limit` of them.
@@ -74,7 +77,8 @@ impl FrameBuffer {
             len: u32::try_from(self.len).expect("a frame's length came from a u32 prefix"),
             crc: self.hasher.finalize(),
             received_ns: clock::unix_ns(),
-            received_at: Instant::now(),
+            begun_at: self.begun_at,
+            received_at: Stamp::now(),
         })
     }
 }

@@ -61,7 +61,7 @@ fn pool() -> &'static Pool {
 
 fn frame_buffer(len: usize) -> FrameBuffer {
     let buffer = pool().try_reserve(FrameBuffer::buffer_bytes(len)).expect("few at a time");
-    FrameBuffer::new(buffer, len)
+    FrameBuffer::new(buffer, len, crate::telemetry::Stamp::now())
 }
 
 /// Reads a stream in pieces, as a connection does.

@@ -13,7 +13,7 @@ use super::verify::VerifiedTile;
 use crate::base::failpoint;
 use crate::base::guard::stop_on_panic;
 use crate::base::life::Pulse;
-use crate::base::limits::BATCH_RECORDS_MAX;
+use crate::base::limits::{BATCH_RECORDS_MAX, round_up_to_block};
 use crate::base::planted::{Bug, planted};
 use crate::base::stop::{Stop, StopReason};
 use crate::index::Index;
@@ -23,14 +23,14 @@ use crate::journal::{
 use crate::model::{
     AckLevel, Fact, FactBody, Location, Refusal, Sequence, Tally, TileEntry, TileId, TileKey, TileVersion,
 };
-use crate::telemetry::{LocalCounts, Metrics, StoredAs};
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError, bounded};
+use crate::telemetry::{LaneTimes, LocalCounts, Metrics, Stamp, StoredAs};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError, bounded, select, unbounded};
 use std::collections::HashMap;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Longest wait for the index overlay before a batch is refused as overloaded.
 const INDEX_PATIENCE: Duration = Duration::from_secs(30);
@@ -150,8 +150,13 @@ pub trait HotTiles: Send + Sync {
     fn stored(&self, entry: TileEntry, tile: VerifiedTile);
 }
 
+/// A lane is to have its segment sealed: where it says whether it had one. Nothing said: it could not.
+type Rotation = Sender<bool>;
+
 struct LaneQueue {
     tiles: Sender<LaneTile>,
+    /// Unbounded in type; one for each caller that waits.
+    rotations: Sender<Rotation>,
     /// Somebody found the queue full: pairs with the swap in [`Lane::tell_of_room`].
     starved: Arc<Starved>,
 }
@@ -165,6 +170,7 @@ struct Starved {
 struct Lane {
     options: LaneOptions,
     queue: Receiver<LaneTile>,
+    rotations: Receiver<Rotation>,
     starved: Arc<Starved>,
     writer: LaneWriter,
     journal: Arc<Journal>,
@@ -172,6 +178,7 @@ struct Lane {
     next_tile: Arc<AtomicU64>,
     metrics: Arc<Metrics>,
     counts: LocalCounts,
+    times: LaneTimes,
     stop: Stop,
     pulse: Arc<Pulse>,
     unsynced_bytes: u64,
@@ -213,10 +220,12 @@ impl Lanes {
         let hot: Arc<OnceLock<Arc<dyn HotTiles>>> = Arc::default();
         for number in 0..options.lanes.max(1) {
             let (tiles, queue) = bounded(options.queue_tiles);
+            let (rotations, to_rotate) = unbounded();
             let starved = Arc::new(Starved::default());
             let lane = Lane {
                 options,
                 queue,
+                rotations: to_rotate,
                 starved: Arc::clone(&starved),
                 writer: journal.lane_writer(number),
                 journal: Arc::clone(journal),
@@ -224,6 +233,7 @@ impl Lanes {
                 next_tile: Arc::clone(next_tile),
                 metrics: Arc::clone(metrics),
                 counts: LocalCounts::default(),
+                times: metrics.lane_times(),
                 stop: stop.clone(),
                 pulse: metrics.life.pulse(&format!("lane-{number}")),
                 unsynced_bytes: 0,
@@ -233,7 +243,7 @@ impl Lanes {
                 hot: Arc::clone(&hot),
                 fresh: Vec::new(),
             };
-            queues.push(LaneQueue { tiles, starved });
+            queues.push(LaneQueue { tiles, rotations, starved });
             let stop = stop.clone();
             let run = move || stop_on_panic("lane", &stop, || lane.run()).unwrap_or(());
             threads.push(std::thread::Builder::new().name(format!("lane-{number}")).spawn(run)?);
@@ -272,6 +282,22 @@ impl Lanes {
         (self.queues.iter().map(|queue| queue.tiles.len()).max().unwrap_or(0), self.capacity)
     }
 
+    /// Has every lane hand its open segment over to be sealed, and go on in a new one. Waits for the syncs that takes.
+    /// Returns how many there were; `None`: a lane could not.
+    #[must_use]
+    pub fn rotate(&self) -> Option<usize> {
+        let asked: Vec<Receiver<bool>> = self
+            .queues
+            .iter()
+            .map(|queue| {
+                let (reply, rotated) = bounded(1);
+                let _ = queue.rotations.send(reply);
+                rotated
+            })
+            .collect();
+        asked.into_iter().map(|rotated| rotated.recv().ok().map(usize::from)).sum()
+    }
+
     fn queue_of(&self, tile: &VerifiedTile) -> &LaneQueue {
         let lane = tile.key().spread() % self.queues.len() as u64;
         &self.queues[usize::try_from(lane).expect("below the number of lanes")]
@@ -304,10 +330,11 @@ impl Lane {
             self.pulse.moves();
             self.tell_of_room();
             failpoint::pass("lane");
-            self.metrics.batch_tiles.observe(batch.len() as f64);
+            self.observe(&batch);
             self.commit(&mut batch);
             self.hand_on(&mut batch);
             self.counts.publish(&self.metrics);
+            self.times.publish();
         }
         self.pulse.waits();
         if !self.failed
@@ -318,8 +345,25 @@ impl Lane {
         }
     }
 
+    /// Takes note of how the tiles of a batch have come here.
+    fn observe(&self, batch: &[LaneTile]) {
+        if cfg!(feature = "no-telemetry") {
+            return;
+        }
+        self.metrics.batch_tiles.observe(batch.len() as f64);
+        let now = Stamp::now();
+        for LaneTile { tile, .. } in batch {
+            self.times.receive.add(tile.received_at.since(tile.begun_at));
+            self.times.verify.add(tile.verified_at.since(tile.received_at));
+            self.times.queue.add(now.since(tile.verified_at));
+        }
+    }
+
     /// Waits for a tile, then takes all that are waiting, up to the batch's bounds. Never waits for company.
     fn next_batch(&mut self, batch: &mut Vec<LaneTile>) -> bool {
+        while let Ok(rotation) = self.rotations.try_recv() {
+            self.rotate(&rotation);
+        }
         let Some(first) = self.next_tile_or_idle() else { return false };
         let mut bytes = first.tile.buffer.len();
         batch.push(first);
@@ -355,7 +399,27 @@ impl Lane {
                 Err(error) => self.fail(&error),
             }
         }
-        self.queue.recv().ok()
+        loop {
+            select! {
+                recv(self.queue) -> tile => return tile.ok(),
+                recv(self.rotations) -> rotation => match rotation {
+                    Ok(rotation) => self.rotate(&rotation),
+                    Err(_) => return self.queue.recv().ok(),
+                },
+            }
+        }
+    }
+
+    /// Between two batches: what was written is synced, the next record goes into a new segment.
+    fn rotate(&mut self, rotation: &Rotation) {
+        if self.failed {
+            return;
+        }
+        match self.sync().and_then(|()| self.writer.rotate()) {
+            Ok(had_one) => _ = rotation.send(had_one),
+            Err(error) => self.fail(&error),
+        }
+        self.pulse.waits();
     }
 
     fn tell_of_room(&self) {
@@ -372,9 +436,11 @@ impl Lane {
         if self.mirror_refuses() {
             return self.refuse_all(batch, Refusal::MirrorLost);
         }
+        let began = Stamp::now();
         self.pulse.waits();
         let has_room = self.index.wait_for_room(batch.len(), INDEX_PATIENCE);
         self.pulse.moves();
+        let waited = Stamp::now().since(began);
         if !has_room {
             return self.refuse_all(batch, Refusal::Overloaded);
         }
@@ -383,7 +449,7 @@ impl Lane {
         if early {
             self.answer(batch, &decisions);
         }
-        self.store(batch, &mut decisions);
+        self.store(batch, &mut decisions, waited);
         // Lost with this batch: what was stored has one copy. Sent again when the mirror is back, it is a duplicate.
         if self.mirror_refuses() {
             decisions.fill(Decision::Refuse(Refusal::MirrorLost));
@@ -496,8 +562,8 @@ impl Lane {
     }
 
     /// Writes and, at level durable, syncs what is to be stored; publishes what is. Decisions of tiles that could
-    /// not be stored become refusals.
-    fn store(&mut self, batch: &mut [LaneTile], decisions: &mut [Decision]) {
+    /// not be stored become refusals. `waited` for room in the index.
+    fn store(&mut self, batch: &mut [LaneTile], decisions: &mut [Decision], waited: Duration) {
         let mut members: Vec<usize> = Vec::with_capacity(batch.len());
         let mut drafts: Vec<RecordDraft<'_>> = Vec::with_capacity(batch.len());
         for (n, (LaneTile { tile, .. }, decision)) in batch.iter_mut().zip(decisions.iter()).enumerate() {
@@ -529,20 +595,26 @@ impl Lane {
                 _ => None,
             }));
         }
+        let began = Stamp::now();
         self.index.publish(facts);
+        self.times.index.add(waited + Stamp::now().since(began));
         self.writer.release_floor();
     }
 
     fn write(&mut self, drafts: &mut [RecordDraft<'_>]) -> Result<(), JournalError> {
         let bytes: u64 = drafts.iter().map(|draft| u64::from(draft.payload_len)).sum();
-        let began = Instant::now();
+        let began = Stamp::now();
         self.pulse.waits();
         let written = self.writer.append(drafts);
         self.pulse.moves();
-        self.metrics.write_seconds.observe(began.elapsed().as_secs_f64());
-        self.metrics.batch_bytes.observe(bytes as f64);
-        let placed = drafts.iter().filter(|draft| draft.placed.is_some());
-        self.counts.stored_bytes += placed.map(|draft| u64::from(draft.payload_len)).sum::<u64>();
+        self.times.write.add(Stamp::now().since(began));
+        if !cfg!(feature = "no-telemetry") {
+            self.metrics.batch_bytes.observe(bytes as f64);
+        }
+        for draft in drafts.iter().filter(|draft| draft.placed.is_some()) {
+            self.counts.stored_bytes += u64::from(draft.payload_len);
+            self.counts.journal_bytes += round_up_to_block(RECORD_HEADER_BYTES + draft.payload_len as usize) as u64;
+        }
         self.unsynced_bytes += bytes;
         if self.options.ack < AckLevel::Durable && self.unsynced_bytes > UNSYNCED_BYTES_MAX {
             self.sync_late();
@@ -551,18 +623,21 @@ impl Lane {
     }
 
     fn sync(&mut self) -> Result<(), JournalError> {
-        let began = Instant::now();
+        let began = Stamp::now();
         self.pulse.waits();
         let synced = self.writer.sync();
         self.pulse.moves();
-        self.metrics.sync_seconds.observe(began.elapsed().as_secs_f64());
+        self.times.sync.add(Stamp::now().since(began));
         self.unsynced_bytes = 0;
         synced
     }
 
     /// For ack levels below durable: nobody waits for this sync, but a failure still ends the process.
     fn sync_late(&mut self) {
-        if let Err(error) = self.sync() {
+        let synced = self.sync();
+        // There may be no batch for long.
+        self.times.sync.publish();
+        if let Err(error) = synced {
             self.fail(&error);
         }
     }
@@ -591,6 +666,10 @@ impl Lane {
         let mut sinks: Vec<&Arc<dyn AckSink>> = Vec::new();
         for (LaneTile { tile, token, sink }, decision) in batch.iter().zip(decisions) {
             let outcome = self.outcome(decision, decisions);
+            match outcome {
+                Outcome::Accepted(_) => self.counts.accepted_of(tile.key.acq, tile.camera, tile.image.len),
+                Outcome::Refused(_) => self.counts.refused_of(tile.key.acq),
+            }
             sink.put(Ack { token: *token, key: tile.key, outcome });
             if !sinks.iter().any(|known| Arc::ptr_eq(known, sink)) {
                 sinks.push(sink);

@@ -5,13 +5,14 @@
 //! never write to the journal.
 
 use super::damage::{DamageLog, Finding, FoundBy};
+use super::scrub_control::{Interrupted, ScrubControl};
 use super::{Catalog, Lanes};
 use crate::base::clock;
 use crate::base::units::ByteSize;
 use crate::journal::{BadRecord, CopyState, ReadError};
 use crate::model::{Location, Pressure};
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -66,41 +67,48 @@ impl FromStr for ScrubRate {
     }
 }
 
+impl fmt::Display for ScrubRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::Bytes(bytes) => ByteSize(*bytes).fmt(f),
+            Self::Unlimited => f.write_str("unlimited"),
+        }
+    }
+}
+
 /// The scrub's thread.
 pub struct Scrub {
-    stop: Sender<()>,
+    catalog: Arc<Catalog>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Scrub {
-    /// Starts the scrub of the catalog's journal; one that is switched off does nothing.
+    /// Starts the scrub of the catalog's journal, as [`Catalog::scrub`] says; one that is switched off waits until it is
+    /// switched on.
     ///
     /// # Errors
     /// The thread can not be started.
     pub fn start(options: ScrubOptions, data_dir: &Path, catalog: &Arc<Catalog>, lanes: &Lanes) -> io::Result<Self> {
-        let (stop, stopping) = bounded(0);
-        if options.rate == ScrubRate::Off {
-            return Ok(Self { stop, thread: None });
-        }
+        catalog.scrub().configure(options.rate, options.interval);
         let hint = data_dir.join("scrub");
-        let scrubber = Scrubber {
-            options,
-            catalog: Arc::clone(catalog),
-            lanes: lanes.clone(),
-            stopping,
-            hint,
-            turn: Mutex::default(),
-        };
+        let scrubber = Scrubber { catalog: Arc::clone(catalog), lanes: lanes.clone(), hint, turn: Mutex::default() };
         let thread = std::thread::Builder::new().name("scrub".into()).spawn(move || scrubber.run())?;
-        Ok(Self { stop, thread: Some(thread) })
+        Ok(Self { catalog: Arc::clone(catalog), thread: Some(thread) })
     }
 
     /// Ends the thread, within a step.
-    pub fn stop(self) {
-        drop(self.stop);
-        if let Some(thread) = self.thread {
+    pub fn stop(mut self) {
+        self.catalog.scrub().end();
+        if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+}
+
+impl Drop for Scrub {
+    fn drop(&mut self) {
+        self.catalog.scrub().end();
     }
 }
 
@@ -114,10 +122,8 @@ struct Position {
 }
 
 struct Scrubber {
-    options: ScrubOptions,
     catalog: Arc<Catalog>,
     lanes: Lanes,
-    stopping: Receiver<()>,
     hint: PathBuf,
     turn: Mutex<Turn>,
 }
@@ -143,23 +149,31 @@ impl Turn {
     }
 }
 
-/// The daemon stops.
-struct Stopping;
-
 impl Scrubber {
     fn run(self) {
         // Where that is not allowed it is as important as others; the rate holds all the same.
         let _ = rustix::process::setpriority_process(None, NICENESS);
+        if !self.control().await_allowed() {
+            return;
+        }
         let (mut position, mut waited) = self.resume();
-        while self.wait(waited).is_ok() {
+        while self.control().await_turn(waited) {
             let began = Instant::now();
-            if self.pass(position).is_err() {
-                return;
+            let passed = self.pass(&mut position);
+            self.control().rests();
+            if passed.is_err() {
+                // Stopped, or switched off: it goes on there.
+                waited = Duration::ZERO;
+                continue;
             }
             self.catalog.metrics().scrub_passes.inc();
-            waited = self.options.interval.saturating_sub(began.elapsed());
+            waited = self.control().interval().saturating_sub(began.elapsed());
             position = Position { began_s: 0, next_segment: None };
         }
+    }
+
+    fn control(&self) -> &ScrubControl {
+        self.catalog.scrub()
     }
 
     /// Where the last run left off, and how long to wait before going on. What the wall clock says decides only how long
@@ -171,16 +185,16 @@ impl Scrubber {
             Some(position) => {
                 self.catalog.metrics().scrub_progress.set(1.0);
                 let since = u64::try_from(now_s().saturating_sub(position.began_s)).unwrap_or(0);
-                (Position::default(), self.options.interval.saturating_sub(Duration::from_secs(since)))
+                (Position::default(), self.control().interval().saturating_sub(Duration::from_secs(since)))
             }
             None => (Position::default(), Duration::ZERO),
         }
     }
 
     /// Reads what was in the journal when the pass was begun or gone on with.
-    fn pass(&self, mut position: Position) -> Result<(), Stopping> {
+    fn pass(&self, position: &mut Position) -> Result<(), Interrupted> {
         if position.next_segment.is_none() {
-            position = Position { began_s: now_s(), next_segment: Some(0) };
+            *position = Position { began_s: now_s(), next_segment: Some(0) };
         }
         let segments = self.catalog.journal().segments();
         let all: u64 = segments.iter().map(|(_, bytes)| bytes).sum();
@@ -189,21 +203,21 @@ impl Scrubber {
             if position.next_segment.is_some_and(|next| number >= next) {
                 self.segment(number)?;
                 position.next_segment = Some(number + 1);
-                self.keep(position);
+                self.keep(*position);
             }
             done += bytes;
             self.catalog.metrics().scrub_progress.set(done as f64 / all as f64);
         }
-        self.keep(Position { next_segment: None, ..position });
+        self.keep(Position { next_segment: None, ..*position });
         Ok(())
     }
 
-    fn segment(&self, number: u64) -> Result<(), Stopping> {
-        let pace = |bytes: usize| self.pace(bytes).map_err(|Stopping| io::ErrorKind::Interrupted.into());
+    fn segment(&self, number: u64) -> Result<(), Interrupted> {
+        let pace = |bytes: usize| self.pace(bytes).map_err(|Interrupted| io::ErrorKind::Interrupted.into());
         let scrubbed = match self.catalog.journal().scrub_segment(number, &pace) {
             Ok(scrubbed) => scrubbed,
             Err(ReadError::Missing(_)) => return Ok(()),
-            Err(_) if self.is_stopping() => return Err(Stopping),
+            Err(_) if self.control().pause(Duration::ZERO).is_err() => return Err(Interrupted),
             Err(error) => {
                 tracing::warn!(%error, "a segment could not be read again");
                 return Ok(());
@@ -238,17 +252,17 @@ impl Scrubber {
 
     /// Waits until the next step may be read: for its turn at the rate, for the rest that tiles have from it, and while
     /// senders press.
-    fn pace(&self, bytes: usize) -> Result<(), Stopping> {
+    fn pace(&self, bytes: usize) -> Result<(), Interrupted> {
         let metrics = self.catalog.metrics();
         let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        self.wait(turn.rest(Instant::now(), metrics.received_bytes.get()))?;
+        self.control().pause(turn.rest(Instant::now(), metrics.received_bytes.get()))?;
         while self.pressure() != Pressure::Green {
-            self.wait(PRESSED)?;
+            self.control().pause(PRESSED)?;
         }
         let now = Instant::now();
         let due = turn.due.unwrap_or(now).max(now.checked_sub(BEHIND_MAX).unwrap_or(now));
-        self.wait(due.saturating_duration_since(now))?;
-        if let ScrubRate::Bytes(rate) = self.options.rate {
+        self.control().pause(due.saturating_duration_since(now))?;
+        if let ScrubRate::Bytes(rate) = self.control().rate() {
             turn.due = due.checked_add(Duration::from_secs_f64(bytes as f64 / rate as f64));
         }
         (turn.went, turn.received) = (Some(Instant::now()), metrics.received_bytes.get());
@@ -261,17 +275,6 @@ impl Scrubber {
         let pool = self.catalog.pool();
         let buffers = Pressure::of(pool.used(), pool.capacity());
         self.catalog.index_pressure().max(Pressure::of(waiting, places)).max(buffers)
-    }
-
-    fn wait(&self, time: Duration) -> Result<(), Stopping> {
-        match self.stopping.recv_timeout(time) {
-            Err(RecvTimeoutError::Timeout) => Ok(()),
-            Ok(()) | Err(RecvTimeoutError::Disconnected) => Err(Stopping),
-        }
-    }
-
-    fn is_stopping(&self) -> bool {
-        self.wait(Duration::ZERO).is_err()
     }
 
     /// A hint that is lost costs one pass: it is not synced, and an error is passed over.

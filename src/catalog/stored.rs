@@ -8,7 +8,7 @@ use super::facts::{fact_of_record, tile_entry};
 use super::manifest::{ManifestPlace, ManifestSummary, ManifestWriter, manifest_place};
 use crate::index::{AcquisitionView, Block, BlockKey, Counters, FileEntry, Settings, StateId, StateNames, View, apply};
 use crate::journal::{DamageKind, Filesystem, ReadError, ReadOnlyJournal, StoredRecord};
-use crate::model::{AcqId, Cell, Fact, FactBody, Judgement, Roi, RoiIndex, Sequence, TileEntry, TileId};
+use crate::model::{AcqId, Cell, Fact, FactBody, Judgement, Roi, RoiIndex, Sequence, TileEntry, TileId, TileKey};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
@@ -73,6 +73,12 @@ impl OfflineAcquisition {
         self.fold.tiles.get(&place)
     }
 
+    /// The current version of the tile with a key. Looks at all.
+    #[must_use]
+    pub fn tile_at(&self, key: &TileKey) -> Option<&TileEntry> {
+        self.tiles().find(|entry| entry.key == *key)
+    }
+
     /// Its files, of each name the latest.
     #[must_use]
     pub fn files(&self) -> Vec<&FileEntry> {
@@ -84,7 +90,13 @@ impl OfflineAcquisition {
     /// The ROIs in which a tile lies, and its state in each.
     #[must_use]
     pub fn memberships(&self, entry: &TileEntry) -> Vec<(&Roi, Arc<str>)> {
-        let (key, slot) = BlockKey::of_tile(&entry.key);
+        self.memberships_at(&entry.key)
+    }
+
+    /// The same for a place, whether or not its tile has come.
+    #[must_use]
+    pub fn memberships_at(&self, key: &TileKey) -> Vec<(&Roi, Arc<str>)> {
+        let (key, slot) = BlockKey::of_tile(key);
         let Some(block) = self.fold.blocks.get(&key) else { return Vec::new() };
         let head = &self.fold.view.head;
         let found = block.rois_at(slot).filter_map(|(roi, state)| Some((head.roi(roi)?, state)));

@@ -9,8 +9,8 @@ use crate::base::clock;
 use crate::base::limits::round_up_to_block;
 use crate::base::pool::TileBuffer;
 use crate::journal::RECORD_HEADER_BYTES;
+use crate::telemetry::Stamp;
 use crate::wire::{FrameHead, FrameTail, PREFIX_BYTES, RequestFields};
-use std::time::Instant;
 
 /// Where the image begins in the buffer.
 const IMAGE: usize = RECORD_HEADER_BYTES + FrameHead::BYTES - PREFIX_BYTES;
@@ -22,6 +22,7 @@ pub struct ImageUpload {
     buffer: TileBuffer,
     len: usize,
     hasher: crc32fast::Hasher,
+    begun_at: Stamp,
 }
 
 impl ImageUpload {
@@ -34,7 +35,7 @@ impl ImageUpload {
     /// An empty image in a buffer.
     #[must_use]
     pub fn new(buffer: TileBuffer) -> Self {
-        Self { buffer, len: 0, hasher: crc32fast::Hasher::new() }
+        Self { buffer, len: 0, hasher: crc32fast::Hasher::new(), begun_at: Stamp::now() }
     }
 
     /// Bytes so far.
@@ -87,7 +88,8 @@ impl ImageUpload {
             len: u32::try_from(head.len() + self.len + tail.len()).ok()?,
             crc,
             received_ns: clock::unix_ns(),
-            received_at: Instant::now(),
+            begun_at: self.begun_at,
+            received_at: Stamp::now(),
         })
     }
 }

@@ -8,9 +8,9 @@ use super::frame::ReceivedFrame;
 use crate::base::pool::TileBuffer;
 use crate::journal::RECORD_HEADER_BYTES;
 use crate::model::{AcqId, ByteRange, Checksum, ChecksumKind, Refusal, TileKey};
+use crate::telemetry::Stamp;
 use crate::wire::{BadRequest, parse_request};
 use sha1::Digest;
-use std::time::Instant;
 
 /// A tile whose bytes were checked against its sender's checksum. Made only here.
 pub struct VerifiedTile {
@@ -24,7 +24,9 @@ pub struct VerifiedTile {
     pub(super) image_crc: u32,
     pub(super) checksum: Checksum,
     pub(super) received_ns: i64,
-    pub(super) received_at: Instant,
+    pub(super) begun_at: Stamp,
+    pub(super) received_at: Stamp,
+    pub(super) verified_at: Stamp,
 }
 
 /// A tile whose checksum still has to be computed.
@@ -76,7 +78,7 @@ impl VerifiedTile {
 
     /// When its last byte arrived.
     #[must_use]
-    pub fn received_at(&self) -> Instant {
+    pub fn received_at(&self) -> Stamp {
         self.received_at
     }
 
@@ -96,7 +98,7 @@ impl PendingTile {
 
     /// When its last byte arrived.
     #[must_use]
-    pub fn received_at(&self) -> Instant {
+    pub fn received_at(&self) -> Stamp {
         self.0.received_at
     }
 }
@@ -133,7 +135,9 @@ pub fn verify(frame: ReceivedFrame, policy: VerifyPolicy, is_known: &mut dyn FnM
         image_crc,
         checksum,
         received_ns: frame.received_ns,
+        begun_at: frame.begun_at,
         received_at: frame.received_at,
+        verified_at: Stamp::now(),
     };
     match checksum {
         Checksum::None if policy.require_checksum => refused(Refusal::MissingChecksum),
@@ -164,7 +168,7 @@ impl HashBatch {
         self.digests.resize(images.len(), [0; 16]);
         self.engine.hash_many(&images, &mut self.digests);
         let mut digests = self.digests.iter();
-        for (PendingTile(tile), tag) in tiles.drain(..) {
+        for (PendingTile(mut tile), tag) in tiles.drain(..) {
             let holds = match tile.checksum {
                 Checksum::Md5(given) => digests.next() == Some(&given),
                 Checksum::Sha1(given) => sha1::Sha1::digest(tile.image())[..] == given,
@@ -172,6 +176,7 @@ impl HashBatch {
                 Checksum::None | Checksum::Crc32(_) => true,
             };
             let key = tile.key;
+            tile.verified_at = Stamp::now();
             each(if holds { Ok(tile) } else { Err(key) }, tag);
         }
     }

@@ -7,6 +7,8 @@
 #![allow(clippy::print_stdout)] // The one layer whose job it is.
 
 #[cfg(feature = "daemon")]
+mod admin;
+#[cfg(feature = "daemon")]
 mod backup;
 #[cfg(feature = "daemon")]
 mod demo;
@@ -15,9 +17,15 @@ mod doctor;
 #[cfg(feature = "daemon")]
 mod export;
 #[cfg(feature = "daemon")]
+mod http_args;
+#[cfg(feature = "daemon")]
 mod manifest;
 #[cfg(feature = "daemon")]
+mod notify;
+#[cfg(feature = "daemon")]
 mod offline;
+#[cfg(feature = "daemon")]
+mod pages;
 mod replay;
 mod replay_args;
 mod replay_view;
@@ -29,11 +37,21 @@ mod serve;
 mod settings;
 mod signals;
 mod simulate;
+#[cfg(feature = "daemon")]
+mod status;
+#[cfg(feature = "daemon")]
+mod status_line;
 mod tls_args;
 #[cfg(feature = "daemon")]
 mod token;
+#[cfg(feature = "top")]
+mod top;
 mod watch;
+#[cfg(feature = "daemon")]
+mod why;
 
+#[cfg(feature = "daemon")]
+use clap::CommandFactory;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -74,7 +92,13 @@ enum Command {
         /// Print JSON
         #[arg(long)]
         json: bool,
+        /// Print a file to start from: defaults are commented out, what is set elsewhere is not
+        #[arg(long, conflicts_with = "json")]
+        template: bool,
     },
+    /// Try the notifications that are configured
+    #[cfg(feature = "daemon")]
+    Notify(notify::NotifyArgs),
     /// See it work: a simulated microscope, a daemon, everything read back and compared
     #[cfg(feature = "daemon")]
     Demo(demo::DemoArgs),
@@ -109,10 +133,31 @@ enum Command {
     #[cfg(feature = "daemon")]
     #[command(subcommand)]
     Token(token::TokenCommand),
+    /// Tell a running daemon what to do: pause, drain, rotate, scrub, index, limits
+    #[cfg(feature = "daemon")]
+    #[command(subcommand)]
+    Admin(Box<admin::AdminCommand>),
+    /// How a running daemon is, on one screen; exit code 1 when something is wrong
+    #[cfg(feature = "daemon")]
+    Status(status::StatusArgs),
+    /// Watch a running daemon in the terminal: rates, queues, acquisitions, senders, warnings
+    #[cfg(feature = "top")]
+    Top(top::TopArgs),
+    /// Say why a tile is there, or why not: the life of its place
+    #[cfg(feature = "daemon")]
+    Why(why::WhyArgs),
     /// Work on the index
     #[cfg(feature = "daemon")]
     #[command(subcommand)]
     Index(offline::IndexCommand),
+    /// Print a shell's completions
+    #[cfg(feature = "daemon")]
+    #[command(hide = true)]
+    Completions(pages::CompletionsArgs),
+    /// Write the man pages
+    #[cfg(feature = "daemon")]
+    #[command(hide = true)]
+    Man(pages::ManArgs),
 }
 
 /// An error with the exit code that it leads to.
@@ -142,7 +187,11 @@ pub fn main() -> ExitCode {
         #[cfg(feature = "daemon")]
         Command::Serve(config) => serve::run(&config),
         #[cfg(feature = "daemon")]
-        Command::Config { config, json } => serve::print_config(&config, json),
+        Command::Config { config, template: true, .. } => serve::print_template(&config),
+        #[cfg(feature = "daemon")]
+        Command::Config { config, json, .. } => serve::print_config(&config, json),
+        #[cfg(feature = "daemon")]
+        Command::Notify(args) => notify::run(&args),
         #[cfg(feature = "daemon")]
         Command::Demo(args) => demo::run(&args),
         Command::Simulate(args) => simulate::simulate(&args),
@@ -164,7 +213,19 @@ pub fn main() -> ExitCode {
         #[cfg(feature = "daemon")]
         Command::Token(command) => token::run(command),
         #[cfg(feature = "daemon")]
+        Command::Admin(command) => admin::run(&command),
+        #[cfg(feature = "daemon")]
+        Command::Status(args) => status::run(&args),
+        #[cfg(feature = "top")]
+        Command::Top(args) => top::run(&args),
+        #[cfg(feature = "daemon")]
+        Command::Why(args) => why::run(&args),
+        #[cfg(feature = "daemon")]
         Command::Index(offline::IndexCommand::Rebuild(args)) => offline::rebuild_index(&args),
+        #[cfg(feature = "daemon")]
+        Command::Completions(args) => pages::completions(&args, Cli::command()),
+        #[cfg(feature = "daemon")]
+        Command::Man(args) => pages::man(&args, Cli::command()),
     };
     outcome.unwrap_or_else(|Failure { code, error }| {
         // Each error names its cause itself: the chain below it would say everything twice.

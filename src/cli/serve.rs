@@ -1,10 +1,11 @@
 //! `serve` and `config`.
 
 use super::settings::ConfigArgs;
+use super::status_line::StatusLine;
 use super::{BAD_INPUT, BROKE_INSIDE, COULD_NOT_RUN, OrExit, Outcome, STORAGE_FAILED};
 use crate::base::stop::{Stop, StopReason};
 use crate::catalog::CatalogError;
-use crate::config::{Origin, environment_variable, temca_tables};
+use crate::config::{Origin, environment_variable, temca_tables, template};
 use crate::journal::JournalError;
 use crate::server::{Server, ServerError};
 use crate::service::{self, Ports};
@@ -19,11 +20,13 @@ use std::time::Duration;
 /// Runs the daemon until it is told to stop, or storage fails.
 pub(super) fn run(args: &ConfigArgs) -> Outcome {
     let ports = Ports::inherited().or_exit(BAD_INPUT)?;
+    // Before anything else: SIGHUP means reload from the first moment, and what a manager reloads must not die of it.
+    let hangups = super::signals::watch_hangups().or_exit(COULD_NOT_RUN)?;
     let config = args.load().or_exit(BAD_INPUT)?.config;
     start_logging(config.log_format, config.log_level);
     let stop = Stop::default();
     super::signals::watch_signals(&stop).or_exit(COULD_NOT_RUN)?;
-    let hangups = super::signals::watch_hangups().or_exit(COULD_NOT_RUN)?;
+    service::notify_status("opening the data directory");
     let server = match Server::start_on(ports, &config, &stop) {
         Ok(server) => server,
         // It waited for the directory, and was told to end.
@@ -33,7 +36,10 @@ pub(super) fn run(args: &ConfigArgs) -> Outcome {
         Err(error) => return Err(super::Failure { code: exit_code(&error), error: error.into() }),
     };
     reload_on(hangups, &server).or_exit(COULD_NOT_RUN)?;
+    let mut status = StatusLine::new(Arc::clone(server.catalog()));
+    service::notify_status("accepting tiles");
     service::notify_ready();
+    service::start_status(move || status.next(), stop.clone()).or_exit(COULD_NOT_RUN)?;
     println!(
         "ready capture={}{} http={} data={}",
         server.capture_address().map_or_else(|| "off".to_owned(), |address| address.to_string()),
@@ -44,6 +50,7 @@ pub(super) fn run(args: &ConfigArgs) -> Outcome {
     std::io::stdout().flush().or_exit(COULD_NOT_RUN)?;
     let reason = stop.wait();
     service::notify_stopping();
+    service::notify_status("stopping: answering what is in flight, syncing, sealing");
     tracing::info!("stopping: answering what is in flight, syncing, sealing");
     give_up_after(config.stop_time);
     let stopped = server.shut_down();
@@ -71,8 +78,11 @@ fn reload_on(hangups: Receiver<()>, server: &Server) -> std::io::Result<()> {
     let (access, certificates) = (Arc::clone(server.access()), server.certificates());
     let reload = move || {
         for () in hangups {
-            access.reload();
-            certificates.reload();
+            service::reload(|| {
+                access.reload();
+                certificates.reload();
+                tracing::info!("SIGHUP: tokens and certificates are read again, the audit log is opened again");
+            });
         }
     };
     std::thread::Builder::new().name("hangups".into()).spawn(reload).map(drop)
@@ -82,12 +92,16 @@ fn reload_on(hangups: Receiver<()>, server: &Server) -> std::io::Result<()> {
 fn exit_code(error: &ServerError) -> u8 {
     match error {
         ServerError::Catalog(CatalogError::Journal(JournalError::Failed { .. })) => STORAGE_FAILED,
-        ServerError::Catalog(CatalogError::Index(_)) | ServerError::Watchdog(_) => COULD_NOT_RUN,
+        ServerError::Catalog(CatalogError::Index(_))
+        | ServerError::Watchdog(_)
+        | ServerError::Sampler(_)
+        | ServerError::NotifyThread(_) => COULD_NOT_RUN,
         ServerError::Exposure(_)
         | ServerError::Access(_)
         | ServerError::Catalog(_)
         | ServerError::Capture(_)
         | ServerError::Http(_)
+        | ServerError::Notify(_)
         | ServerError::Tls(_) => BAD_INPUT,
     }
 }
@@ -99,6 +113,12 @@ fn give_up_after(limit: Duration) {
         eprintln!("tilecatcher: not stopped within stop.time: ending at once; a restart recovers everything that was acknowledged");
         std::process::exit(i32::from(COULD_NOT_RUN));
     });
+}
+
+/// Prints a configuration file to start from.
+pub(super) fn print_template(args: &ConfigArgs) -> Outcome {
+    print!("{}", template(&args.load().or_exit(BAD_INPUT)?));
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Prints every key with value, unit, default and origin.

@@ -147,6 +147,22 @@ impl HttpClient {
         self.json(path, &self.get_path(path)?.bytes)
     }
 
+    /// The answer of a path as it comes, for at most `limit`.
+    ///
+    /// # Errors
+    /// The server refuses or does not answer.
+    pub fn stream(&self, path: &str, limit: Duration) -> Result<impl Read + Send + use<>, HttpClientError> {
+        let url = self.url(path);
+        let asked = self.agent.get(&url).config().timeout_global(Some(limit)).build().call();
+        let response =
+            asked.map_err(|error| HttpClientError::Unreachable { url: url.clone(), problem: error.to_string() })?;
+        if response.status().is_success() {
+            return Ok(response.into_body().into_reader());
+        }
+        let refused = self.answer(&url, Ok(response)).err();
+        Err(refused.unwrap_or(HttpClientError::Unexpected { url, problem: "no stream".to_owned() }))
+    }
+
     pub(super) fn json<T: DeserializeOwned>(&self, path: &str, body: &[u8]) -> Result<T, HttpClientError> {
         serde_json::from_slice(body)
             .map_err(|error| HttpClientError::Unexpected { url: self.url(path), problem: error.to_string() })

@@ -31,6 +31,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod admin;
 mod capture;
 mod checksums;
 mod companions;
@@ -43,6 +44,7 @@ mod pipelined;
 mod report;
 mod service;
 mod socket;
+mod status;
 mod stored;
 mod tally;
 mod token;
@@ -62,6 +64,10 @@ pub use pipelined::{
 pub use report::{Problem, SendReport};
 pub use service::{
     FileToStore, KnownAcquisition, MissingTile, RefusedFile, ServerCompleteness, StoredFile, StoredTile,
+};
+pub use status::{
+    AcquisitionStatus, DaemonStatus, DiskStatus, IndexStatus, JournalStatus, MirrorStatus, MosaicStatus,
+    PressureStatus, QueueStatus, RateStatus, SampleStatus, ScrubStatus, SenderStatus, WarningStatus,
 };
 pub use stored::{Compare, StoredTiles};
 pub use tally::Tally;

@@ -8,10 +8,12 @@ use crate::index::IndexOptions;
 use crate::ingest::IngestOptions;
 use crate::journal::{JournalOptions, MirrorOptions, WhenLost};
 use crate::model::{AckLevel, Temca};
+use crate::notify::NotifyOptions;
 use crate::preview::PreviewOptions;
 use crate::quality::QualityOptions;
 use crate::telemetry::{LogFormat, LogLevel};
 use crate::tls::ServerFiles;
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -61,12 +63,16 @@ pub struct Config {
     pub preview: PreviewOptions,
     /// How tiles are judged by their pixels.
     pub quality: QualityOptions,
+    /// Who is told what.
+    pub notify: NotifyOptions,
     /// How log lines look.
     pub log_format: LogFormat,
     /// The least severe events that are logged.
     pub log_level: LogLevel,
     /// Longest time that a stop may take.
     pub stop_time: Duration,
+    /// Where each value comes from, by key.
+    pub origins: BTreeMap<&'static str, String>,
 }
 
 /// All keys.
@@ -599,6 +605,121 @@ pub(super) const KEYS: &[Key] = &[
         put: |config, text| read_share(text).map(|share| config.quality.blurred_below = share),
     },
     Key {
+        name: "notify.webhook_url",
+        unit: "URL",
+        default: "",
+        about: "server that is told by HTTP POST what people should know; empty: none",
+        put: |config, text| {
+            config.notify.webhook().url = text.to_owned();
+            Ok(())
+        },
+    },
+    Key {
+        name: "notify.webhook_secret_file",
+        unit: "path",
+        default: "",
+        about: "file whose first line signs what the webhook gets (HMAC-SHA256); empty: unsigned",
+        put: |config, text| {
+            config.notify.webhook().secret_file = path_if_any(text);
+            Ok(())
+        },
+    },
+    Key {
+        name: "notify.mail_server",
+        unit: "HOST or HOST:PORT",
+        default: "",
+        about: "SMTP server for messages by e-mail; empty: none",
+        put: |config, text| {
+            config.notify.mail().server = text.to_owned();
+            Ok(())
+        },
+    },
+    Key {
+        name: "notify.mail_security",
+        unit: "starttls, tls or none",
+        default: "starttls",
+        about: "how the connection to the SMTP server is encrypted: starttls (port 587), tls from the first byte (465), none (25)",
+        put: |config, text| text.parse().map(|security| config.notify.mail().security = security),
+    },
+    Key {
+        name: "notify.mail_user",
+        unit: "name",
+        default: "",
+        about: "who logs in to the SMTP server; empty: nobody",
+        put: |config, text| {
+            config.notify.mail().user = text.to_owned();
+            Ok(())
+        },
+    },
+    Key {
+        name: "notify.mail_password_file",
+        unit: "path",
+        default: "",
+        about: "file whose first line is that one's password",
+        put: |config, text| {
+            config.notify.mail().password_file = path_if_any(text);
+            Ok(())
+        },
+    },
+    Key {
+        name: "notify.mail_from",
+        unit: "e-mail address",
+        default: "",
+        about: "who messages come from",
+        put: |config, text| {
+            config.notify.mail().from = text.to_owned();
+            Ok(())
+        },
+    },
+    Key {
+        name: "notify.mail_to",
+        unit: "e-mail addresses",
+        default: "",
+        about: "who gets them, separated by commas",
+        put: |config, text| {
+            config.notify.mail().to = read_list(text);
+            Ok(())
+        },
+    },
+    Key {
+        name: "notify.ca",
+        unit: "path",
+        default: "/etc/ssl/certs/ca-certificates.crt",
+        about: "PEM file with the CAs that webhook and SMTP server must have their certificates from",
+        put: |config, text| read_path(text, &mut config.notify.ca),
+    },
+    Key {
+        name: "notify.events",
+        unit: "names",
+        default: "acquisition_complete,acquisition_incomplete,capture_stalled,disk_low,disk_full,damage,storage_failed,index_failed,panicked,mirror_lost",
+        about: "what is told, separated by commas",
+        put: |config, text| {
+            config.notify.events = read_list(text).iter().map(|name| name.parse()).collect::<Result<_, _>>()?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "notify.disk_low",
+        unit: "size",
+        default: "100GiB",
+        about: "free disk space below which somebody is told; 0: never",
+        put: |config, text| text.parse::<ByteSize>().map(|size| config.notify.disk_low_bytes = size.0),
+    },
+    Key {
+        name: "notify.stalled_after",
+        unit: "time",
+        default: "10min",
+        about: "somebody is told when no tile has come for so long in an open acquisition that misses some; 0s: never",
+        put: |config, text| read_time(text).map(|time| config.notify.stalled_after = time),
+    },
+    Key {
+        name: "notify.repeat",
+        unit: "time",
+        default: "6h",
+        about: "shortest time between two messages of one kind about one thing; what lasts is told again after it",
+        put: |config, text| read_time(text).map(|time| config.notify.repeat = time),
+    },
+    Key {
         name: "log.format",
         unit: "format",
         default: "text",
@@ -757,9 +878,11 @@ impl Default for Config {
             scrub: ScrubOptions { rate: ScrubRate::Off, interval: Duration::ZERO },
             preview: PreviewOptions { threads: 0, cache_bytes: 0 },
             quality: QualityOptions { is_on: false, blank_below: 0.0, saturated_above: 0.0, blurred_below: 0.0 },
+            notify: NotifyOptions::default(),
             log_format: LogFormat::Text,
             log_level: "info".parse().expect("a known level"),
             stop_time: Duration::ZERO,
+            origins: BTreeMap::new(),
         }
     }
 }

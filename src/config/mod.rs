@@ -6,8 +6,10 @@
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod keys;
+mod template;
 
 pub use keys::{Config, Key};
+pub use template::template;
 
 use crate::model::Temca;
 use std::collections::BTreeMap;
@@ -138,9 +140,19 @@ impl Settings {
                 origin: origin.to_string(),
                 problem: format!("{}: {problem}", key.name),
             })?;
+            self.config.origins.insert(key.name, origin.to_string());
         }
-        self.config.check().map_err(|problem| ConfigError { origin: "configuration".to_owned(), problem })
+        let settled = self.config.notify.settle();
+        settled
+            .and_then(|()| self.config.check())
+            .map_err(|problem| ConfigError { origin: "configuration".to_owned(), problem })
     }
+}
+
+/// All keys: what each means and what it is when nobody sets it.
+#[must_use]
+pub fn all_keys() -> &'static [Key] {
+    keys::KEYS
 }
 
 /// Tables that describe TEMCAs: `[temca.N]`, with N above 0.

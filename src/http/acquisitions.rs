@@ -6,7 +6,7 @@ use super::parts::{Parts, read_parts};
 use super::query::Query;
 use super::shapes::{Acquisition, AcquisitionListing, Empty, FileResults, Project, ProjectListing, Started};
 use super::{AppState, files};
-use crate::catalog::{CatalogError, Completeness, NewFile};
+use crate::catalog::{CatalogError, Completeness, Ending, NewFile};
 use crate::formats::{AcquisitionLog, acq_id_from_file_name, parse_roi_spec, parse_roi_tiles, safe_file_name};
 use crate::index::AcquisitionView;
 use crate::model::{AcqId, AcquisitionStarted, AncillaryKind, Roi};
@@ -136,6 +136,7 @@ pub(super) async fn end(
     })
     .await?;
     report_end(&state, acq, &completeness);
+    state.catalog.endings().push(Ending { acq, completeness: completeness.clone() });
     results.completeness = serde_json::to_value(&completeness).ok();
     Ok((status, Json(results)))
 }
@@ -193,7 +194,7 @@ pub(super) fn require_started(state: &AppState, acq: AcqId) -> Result<Acquisitio
         ("offset" = Option<u32>, Query), ("length" = Option<u32>, Query, description = "1000 when absent")),
     responses((status = 200, body = AcquisitionListing)))]
 pub(super) async fn list(State(state): State<AppState>, query: Query) -> Result<Json<AcquisitionListing>, Failure> {
-    let (filter, page) = (query.acquisitions()?, query.page(state.listing_max)?);
+    let (filter, page) = (query.acquisitions()?, query.page(state.listing_max())?);
     let _place = if page.length > LONG_LISTING { Some(state.long_listings.acquire().await) } else { None };
     let (exists, all) = (query.text("exists-tile-in-state"), query.text("all-tiles-in-state"));
     let catalog = &state.catalog;
@@ -225,7 +226,7 @@ pub(super) async fn projects(State(state): State<AppState>, mut query: Query) ->
             query.put(known, time);
         }
     }
-    let (filter, page) = (query.acquisitions()?, query.page(state.listing_max)?);
+    let (filter, page) = (query.acquisitions()?, query.page(state.listing_max())?);
     let all = state.catalog.index().acquisitions();
     let taken = all.iter().filter(|(acq, view)| filter.takes(*acq, view));
     let project = |view: &AcquisitionView| {

@@ -19,7 +19,7 @@ use crate::catalog::{
 };
 use crate::formats::TileName;
 use crate::model::{AcqId, Checksum, Refusal, TileId, TileKey};
-use crate::telemetry::LocalCounts;
+use crate::telemetry::{LocalCounts, Stamp};
 use crate::wire::RequestFields;
 use axum::Json;
 use axum::extract::{Request, State};
@@ -74,7 +74,7 @@ async fn receive_and_store(
     let sender = HttpSender::of(state, &request, acq);
     let named = || query.text("tile-filename")?.parse().ok().map(|name: TileName| name.key(acq));
     let sent = receive(state, acq, query, request).await.map_err(|(why, failure)| {
-        count_refusal(state, why);
+        count_refusal(state, acq, why);
         sender.refused(state, named(), why);
         failure
     })?;
@@ -93,6 +93,9 @@ async fn receive(state: &AppState, acq: AcqId, query: &Query, request: Request) 
     if !state.accepts(acq) {
         let failure = Failure::missing(format!("acquisition {acq} was never started"));
         return Err((Refusal::UnknownAcquisition, failure));
+    }
+    if state.catalog.switch().is_paused() {
+        return Err((Refusal::Paused, failure_of(Refusal::Paused, &Checksum::None)));
     }
     let limit = state.frame_bytes_max;
     let length = parts::check_length(request.headers(), limit);
@@ -283,7 +286,7 @@ impl AckSink for OneAck {
 async fn store(state: &AppState, acq: AcqId, sent: Sent) -> Received<CapturedTile> {
     let Sent { upload: Upload { image, room }, name, checksum } = sent;
     if image.is_empty() {
-        count_refusal(state, Refusal::BadMessage);
+        count_refusal(state, acq, Refusal::BadMessage);
         return Err(bad_message(Failure::bad_request("the content is empty")));
     }
     let key = name.key(acq);
@@ -292,8 +295,10 @@ async fn store(state: &AppState, acq: AcqId, sent: Sent) -> Received<CapturedTil
     let frame = image.finish(&fields).ok_or_else(too_large)?;
     let verified = match verify(frame, VerifyPolicy { require_checksum: false }, &mut |_| true) {
         Verdict::Verified(tile) => tile,
-        Verdict::Pending(tile) => hash(tile).await.ok_or_else(|| refused(state, Refusal::BadChecksum, &checksum))?,
-        Verdict::Refused(_, why) => return Err(refused(state, why, &checksum)),
+        Verdict::Pending(tile) => {
+            hash(tile).await.ok_or_else(|| refused(state, acq, Refusal::BadChecksum, &checksum))?
+        }
+        Verdict::Refused(_, why) => return Err(refused(state, acq, why, &checksum)),
     };
     // The rest of its way is bounded by the lanes' queues, as for every tile.
     drop(room);
@@ -327,7 +332,7 @@ async fn hash(tile: PendingTile) -> Option<VerifiedTile> {
 
 /// Puts a tile into its lane and awaits the end.
 async fn acknowledge(state: &AppState, tile: VerifiedTile) -> Received<Outcome> {
-    let received_at = tile.received_at();
+    let (acq, received_at) = (tile.key().acq, tile.received_at());
     let (answer, answered) = oneshot::channel();
     let sink = Arc::new(OneAck { answer: Mutex::new(Some(answer)), room: Notify::new() });
     let token = AckToken { connection: 0, slot: 0 };
@@ -335,16 +340,16 @@ async fn acknowledge(state: &AppState, tile: VerifiedTile) -> Received<Outcome> 
     while let Route::Full(back) = state.lanes.route(*tile) {
         tile = back;
         if timeout(LANE_PATIENCE, sink.room.notified()).await.is_err() {
-            return Err(refused(state, Refusal::Overloaded, &Checksum::None));
+            return Err(refused(state, acq, Refusal::Overloaded, &Checksum::None));
         }
     }
     let outcome = answered.await.map_err(|_| (Refusal::Overloaded, Failure::busy()))?;
-    state.catalog.activity().answered(&[received_at.elapsed()]);
+    state.catalog.activity().answered(&[Stamp::now().since(received_at)]);
     Ok(outcome)
 }
 
-fn refused(state: &AppState, why: Refusal, checksum: &Checksum) -> (Refusal, Failure) {
-    count_refusal(state, why);
+fn refused(state: &AppState, acq: AcqId, why: Refusal, checksum: &Checksum) -> (Refusal, Failure) {
+    count_refusal(state, acq, why);
     (why, failure_of(why, checksum))
 }
 
@@ -362,6 +367,7 @@ fn failure_of(why: Refusal, checksum: &Checksum) -> Failure {
             Failure::new(StatusCode::INSUFFICIENT_STORAGE, "the mirror is lost: tiles are refused until it is back")
         }
         Refusal::Overloaded => Failure::busy(),
+        Refusal::Paused => Failure::new(StatusCode::SERVICE_UNAVAILABLE, "capture is paused: try again later"),
         Refusal::StorageFailed => {
             Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "the storage failed: the tile is not stored")
         }
@@ -370,9 +376,10 @@ fn failure_of(why: Refusal, checksum: &Checksum) -> Failure {
     }
 }
 
-fn count_refusal(state: &AppState, why: Refusal) {
+fn count_refusal(state: &AppState, acq: AcqId, why: Refusal) {
     let mut counts = LocalCounts::default();
     counts.refused(why);
+    counts.refused_of(acq);
     counts.publish(state.catalog.metrics());
 }
 

@@ -74,7 +74,7 @@ pub(super) async fn completeness(
 ) -> Result<Json<CompletenessShape>, Failure> {
     let acq = AcqId(number("acqid", &acqid)?);
     let offset: u64 = query.number("offset")?.unwrap_or(0);
-    let length = query.number("length")?.unwrap_or(super::query::LENGTH_DEFAULT).min(state.listing_max);
+    let length = query.number("length")?.unwrap_or(super::query::LENGTH_DEFAULT).min(state.listing_max());
     let looked = blocking(&state, move |catalog| {
         let sums = catalog.completeness(acq)?;
         Ok::<_, CatalogError>((sums, catalog.missing_tiles(acq, offset, length)?))

@@ -34,9 +34,14 @@ pub(super) fn parameter(path: &str, name: &str) -> Option<(Value, &'static str)>
             (json!({ "type": "integer", "format": "uint32", "minimum": 1, "maximum": u32::MAX }), "A TEMCA's number")
         }
         "id" => (unsigned(64), "A file's identifier, where several have one name"),
+        "sender" => (unsigned(64), "A sender's number, as the list of senders has it"),
         "confirm" => (unsigned(64), "The acquisition's number once more"),
         "col" => (unsigned(32), "Column in the mosaic, from 0"),
         "row" => (unsigned(32), "Row in the mosaic, from 0"),
+        "frame" => (
+            json!({ "type": "integer", "format": "int32", "minimum": -1, "default": -1 }),
+            "A drift frame's number; -1: the stable tile",
+        ),
         "acquisition" => (unsigned(64), "The acquisition whose tiles are told; of none when absent"),
         "for" => (
             json!({ "type": "integer", "minimum": 1, "maximum": 86_400 }),
@@ -224,12 +229,14 @@ pub(super) fn answer(path: &str, status: &str, response: &mut Value) {
     if is_ping || path.contains("/capture-image-content/") {
         let pressure = json!({ "type": "string", "enum": ["GREEN", "YELLOW", "RED"] });
         for (name, what) in [
-            ("System-Status", "The fuller of both, or RED when the storage failed"),
+            ("System-Status", "The fuller of both, or RED when the storage failed or tiles are held back"),
             ("Tile-Queue-Status", "How full the index' queue is"),
             ("Content-Queue-Status", "How full the lanes and buffers are"),
         ] {
             headers.insert(name.into(), header(what, &pressure));
         }
+        let capture = json!({ "type": "string", "enum": ["RUNNING", "PAUSED", "DRAINING"] });
+        headers.insert("Capture-Status".into(), header("Whether tiles are taken", &capture));
     }
     let entity_tag = json!({ "type": "string", "pattern": "^\".+\"$" });
     let is_preview = path.ends_with("/image") || path.contains("/thumbnails/");
@@ -271,12 +278,14 @@ pub(super) fn answer(path: &str, status: &str, response: &mut Value) {
 /// Adds shapes that are made below this layer, and what some shapes are made of.
 pub(super) fn shapes(shapes: &mut Value) {
     shapes["TileSpec"] = tile_spec();
+    shapes["PlaceShape"] = place_life();
     shapes["Calibration"] = calibration();
     shapes["NextTile"]["properties"]["tilespec"] = reference("TileSpec");
     shapes["NextTilesAnswer"]["properties"]["resultType"]["enum"] =
         json!(["TILE_FOUND", "NO_TILE_READY", "NO_TILE_READY_IN_SECTION", "SERVED_ALL_ACQ", "SERVED_ALL_SECTION"]);
     shapes["CompletenessShape"]["properties"]["expected_by"]["enum"] = json!(["rois", "mosaic"]);
     shapes["Ready"]["properties"]["ack_level"]["enum"] = json!(["received", "written", "durable", "replicated"]);
+    shapes["Ready"]["properties"]["capture"]["enum"] = json!(["running", "paused", "draining"]);
     shapes["Ready"]["properties"]["mirror"]["enum"] = json!(["off", "in_sync", "resynchronising", "lost"]);
     shapes["FileResults"]["properties"]["completeness"] = completeness_at_end();
     let state = &mut shapes["StateChange"]["properties"]["state"];
@@ -334,6 +343,34 @@ fn tile_spec() -> Value {
         json!({ "tileId": text(), "width": count(), "height": count(), "z": number(),
             "mipmapLevels": { "type": "object", "additionalProperties": level },
             "layout": layout, "transforms": transforms }),
+    )
+}
+
+/// The life of a place, as the catalog tells it.
+fn place_life() -> Value {
+    let text = || plain("string");
+    let integer = || plain("integer");
+    let roi = object(&["roi", "section", "state"], json!({ "roi": text(), "section": integer(), "state": text() }));
+    let refusal = object(&["at", "reason"], json!({ "at": text(), "reason": text(), "peer": text() }));
+    let event = object(
+        &["at", "sequence", "event"],
+        json!({ "at": text(), "sequence": count(),
+            "event": { "type": "string", "enum": ["started", "ended", "deleted", "expected", "stored", "judged", "state"] },
+            "tile": count(), "version": count(), "camera": integer(), "size": count(), "checksum": text(), "crc32": text(),
+            "segment": text(), "offset": count(), "damaged": plain("boolean"),
+            "quality_flags": { "type": "array", "items": text() }, "roi": text(), "section": integer(),
+            "state": text(), "lent_until": text() }),
+    );
+    let list = |items: Value| json!({ "type": "array", "items": items });
+    let verdicts =
+        ["stored", "damaged", "refused", "missing", "not_expected", "outside_grid", "deleted", "unknown_acquisition"];
+    object(
+        &["acquisition", "col", "row", "frame", "verdict", "because", "acquisition_state", "events"],
+        json!({ "acquisition": count(), "col": count(), "row": count(), "frame": integer(),
+            "verdict": { "type": "string", "enum": verdicts }, "because": text(),
+            "acquisition_state": { "type": "string", "enum": ["open", "ended", "deleted", "unknown"] },
+            "cols": count(), "rows": count(), "rois": list(roi), "events": list(event), "refusals": list(refusal),
+            "problems": list(text()) }),
     )
 }
 

@@ -88,7 +88,7 @@ pub(super) async fn list(
     query: Query,
 ) -> Result<Json<FileListing>, Failure> {
     let acq = AcqId(number("acqid", &acqid)?);
-    let (view, page) = (find(&state, acq)?, query.page(state.listing_max)?);
+    let (view, page) = (find(&state, acq)?, query.page(state.listing_max())?);
     let shape = |entry: &FileEntry| StoredFile {
         id: entry.id.0,
         name: entry.file.name.clone(),

@@ -2,11 +2,12 @@
 //!
 //! Decides nothing by itself: `access` does. Must never let a request pass that it could not judge.
 
+use super::admin::Changed;
 use super::answer::Failure;
 use super::scopes::Needs;
 use crate::access::{Access, Asked, By, Denied, Event, Need};
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -55,7 +56,8 @@ pub(super) async fn guard(State(gate): State<Arc<Gate>>, mut request: Request, n
     let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let need = gate.needs.for_request(request.method(), route);
     let (by, judged) = gate.access.judge(&asked(&request, peer, need));
-    let is_recorded = judged.is_err() || need.is_some_and(Need::is_writing);
+    let is_change = need.is_some_and(Need::is_writing) && !matches!(*request.method(), Method::GET | Method::HEAD);
+    let is_recorded = judged.is_err() || is_change;
     let visit = is_recorded.then(|| Visit::of(&request, peer, route));
     let refused = judged.as_ref().err().map(|denied| denied.reason().name());
     if matches!(by, By::Token(_)) {
@@ -173,9 +175,10 @@ impl Visit {
 
     fn event(self, by: By, response: &Response, refused: Option<&'static str>) -> Event {
         let told = response.extensions().get::<About>().map(|About(acq)| *acq);
+        let detail = response.extensions().get::<Changed>().map(|Changed(what)| what.clone().into_boxed_str());
         let Self { peer, method, path, acquisition, bytes } = self;
         let status = response.status().as_u16();
-        Event::Request { peer, by, method, path, acquisition: told.or(acquisition), status, refused, bytes }
+        Event::Request { peer, by, method, path, acquisition: told.or(acquisition), status, refused, bytes, detail }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::AppState;
 use super::shapes::Empty;
+use crate::catalog::CaptureState;
 use crate::model::{AckLevel, Pressure};
 use axum::Json;
 use axum::extract::State;
@@ -10,20 +11,27 @@ use axum::response::IntoResponse;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// How full the queues are, as every answer to a sender carries it.
-pub(super) fn queue_status(state: &AppState) -> [(&'static str, String); 3] {
+/// How full all is, the index' queue, and what waits for the disk.
+fn pressures(state: &AppState) -> [Pressure; 3] {
     let (waiting, places) = state.lanes.fill();
     let pool = state.catalog.pool();
     let tile_queue = state.catalog.index_pressure();
     let content_queue = Pressure::of(waiting, places)
         .max(Pressure::of(pool.used(), pool.capacity()))
         .max(state.catalog.disk_pressure());
-    let healthy = state.catalog.is_healthy();
-    let system = if healthy { tile_queue.max(content_queue) } else { Pressure::Red };
+    let takes_tiles = state.catalog.is_healthy() && state.catalog.capture_state() == CaptureState::Running;
+    let system = if takes_tiles { tile_queue.max(content_queue) } else { Pressure::Red };
+    [system, tile_queue, content_queue]
+}
+
+/// How full the queues are, as every answer to a sender carries it; and whether tiles are taken.
+pub(super) fn queue_status(state: &AppState) -> [(&'static str, String); 4] {
+    let [system, tile_queue, content_queue] = pressures(state);
     [
         ("System-Status", system.to_string()),
         ("Tile-Queue-Status", tile_queue.to_string()),
         ("Content-Queue-Status", content_queue.to_string()),
+        ("Capture-Status", state.catalog.capture_state().name().to_uppercase()),
     ]
 }
 
@@ -54,6 +62,9 @@ pub(super) struct Ready {
     /// When a tile is acknowledged, as it is now: without its mirror, replicated is durable.
     #[schema(value_type = String)]
     ack_level: AckLevel,
+    /// Whether tiles are taken: running, paused or draining.
+    #[schema(value_type = String)]
+    capture: CaptureState,
     /// How the mirror is.
     mirror: String,
     /// Tiles that the index' store does not hold yet.
@@ -76,6 +87,7 @@ pub(super) async fn readyz(State(state): State<AppState>) -> impl IntoResponse {
     let body = Ready {
         ready: healthy,
         ack_level: state.catalog.level_in_force(),
+        capture: state.catalog.capture_state(),
         mirror: state.catalog.journal().mirror().map_or("off", |mirror| mirror.phase().name()).to_owned(),
         index_lag_tiles: lag.tiles,
         index_store_failed: lag.store_failed,
@@ -90,6 +102,8 @@ pub(super) async fn readyz(State(state): State<AppState>) -> impl IntoResponse {
     responses((status = 200, content_type = "text/plain", body = String)))]
 pub(super) async fn metrics(State(state): State<AppState>) -> impl IntoResponse {
     state.catalog.refresh_gauges();
+    let [system, tile_queue, content_queue] = pressures(&state);
+    state.catalog.metrics().show_pressure(system, tile_queue, content_queue);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], state.catalog.metrics().render())
 }
 

@@ -7,7 +7,7 @@ use super::events::Endless;
 use super::pace::PaceLimits;
 use super::sender::SenderPlace;
 use super::watched::{AnswerBody, Watch, Watched, WatchedBody};
-use crate::base::admission::{Admission, Admitted, Denied, Limits};
+use crate::base::admission::{Admission, Admitted, Denied};
 use crate::base::keepalive;
 use crate::telemetry::{HttpCloseReason, Metrics, TlsRefusal};
 use crate::tls::{Encrypted, ServerTls};
@@ -84,16 +84,12 @@ where
 {
     pub(super) fn new(
         limits: ConnectionLimits,
+        admission: Admission,
         tls: Option<ServerTls>,
         metrics: &Arc<Metrics>,
         service: S,
         stopping: watch::Receiver<bool>,
     ) -> Self {
-        let admission = Admission::new(Limits {
-            connections: limits.connections_max,
-            connections_per_peer: limits.connections_per_peer,
-            bytes_per_peer: usize::MAX,
-        });
         let tls = tls.map(|tls| Handshakes { tls, places: Arc::new(Semaphore::new(HANDSHAKES_MAX)) });
         Self { limits, admission, tls, metrics: Arc::clone(metrics), service, stopping }
     }
@@ -195,6 +191,7 @@ where
         );
         tokio::select! {
             ended = connection.as_mut() => return ended,
+            () = sender.cut_off() => return Ok(()),
             () = stopped(self.stopping.clone()) => {}
         }
         connection.as_mut().graceful_shutdown();

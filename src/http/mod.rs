@@ -4,6 +4,8 @@
 //! done on blocking threads into buffers of the same bounded pool. Must never touch a tile's way in.
 
 mod acquisitions;
+mod admin;
+mod admin_storage;
 mod answer;
 mod capture;
 mod completeness;
@@ -22,7 +24,9 @@ mod manifest;
 mod mosaic;
 mod openapi;
 mod pace;
+mod page;
 mod parts;
+mod places;
 mod previews;
 mod query;
 mod scopes;
@@ -37,6 +41,7 @@ mod v1;
 mod watched;
 
 use crate::access::Access;
+use crate::base::admission::Admission;
 use crate::base::failpoint;
 use crate::base::life::Pulse;
 use crate::catalog::{Catalog, Lanes};
@@ -106,7 +111,6 @@ struct AppState {
     catalog: Arc<Catalog>,
     lanes: Lanes,
     public_url: Arc<str>,
-    listing_max: usize,
     default_lease_s: Option<u32>,
     default_tile_size: (u32, u32),
     frame_bytes_max: usize,
@@ -132,6 +136,11 @@ impl AppState {
     /// True when tiles of this acquisition are stored.
     fn accepts(&self, acq: AcqId) -> bool {
         self.accept_unknown || self.catalog.index().is_started(acq)
+    }
+
+    /// Most records of a listing.
+    fn listing_max(&self) -> usize {
+        self.catalog.limits().listing_max.count()
     }
 
     /// The TEMCA of an acquisition; 0 when it is not known.
@@ -166,7 +175,6 @@ impl HttpServer {
             catalog: Arc::clone(catalog),
             lanes: lanes.clone(),
             public_url: options.public_url.as_str().into(),
-            listing_max: options.listing_max,
             default_lease_s: options.default_lease_s,
             default_tile_size: options.default_tile_size,
             frame_bytes_max: options.frame_bytes_max,
@@ -180,6 +188,7 @@ impl HttpServer {
             live: Arc::default(),
             api: bytes::Bytes::new(),
         };
+        catalog.limits().listing_max.set_count(options.listing_max);
         Self::try_start(options, (listener, tls), state, access)
             .map_err(|source| HttpError { address: options.address, source })
     }
@@ -202,8 +211,13 @@ impl HttpServer {
         let (stop, stopping) = watch::channel(false);
         runtime.spawn(live::run(state.clone(), stopping.clone()));
         let metrics = Arc::clone(state.catalog.metrics());
+        let limits = state.catalog.limits().http.clone();
         let app = NormalizePathLayer::trim_trailing_slash().layer(router(state, access, options));
-        runtime.spawn(Door::new(options.connections, tls.cloned(), &metrics, app, stopping).listen(listener));
+        limits.connections.set_count(options.connections.connections_max);
+        limits.connections_per_peer.set_count(options.connections.connections_per_peer);
+        let admission = Admission::live(limits, usize::MAX);
+        runtime
+            .spawn(Door::new(options.connections, admission, tls.cloned(), &metrics, app, stopping).listen(listener));
         Ok(Self { address, stop, runtime })
     }
 
@@ -251,6 +265,8 @@ async fn give_signs(pulse: Arc<Pulse>) {
 /// Every route, with its description.
 fn described() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(openapi::Description::openapi())
+        .routes(routes!(page::index))
+        .routes(routes!(page::file))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics))
@@ -288,6 +304,22 @@ fn described() -> OpenApiRouter<AppState> {
         .routes(routes!(v1::tiles))
         .routes(routes!(v1::tile))
         .routes(routes!(v1::content))
+        .routes(routes!(places::place))
+        .routes(routes!(admin::capture))
+        .routes(routes!(admin::pause))
+        .routes(routes!(admin::resume))
+        .routes(routes!(admin::drain))
+        .routes(routes!(admin::rotate))
+        .routes(routes!(admin::level, admin::put_level))
+        .routes(routes!(admin::limits, admin::put_limits))
+        .routes(routes!(admin::senders))
+        .routes(routes!(admin::cut_off))
+        .routes(routes!(admin_storage::scrub))
+        .routes(routes!(admin_storage::start_scrub))
+        .routes(routes!(admin_storage::stop_scrub))
+        .routes(routes!(admin_storage::index))
+        .routes(routes!(admin_storage::check_index))
+        .routes(routes!(admin_storage::rebuild_index))
         .routes(routes!(previews::image_by_id))
         .routes(routes!(previews::image_by_place))
         .routes(routes!(previews::thumbnail))

@@ -1,12 +1,15 @@
 //! The scope of every route, in one table. A route that is not in it lets nobody in.
 
-use crate::access::Need::{self, Administering, Ingesting, Reading, SenderReading};
+use crate::access::Need::{self, Administering, Ingesting, Nothing, Reading, SenderReading};
 use axum::http::Method;
 use serde_json::Value;
 use std::collections::HashMap;
 
 /// Method, path, need.
 const NEEDS: &[(&str, &str, Need)] = &[
+    // The files of the live view hold no data; with them whoever needs a token can be asked for it.
+    ("get", "/", Nothing),
+    ("get", "/page/{name}", Nothing),
     ("get", "/healthz", Reading),
     ("get", "/readyz", SenderReading),
     ("get", "/metrics", Reading),
@@ -48,6 +51,24 @@ const NEEDS: &[(&str, &str, Need)] = &[
     ("get", "/api/v1/acquisitions/{acqid}/mosaic", Reading),
     ("get", "/api/v1/tiles/{tileid}", Reading),
     ("get", "/api/v1/contents/{key}", Reading),
+    ("get", "/api/v1/acquisitions/{acqid}/places/{col}/{row}", Reading),
+    ("get", "/api/v1/admin/capture", Administering),
+    ("post", "/api/v1/admin/capture/pause", Administering),
+    ("post", "/api/v1/admin/capture/resume", Administering),
+    ("post", "/api/v1/admin/drain", Administering),
+    ("post", "/api/v1/admin/journal/rotate", Administering),
+    ("get", "/api/v1/admin/log-level", Administering),
+    ("put", "/api/v1/admin/log-level", Administering),
+    ("get", "/api/v1/admin/limits", Administering),
+    ("put", "/api/v1/admin/limits", Administering),
+    ("get", "/api/v1/admin/senders", Administering),
+    ("delete", "/api/v1/admin/senders/{sender}", Administering),
+    ("get", "/api/v1/admin/scrub", Administering),
+    ("post", "/api/v1/admin/scrub/start", Administering),
+    ("post", "/api/v1/admin/scrub/stop", Administering),
+    ("get", "/api/v1/admin/index", Administering),
+    ("post", "/api/v1/admin/index/check", Administering),
+    ("post", "/api/v1/admin/index/rebuild", Administering),
     ("get", "/api/v1/tiles/{tileid}/image", Reading),
     ("get", "/api/v1/acquisitions/{acqid}/tile/{col}/{row}/image", Reading),
     ("get", "/api/v1/acquisitions/{acqid}/thumbnails/{level}/{x}/{y}", Reading),

@@ -8,10 +8,21 @@ use crate::model::{AcqId, Refusal, TileKey};
 use axum::extract::{ConnectInfo, Request};
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
+use tokio::sync::Notify;
 
 /// A connection's place in the list of senders, taken with its first tile. Every request of the connection carries it.
 #[derive(Clone, Default)]
-pub(super) struct SenderPlace(Arc<OnceLock<Connected>>);
+pub(super) struct SenderPlace {
+    connected: Arc<OnceLock<Connected>>,
+    cut: Arc<Notify>,
+}
+
+impl SenderPlace {
+    /// Waits until the sender is to be cut off.
+    pub(super) async fn cut_off(&self) {
+        self.cut.notified().await;
+    }
+}
 
 /// Who sent a request with a tile.
 pub(super) struct HttpSender {
@@ -31,7 +42,12 @@ impl HttpSender {
                 By::Token(name) => Some(name.to_string()),
                 _ => None,
             });
-            place.0.get_or_init(|| state.catalog.activity().connected(peer, SenderPort::Http, name));
+            place.connected.get_or_init(|| {
+                let connected = state.catalog.activity().connected(peer, SenderPort::Http, name);
+                let cut = Arc::clone(&place.cut);
+                connected.when_cut(move || cut.notify_one());
+                connected
+            });
         }
         Self { place, peer, acq }
     }
@@ -56,7 +72,7 @@ impl HttpSender {
     }
 
     fn add(&self, counts: SenderCounts) {
-        if let Some(connected) = self.place.0.get() {
+        if let Some(connected) = self.place.connected.get() {
             connected.add(counts);
         }
     }

@@ -51,7 +51,7 @@ pub(super) async fn import(
     params(("offset" = Option<u32>, Query), ("length" = Option<u32>, Query)),
     responses((status = 200, body = CalibrationListing)))]
 pub(super) async fn list(State(state): State<AppState>, query: Query) -> Result<Json<CalibrationListing>, Failure> {
-    let page = query.page(state.listing_max)?;
+    let page = query.page(state.listing_max())?;
     let settings = state.catalog.index().settings();
     let calibrations: Vec<CalibrationShape> =
         settings.calibrations.values().skip(page.offset).take(page.length).map(shape).collect();

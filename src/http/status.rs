@@ -6,7 +6,7 @@ use super::AppState;
 use super::answer::Failure;
 use super::events::{put, time};
 use super::query::utc_time;
-use crate::catalog::{Catalog, Progress, Rates, Sample, SenderView};
+use crate::catalog::{CaptureState, Catalog, Progress, Rates, Sample, SenderView};
 use crate::index::{AcquisitionHead, AcquisitionView};
 use crate::model::{AckLevel, AcqId, Pressure};
 use crate::telemetry::{Warning, warnings_after};
@@ -115,7 +115,7 @@ struct SampleShape {
 
 /// A connection that sends tiles.
 #[derive(Clone, Serialize, ToSchema)]
-struct SenderShape {
+pub(super) struct SenderShape {
     id: u64,
     peer: String,
     /// Of its certificate or token.
@@ -283,7 +283,7 @@ fn make(state: &AppState, known: &mut HashMap<AcqId, KnownProgress>) -> Status {
         ready,
         ack_level: catalog.level_in_force(),
         pressure: pressure(state, ready),
-        capture: if catalog.stop().reason().is_some() { "draining" } else { "running" }.to_owned(),
+        capture: catalog.capture_state().name().to_owned(),
         disk: DiskShape {
             free_bytes: disk.free_bytes,
             total_bytes: disk.total_bytes,
@@ -317,7 +317,8 @@ fn pressure(state: &AppState, ready: bool) -> PressureShape {
     let content_queue = Pressure::of(waiting, places)
         .max(Pressure::of(pool.used(), pool.capacity()))
         .max(state.catalog.disk_pressure());
-    let system = if ready { tile_queue.max(content_queue) } else { Pressure::Red };
+    let takes_tiles = ready && state.catalog.capture_state() == CaptureState::Running;
+    let system = if takes_tiles { tile_queue.max(content_queue) } else { Pressure::Red };
     PressureShape {
         system: system.to_string(),
         tile_queue: tile_queue.to_string(),

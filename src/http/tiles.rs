@@ -161,7 +161,7 @@ pub(super) async fn of_all(State(state): State<AppState>, query: Query) -> Resul
 }
 
 async fn answer(state: &AppState, of: AcquisitionFilter, query: &Query) -> Result<Json<TilesAnswer>, Failure> {
-    let (filter, page) = (TileFilter::read(query)?, query.page(state.listing_max)?);
+    let (filter, page) = (TileFilter::read(query)?, query.page(state.listing_max())?);
     let flat = query.flag("flat")?;
     let _place = if page.length > LONG_LISTING { Some(state.long_listings.acquire().await) } else { None };
     let public_url = state.public_url.clone();

@@ -8,10 +8,13 @@
 
 mod board;
 mod board_rows;
+mod compare;
+mod current;
 mod distribution;
 mod fold;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod live;
 mod open;
 #[cfg(test)]
 mod order;
@@ -23,8 +26,10 @@ mod store;
 mod view;
 
 pub use board::{Block, BlockKey, Board, StateCounts, StateId, StateNames, slots};
+pub use compare::{Differences, RowProblem};
 pub use distribution::{PickFilter, Picked};
 pub use fold::{BatchView, Checkpoint, fold_all};
+pub use live::{LiveProgress, LiveSource};
 pub use open::{FactSource, IndexOptions, OpenOutcome, OpenReport, read_checkpoint};
 pub use rows::{count_tiles, read_tile, read_tile_id, row_name};
 pub use sled_store::SledStore;
@@ -35,10 +40,11 @@ pub use view::{
 };
 
 use crate::model::{AcqId, Cell, Fact, Judgement, Roi, RoiIndex, Sequence, TileEntry, TileId, TileKey, TileVersion};
+use current::Current;
 use overlay::Overlay;
 use owner::Owner;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -48,6 +54,8 @@ pub struct Index {
     overlay: Arc<Overlay>,
     store: Arc<dyn ViewStore>,
     owner: Owner,
+    /// Where the store's files are; without, it is in memory.
+    home: Option<(PathBuf, IndexOptions)>,
     /// Grows whenever an acquisition is started: lets a reader keep what it looked up before.
     acquisitions_changed: AtomicU64,
     listeners: RwLock<Vec<Listener>>,
@@ -78,7 +86,9 @@ impl Index {
         safe_sequence: Box<dyn Fn() -> Sequence + Send>,
         options: &IndexOptions,
     ) -> Result<(Self, OpenReport), StoreError> {
-        Self::with(open::open(dir, source, options)?, safe_sequence, options)
+        let (mut index, report) = Self::with(open::open(dir, source, options)?, safe_sequence, options)?;
+        index.home = Some((dir.to_owned(), *options));
+        Ok((index, report))
     }
 
     /// As [`Self::open`], on a store that is at hand instead of sled's files.
@@ -101,11 +111,11 @@ impl Index {
     ) -> Result<(Self, OpenReport), StoreError> {
         let resident = open::resident(&*store, &state)?;
         let overlay = Arc::new(Overlay::new(resident, options.overlay_tiles_max));
-        let owner = Owner::start(Arc::clone(&store), Arc::clone(&overlay), state, safe_sequence)?;
-        Ok((
-            Self { overlay, store, owner, acquisitions_changed: AtomicU64::new(1), listeners: RwLock::default() },
-            report,
-        ))
+        let current = Arc::new(Current::new(store));
+        let store = Arc::clone(&current) as Arc<dyn ViewStore>;
+        let owner = Owner::start(current, Arc::clone(&overlay), state, safe_sequence)?;
+        let (acquisitions_changed, listeners) = (AtomicU64::new(1), RwLock::default());
+        Ok((Self { overlay, store, owner, home: None, acquisitions_changed, listeners }, report))
     }
 
     /// Makes facts visible to readers, then hands them to the owner. One lock for the whole batch.
@@ -219,6 +229,23 @@ impl Index {
     pub fn each_acquisition(&self, look: &mut dyn FnMut(AcqId, &AcquisitionView)) {
         let live = self.overlay.read();
         live.acquisitions.iter().filter(|(_, view)| is_there(view)).for_each(|(acq, view)| look(*acq, view));
+    }
+
+    /// Started acquisitions by how much they matter now: at most `open` of those that are open, the one with the latest
+    /// tile first, then at most `ended` others, the one that was ended last first.
+    #[must_use]
+    pub fn present_acquisitions(&self, open: usize, ended: usize) -> Vec<(AcqId, AcquisitionView)> {
+        let live = self.overlay.read();
+        let mut times: Vec<(Option<i64>, i64, AcqId)> = Vec::new();
+        for (acq, view) in &live.acquisitions {
+            if let Some(started) = &view.head.started {
+                times.push((started.ended_ns, view.counters.last_received_ns.max(started.first_started_ns), *acq));
+            }
+        }
+        times.sort_unstable_by_key(|(ended_ns, last_ns, _)| std::cmp::Reverse((*ended_ns, *last_ns)));
+        let of = |is_open: bool| times.iter().filter(move |(ended_ns, ..)| ended_ns.is_none() == is_open);
+        let chosen = of(true).take(open).chain(of(false).take(ended)).map(|(.., acq)| *acq);
+        chosen.filter_map(|acq| Some((acq, live.acquisitions.get(&acq)?.clone()))).collect()
     }
 
     /// True when the acquisition was started.

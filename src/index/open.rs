@@ -148,7 +148,7 @@ fn fold_anew(store: &dyn ViewStore, source: &dyn FactSource) -> Result<(FoldStat
 }
 
 /// The generations below `dir`, oldest first. One that is half built has no checkpoint and fails the check.
-fn list_generations(dir: &Path) -> Vec<(u64, PathBuf)> {
+pub(super) fn list_generations(dir: &Path) -> Vec<(u64, PathBuf)> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     let mut generations: Vec<(u64, PathBuf)> = entries
         .filter_map(|entry| {
@@ -160,7 +160,7 @@ fn list_generations(dir: &Path) -> Vec<(u64, PathBuf)> {
     generations
 }
 
-fn remove_others(generations: &[(u64, PathBuf)], keep: &Path) {
+pub(super) fn remove_others(generations: &[(u64, PathBuf)], keep: &Path) {
     for (_, path) in generations.iter().filter(|(_, path)| path != keep) {
         if let Err(error) = std::fs::remove_dir_all(path) {
             tracing::warn!(path = %path.display(), %error, "could not remove an old generation of the index");

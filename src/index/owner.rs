@@ -1,11 +1,12 @@
 //! The owner: the one thread that writes the store. Collects published facts, puts them into the journal's order,
 //! folds them in batches. Readers never wait for it.
 
-use super::fold::{FoldState, fold};
+use super::current::Current;
+use super::fold::{Checkpoint, FoldState, fold};
 use super::overlay::Overlay;
 use super::store::{StoreError, ViewStore};
 use crate::model::{Fact, Sequence};
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,36 +17,88 @@ use std::time::{Duration, Instant};
 const FOLD_AFTER: Duration = Duration::from_millis(100);
 /// Facts that are folded at once without waiting. Many, because neighbours share rows.
 const FOLD_AT: usize = 4096;
+/// Most facts that are kept for a second store; with more it reads them from the journal again.
+const KEPT_MAX: usize = 65_536;
 /// Time between flushes of the store.
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
 
 /// Handle to the owner's thread.
 pub(super) struct Owner {
     /// Unbounded in type; bounded by the overlay, whose limit publishers wait for.
-    facts: Sender<Option<Vec<Fact>>>,
+    words: Sender<Word>,
     failed: Arc<AtomicBool>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
+/// What the owner is told.
+enum Word {
+    /// Facts that were published.
+    Facts(Vec<Fact>),
+    /// From now on, keep what is folded. Answered with what was folded so far.
+    Keep(Sender<Checkpoint>),
+    /// Say what was kept, and rest until somebody says how to go on.
+    Rest(Sender<Rest>),
+    /// Fold what is left, and end.
+    Stop,
+}
+
+/// The owner while it rests.
+struct Rest {
+    /// What was folded since [`Word::Keep`]; `None`: too much to be kept.
+    facts: Option<Vec<Fact>>,
+    reached: Checkpoint,
+    go_on: Sender<GoOn>,
+}
+
+/// A store to be taken into use, with its state, and where the old one goes. Nothing said: as before.
+type GoOn = (Arc<dyn ViewStore>, FoldState, Sender<Arc<dyn ViewStore>>);
+
+/// The owner rests as long as this lives.
+pub(super) struct Held<'a> {
+    rest: Rest,
+    _owner: &'a Owner,
+}
+
+impl Held<'_> {
+    /// What was folded since facts are kept.
+    pub(super) fn take_facts(&mut self) -> Vec<Fact> {
+        self.rest.facts.take().unwrap_or_default()
+    }
+
+    /// What the store in use holds.
+    pub(super) fn reached(&self) -> &Checkpoint {
+        &self.rest.reached
+    }
+
+    /// Has the owner go on with another store, which holds the same facts. Returns the old one.
+    pub(super) fn adopt(self, store: Arc<dyn ViewStore>, state: FoldState) -> Result<Arc<dyn ViewStore>, StoreError> {
+        let (reply, replaced) = bounded(1);
+        let _ = self.rest.go_on.send((store, state, reply));
+        replaced.recv().map_err(|_| ended())
+    }
+}
+
 struct Folder {
-    store: Arc<dyn ViewStore>,
+    store: Arc<Current>,
     overlay: Arc<Overlay>,
     state: FoldState,
     safe_sequence: Box<dyn Fn() -> Sequence + Send>,
-    inbox: Receiver<Option<Vec<Fact>>>,
+    inbox: Receiver<Word>,
     waiting: BTreeMap<Sequence, Fact>,
+    /// What was folded since somebody asked for it; `Some(None)`: too much.
+    kept: Option<Option<Vec<Fact>>>,
     stopping: bool,
     failed: Arc<AtomicBool>,
 }
 
 impl Owner {
     pub(super) fn start(
-        store: Arc<dyn ViewStore>,
+        store: Arc<Current>,
         overlay: Arc<Overlay>,
         state: FoldState,
         safe_sequence: Box<dyn Fn() -> Sequence + Send>,
     ) -> Result<Self, StoreError> {
-        let (facts, inbox) = unbounded();
+        let (words, inbox) = unbounded();
         let failed = Arc::new(AtomicBool::new(false));
         let folder = Folder {
             store,
@@ -54,6 +107,7 @@ impl Owner {
             safe_sequence,
             inbox,
             waiting: BTreeMap::new(),
+            kept: None,
             stopping: false,
             failed: Arc::clone(&failed),
         };
@@ -69,11 +123,29 @@ impl Owner {
                 }
             })
             .map_err(|error| StoreError::Store(format!("can not start the index thread: {error}")))?;
-        Ok(Self { facts, failed, thread: Mutex::new(Some(thread)) })
+        Ok(Self { words, failed, thread: Mutex::new(Some(thread)) })
     }
 
     pub(super) fn take(&self, facts: Vec<Fact>) {
-        let _ = self.facts.send(Some(facts));
+        let _ = self.words.send(Word::Facts(facts));
+    }
+
+    /// Keeps what is folded from now on. Returns what was folded so far.
+    pub(super) fn keep_facts(&self) -> Result<Checkpoint, StoreError> {
+        if self.has_failed() {
+            return Err(StoreError::Store("it failed: restart the daemon, it rebuilds the index".to_owned()));
+        }
+        let (reply, reached) = bounded(1);
+        let _ = self.words.send(Word::Keep(reply));
+        reached.recv().map_err(|_| ended())
+    }
+
+    /// Has the owner rest. `None`: it folded more than it could keep.
+    pub(super) fn rest(&self) -> Result<Option<Held<'_>>, StoreError> {
+        let (reply, rests) = bounded(1);
+        let _ = self.words.send(Word::Rest(reply));
+        let rest: Rest = rests.recv().map_err(|_| ended())?;
+        Ok(rest.facts.is_some().then_some(Held { rest, _owner: self }))
     }
 
     pub(super) fn has_failed(&self) -> bool {
@@ -81,7 +153,7 @@ impl Owner {
     }
 
     pub(super) fn stop(&self) {
-        let _ = self.facts.send(None);
+        let _ = self.words.send(Word::Stop);
         if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
             let _ = thread.join();
         }
@@ -126,10 +198,35 @@ impl Folder {
         }
     }
 
-    fn note(&mut self, message: Option<Vec<Fact>>) {
-        match message {
-            Some(facts) => self.waiting.extend(facts.into_iter().map(|fact| (fact.sequence, fact))),
-            None => self.stopping = true,
+    fn note(&mut self, word: Word) {
+        match word {
+            Word::Facts(facts) => self.waiting.extend(facts.into_iter().map(|fact| (fact.sequence, fact))),
+            Word::Keep(reply) => {
+                self.kept = Some(Some(Vec::new()));
+                let _ = reply.send(self.state.checkpoint);
+            }
+            Word::Rest(reply) => self.rest(&reply),
+            Word::Stop => self.stopping = true,
+        }
+    }
+
+    /// Rests until whoever asked for it says how to go on, or is gone.
+    fn rest(&mut self, reply: &Sender<Rest>) {
+        let (go_on, goes_on) = bounded(1);
+        let facts = self.kept.take().flatten().filter(|_| !self.failed.load(Ordering::Relaxed));
+        let _ = reply.send(Rest { facts, reached: self.state.checkpoint, go_on });
+        if let Ok((store, state, old)) = goes_on.recv() {
+            self.state = state;
+            let _ = old.send(self.store.replace(store));
+        }
+    }
+
+    /// Keeps what was folded, for whoever asked for that.
+    fn keep(&mut self, folded: Vec<Fact>) {
+        match &mut self.kept {
+            Some(Some(kept)) if kept.len() + folded.len() <= KEPT_MAX => kept.extend(folded),
+            Some(kept) => *kept = None,
+            None => {}
         }
     }
 
@@ -151,6 +248,7 @@ impl Folder {
         match folded.unwrap_or_else(|_| Err(StoreError::Store("it panicked".to_owned()))) {
             Ok(()) => {
                 self.overlay.trim(&facts);
+                self.keep(facts);
                 true
             }
             Err(error) => {
@@ -164,4 +262,8 @@ impl Folder {
         self.failed.store(true, Ordering::Relaxed);
         tracing::error!(%error, "the index store failed: capture goes on until the overlay is full; restart the daemon, it rebuilds the index");
     }
+}
+
+fn ended() -> StoreError {
+    StoreError::Store("the index thread has ended".to_owned())
 }

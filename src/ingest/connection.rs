@@ -8,7 +8,7 @@ use crate::base::admission::{Admitted, Held, Short};
 use crate::base::limits::READ_CHUNK;
 use crate::base::pool::TileBuffer;
 use crate::catalog::{FrameBuffer, LaneTile, ReceivedFrame};
-use crate::telemetry::CloseReason;
+use crate::telemetry::{CloseReason, Stamp};
 use crate::wire::{LengthPrefix, RESPONSE_BYTES, Response, encode_response};
 use std::collections::VecDeque;
 use std::io;
@@ -70,7 +70,7 @@ enum Wait {
 
 /// A request that is not answered yet, or whose answer must wait for an earlier one.
 struct Slot {
-    received_at: Instant,
+    received_at: Stamp,
     bytes: usize,
     response: Option<Response>,
 }
@@ -105,6 +105,8 @@ pub(super) struct Connection {
     half_closed: bool,
     end: CloseReason,
     stopping: bool,
+    /// No frame is begun for the time being.
+    pub(super) paused: bool,
     /// The daemon stops, and what the peer still sends is thrown away.
     lingering: bool,
 }
@@ -129,6 +131,7 @@ impl Connection {
             half_closed: false,
             end: CloseReason::Peer,
             stopping: false,
+            paused: false,
             lingering: false,
         }
     }
@@ -160,6 +163,9 @@ impl Connection {
                 _ => {}
             }
             if let (Intake::Prefix, Some(len)) = (&self.intake, self.prefix.complete()) {
+                if self.paused {
+                    return Step::Answers;
+                }
                 self.prefix = LengthPrefix::default();
                 self.intake = Intake::Waiting { len, wait: Wait::NotAsked };
                 continue;
@@ -284,7 +290,7 @@ impl Connection {
         if let Intake::Waiting { len, .. } = self.intake {
             let now = Instant::now();
             self.pace = Pace { since: now, bytes: 0, frame_began: now };
-            self.intake = Intake::Body(FrameBuffer::new(buffer, len as usize), held);
+            self.intake = Intake::Body(FrameBuffer::new(buffer, len as usize, Stamp::at(now)), held);
         }
     }
 
@@ -315,6 +321,11 @@ impl Connection {
     /// True while it stands in the pool's queue.
     pub(super) fn waits_for_pool(&self) -> bool {
         matches!(self.intake, Intake::Waiting { wait: Wait::Pool(_), .. })
+    }
+
+    /// True while nobody reads from it because tiles are held back.
+    pub(super) fn is_held_back(&self) -> bool {
+        self.paused && matches!(self.intake, Intake::Prefix)
     }
 
     /// True while a frame has begun whose memory is not there.
@@ -349,7 +360,7 @@ impl Connection {
     }
 
     /// Opens a slot for a request's answer; returns its number.
-    pub(super) fn open_slot(&mut self, received_at: Instant, bytes: usize) -> u64 {
+    pub(super) fn open_slot(&mut self, received_at: Stamp, bytes: usize) -> u64 {
         self.slots.push_back(Slot { received_at, bytes, response: None });
         self.in_flight_bytes += bytes;
         self.first_slot + self.slots.len() as u64 - 1
@@ -366,9 +377,10 @@ impl Connection {
 
     /// Sends the answers that are at the front, with one write. Gives each one's age to `each`.
     pub(super) fn send_answers(&mut self, mut each: impl FnMut(Duration)) -> io::Result<()> {
+        let now = Stamp::now();
         while let Some(response) = self.slots.front().and_then(|slot| slot.response) {
             if let Some(slot) = self.slots.pop_front() {
-                each(slot.received_at.elapsed());
+                each(now.since(slot.received_at));
             }
             self.first_slot += 1;
             self.out.extend_from_slice(&encode_response(&response));

@@ -63,6 +63,7 @@ fn run(inbox: &Receiver<HashJob>, lanes: &Lanes, metrics: &Metrics) {
             Ok(tile) => lanes.route_blocking(LaneTile { tile, token, sink }),
             Err(key) => {
                 counts.refused(Refusal::BadChecksum);
+                counts.refused_of(key.acq);
                 sink.put(Ack { token, key, outcome: Outcome::Refused(Refusal::BadChecksum) });
                 sink.flush();
             }

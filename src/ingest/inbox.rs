@@ -21,6 +21,10 @@ pub(super) enum Message {
     LaneRoom,
     /// A peer's share of memory has room again.
     PeerRoom,
+    /// An operator wants this connection to end.
+    CutOff(u64),
+    /// Capture was paused or resumed.
+    Switched,
     Stop,
 }
 

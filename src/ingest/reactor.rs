@@ -11,18 +11,18 @@ use super::inbox::{Inbox, Message};
 use super::transport::{Encryption, Transport};
 use super::visit::Visit;
 use crate::access::{Access, By};
-use crate::base::admission::{Admission, Admitted, Limits};
+use crate::base::admission::{Admission, Admitted, LiveConnections};
 use crate::base::failpoint;
 use crate::base::guard::stop_on_panic;
 use crate::base::life::Pulse;
 use crate::base::limits::READ_TURN;
 use crate::base::pool::{BufferWaiter, Reserved};
 use crate::catalog::{
-    Ack, AckSink, AckToken, Catalog, FrameBuffer, LaneTile, Lanes, LocalActivity, Outcome, ReadKey, ReceivedFrame,
-    Route, SenderPort, Verdict, VerifyPolicy, verify,
+    Ack, AckSink, AckToken, Catalog, FrameBuffer, LaneTile, Lanes, LiveLimits, LocalActivity, Outcome, ReadKey,
+    ReceivedFrame, Route, SenderPort, Verdict, VerifyPolicy, verify,
 };
 use crate::model::{AcqId, GridShape, Pressure, Refusal, TileId, TileKey};
-use crate::telemetry::{CloseReason, LocalCounts, Metrics};
+use crate::telemetry::{CloseReason, LocalCounts, LocalTimes, Metrics, Stamp};
 use crate::tls::ServerTls;
 use crate::wire::Response;
 use mio::net::TcpListener;
@@ -86,6 +86,18 @@ pub struct IngestOptions {
     pub stop_time: Duration,
 }
 
+impl IngestOptions {
+    /// Puts what may change at run time where it can be changed. From now on it is read there.
+    fn live_limits(&self, limits: &LiveLimits) -> LiveConnections {
+        limits.slow_rate.set_count(self.slow_rate);
+        limits.slow_grace.set_time(self.slow_grace);
+        limits.unread_max.set_time(self.unread_max);
+        limits.capture.connections.set_count(self.connections_max);
+        limits.capture.connections_per_peer.set_count(self.connections_per_peer);
+        limits.capture.clone()
+    }
+}
+
 /// Listeners for the capture port that exist already; what is `None` is opened as the options say.
 #[derive(Debug, Default)]
 pub struct CaptureListeners {
@@ -142,6 +154,7 @@ struct Reactor {
     pressures: Pressures,
     counts: LocalCounts,
     seen: LocalActivity,
+    ack_times: LocalTimes,
     stop_at: Option<Instant>,
     pulse: Arc<Pulse>,
 }
@@ -226,11 +239,10 @@ impl Capture {
             .iter()
             .map(|poll| Ok(Arc::new(Inbox::new(Waker::new(poll.registry(), WAKER)?))))
             .collect::<io::Result<Vec<Arc<Inbox>>>>()?;
-        let admission = Admission::new(Limits {
-            connections: options.connections_max,
-            connections_per_peer: options.connections_per_peer,
-            bytes_per_peer: options.peer_bytes_max.unwrap_or(catalog.pool().capacity() / 2),
-        });
+        let live = options.live_limits(catalog.limits());
+        let admission = Admission::live(live, options.peer_bytes_max.unwrap_or(catalog.pool().capacity() / 2));
+        let all = inboxes.clone();
+        catalog.switch().watch(move || all.iter().for_each(|inbox| inbox.send(Message::Switched)));
         let plain = listener.map(|listener| (LISTENER, listener, None));
         let encrypted = tls_listener.map(|(listener, encryption)| (TLS_LISTENER, listener, Some(encryption)));
         let mut acceptors = Vec::new();
@@ -262,6 +274,7 @@ impl Capture {
                 pressures: Pressures::default(),
                 counts: LocalCounts::default(),
                 seen: LocalActivity::new(catalog.activity()),
+                ack_times: metrics.ack_times(),
                 stop_at: None,
                 pulse: metrics.life.pulse(&format!("reactor-{n}")),
             };
@@ -334,8 +347,7 @@ impl Reactor {
                 ticked = Instant::now();
                 self.tick(since_tick >= TICK_MISSED);
             }
-            self.counts.publish(&self.metrics);
-            self.seen.publish();
+            self.publish();
         }
         self.close_all();
     }
@@ -354,7 +366,7 @@ impl Reactor {
                     {
                         connection.note_half_closed();
                         // Nobody reads from it now, so nobody would find out that it broke.
-                        if event.is_error() && connection.waits_for_memory() {
+                        if event.is_error() && (connection.waits_for_memory() || connection.is_held_back()) {
                             return self.close(n, CloseReason::Cut);
                         }
                     }
@@ -408,6 +420,12 @@ impl Reactor {
                         self.retry_short(n);
                     }
                 }
+                Message::CutOff(ticket) => {
+                    if let Some((n, _)) = self.tenant(ticket) {
+                        self.close(n, CloseReason::Operator);
+                    }
+                }
+                Message::Switched => (0..self.connections.len()).for_each(|n| self.drive(n)),
                 Message::Stop => self.begin_stop(),
             }
         }
@@ -443,6 +461,7 @@ impl Reactor {
         let mut turn = READ_TURN;
         if let Some(connection) = self.connections[n].connection.as_mut() {
             connection.rearm();
+            connection.paused = self.catalog.switch().is_paused();
         }
         loop {
             let place = &mut self.connections[n];
@@ -586,12 +605,13 @@ impl Reactor {
 
     fn refuse_now(&mut self, n: usize, key: ReadKey, refusal: Refusal) {
         self.counts.refused(refusal);
+        self.counts.refused_of(key.acq());
         if let ReadKey::Whole(key) = key {
             self.seen.refused(key, refusal, self.connections[n].visit.peer());
         }
         let response = response(key.acq(), Outcome::Refused(refusal), self.pressures);
         if let Some(connection) = self.connections[n].connection.as_mut() {
-            let slot = connection.open_slot(Instant::now(), 0);
+            let slot = connection.open_slot(Stamp::now(), 0);
             connection.answer(slot, response);
             self.connections[n].visit.count(key.acq(), false);
             self.answered.push(n);
@@ -607,9 +627,9 @@ impl Reactor {
             for n in answered {
                 self.tell_of_sender(n);
                 let Some(connection) = self.connections[n].connection.as_mut() else { continue };
-                let (ages, seen) = (&self.metrics.ack_seconds, &mut self.seen);
+                let (times, seen) = (&self.ack_times, &mut self.seen);
                 let sent = connection.send_answers(|age| {
-                    ages.observe(age.as_secs_f64());
+                    times.add(age);
                     seen.answered(age);
                 });
                 match sent {
@@ -622,11 +642,16 @@ impl Reactor {
 
     /// Once a wake-up and connection: who sends, and how much.
     fn tell_of_sender(&mut self, n: usize) {
+        let (ticket, inbox) = (self.ticket(n), &self.inbox);
         let Place { connection: Some(connection), visit, .. } = &mut self.connections[n] else { return };
         let stream = connection.stream();
+        let cut = || {
+            let inbox = Arc::clone(inbox);
+            move || inbox.send(Message::CutOff(ticket))
+        };
         match (stream.is_encrypted(), stream.client()) {
-            (false, _) => visit.list(self.seen.activity(), SenderPort::Capture, None),
-            (true, Some(name)) => visit.list(self.seen.activity(), SenderPort::CaptureTls, Some(name)),
+            (false, _) => visit.list(self.seen.activity(), SenderPort::Capture, None, cut()),
+            (true, Some(name)) => visit.list(self.seen.activity(), SenderPort::CaptureTls, Some(name), cut()),
             (true, None) => {}
         }
         visit.publish();
@@ -646,18 +671,21 @@ impl Reactor {
 
     /// Looks after slow, silent and finished connections. Nobody is slow because the daemon stood still.
     fn tick(&mut self, stood_still: bool) {
+        let limits = self.catalog.limits();
+        let (slow_grace, slow_rate) = (limits.slow_grace.time(), limits.slow_rate.count());
+        let unread_max = limits.unread_max.time();
         let contended = self.catalog.pool().waiting() > 0 || self.admission.is_short();
         // While others wait for memory, a slow sender gets less time.
-        let grace = if contended { self.options.slow_grace / 6 } else { self.options.slow_grace };
-        let window = (self.options.slow_grace / 3).min(grace);
+        let grace = if contended { slow_grace / 6 } else { slow_grace };
+        let window = (slow_grace / 3).min(grace);
         for n in 0..self.connections.len() {
             self.tell_of_sender(n);
             let Some(connection) = self.connections[n].connection.as_mut() else { continue };
             if stood_still {
                 connection.forgive();
-            } else if connection.unread_for() > self.options.unread_max {
+            } else if connection.unread_for() > unread_max {
                 self.close(n, CloseReason::Unread);
-            } else if connection.is_slow(grace, window, self.options.slow_rate) {
+            } else if connection.is_slow(grace, window, slow_rate) {
                 tracing::debug!(connection = n, "closed: slower than the configured rate inside a frame");
                 self.close(n, CloseReason::Slow);
             } else if connection.has_drained() && self.stop_at.is_none() {
@@ -744,7 +772,14 @@ impl Reactor {
         for n in 0..self.connections.len() {
             self.close(n, CloseReason::Stopping);
         }
+        self.publish();
+    }
+
+    /// What this wake-up has counted and timed.
+    fn publish(&mut self) {
         self.counts.publish(&self.metrics);
+        self.ack_times.publish();
+        self.seen.publish();
     }
 
     /// Names a connection for other threads.

@@ -49,12 +49,20 @@ impl Visit {
         self.fresh.bytes += bytes;
     }
 
-    /// Lists the connection as a sender, if it is not.
-    pub(super) fn list(&mut self, activity: &Activity, port: SenderPort, name: Option<&str>) {
+    /// Lists the connection as a sender, if it is not. `cut` cuts it off.
+    pub(super) fn list(
+        &mut self,
+        activity: &Activity,
+        port: SenderPort,
+        name: Option<&str>,
+        cut: impl Fn() + Send + Sync + 'static,
+    ) {
         if self.connected.is_none()
             && let Some(peer) = self.peer()
         {
-            self.connected = Some(activity.connected(peer, port, name.map(str::to_owned)));
+            let connected = activity.connected(peer, port, name.map(str::to_owned));
+            connected.when_cut(cut);
+            self.connected = Some(connected);
         }
     }
 

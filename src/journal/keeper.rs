@@ -23,8 +23,14 @@ const SEGMENT_BYTES_MIN: u64 = 4 << 20;
 const LOOK_AT_DISK_EVERY: Duration = Duration::from_secs(1);
 
 enum Job {
-    Prepare { lane: u16, bytes: u64, reply: Sender<Result<OpenSegment, JournalError>> },
+    Prepare {
+        lane: u16,
+        bytes: u64,
+        reply: Sender<Result<OpenSegment, JournalError>>,
+    },
     Seal(OpenSegment),
+    /// Says that everything asked for before is done.
+    Tell(Sender<()>),
     Stop,
 }
 
@@ -55,6 +61,13 @@ impl Keeper {
 
     pub(super) fn supply(&self, shared: Arc<Shared>, lane: u16, segment_bytes: u64, keeps_spare: bool) -> Supply {
         Supply { shared, jobs: self.jobs.clone(), lane, segment_bytes, spare: None, keeps_spare }
+    }
+
+    /// Says when everything that was asked for so far is done; closed without a word when the thread has ended.
+    pub(super) fn when_done(&self) -> Receiver<()> {
+        let (tell, done) = bounded(1);
+        let _ = self.jobs.send(Job::Tell(tell));
+        done
     }
 
     /// Finishes what was asked for and ends the thread.
@@ -128,6 +141,7 @@ fn run(shared: &Shared, inbox: &Receiver<Job>) {
                 }
             }
             Job::Seal(segment) => seal_or_report(shared, segment),
+            Job::Tell(done) => _ = done.send(()),
             Job::Stop => return,
         }
         shared.look_at_disk();

@@ -170,6 +170,12 @@ impl Journal {
         LaneWriter::new(Arc::clone(&self.shared), supply, floor)
     }
 
+    /// Waits until every segment that writers handed back so far is sealed, or could not be.
+    pub fn settle(&self) {
+        let done = lock(&self.keeper).when_done();
+        let _ = done.recv();
+    }
+
     /// Waits until everything that writers handed back is sealed. Call after the writers are closed.
     pub fn close(&self) {
         drop(lock(&self.mirror_keeper).take());
@@ -231,6 +237,38 @@ impl Journal {
         }
         let lanes = lanes.into_values().map(|segments| LaneRecords { segments, current: VecDeque::new() }).collect();
         RecordsInOrder { journal: self, lanes, after }
+    }
+
+    /// All records behind `after` whose facts are published, those in open segments too: in no order, some twice.
+    pub fn records_so_far(&self, after: Sequence) -> impl Iterator<Item = Result<StoredRecord, ReadError>> + '_ {
+        // What is sealed while this looks is found sealed afterwards.
+        let (safe, open) = (self.safe_sequence(), self.records_of_open());
+        let sealed = self.records_after(after);
+        let (open, failed) = match open {
+            Ok(open) => (open, None),
+            Err(error) => (Vec::new(), Some(Err(error))),
+        };
+        let open = open.into_iter().filter(move |record| record.header.sequence > after).map(Ok);
+        let is_published = move |record: &Result<StoredRecord, ReadError>| {
+            record.as_ref().map_or(true, |record| record.header.sequence < safe)
+        };
+        sealed.chain(open).chain(failed).filter(is_published)
+    }
+
+    /// The records of segments that are being written, as far as they are on the way to the disk.
+    fn records_of_open(&self) -> Result<Vec<StoredRecord>, ReadError> {
+        let segments = self.shared.segments.read().unwrap_or_else(PoisonError::into_inner);
+        let open: Vec<SegmentInfo> = segments.values().filter(|info| info.sealed.is_none()).cloned().collect();
+        drop(segments);
+        let mut found = Vec::new();
+        for info in open {
+            let segment = info.header.number;
+            let Some(file) = &info.file else { continue };
+            let scan = reader::scan(&**file, &info.header, info.len);
+            let scan = scan.map_err(|source| ReadError::Io { segment, offset: 0, source })?;
+            found.extend(scan.records.into_iter().map(|header| StoredRecord { header, segment }));
+        }
+        Ok(found)
     }
 
     /// Reads part of a record's payload into `bytes`, after checking that the record at `location` is there.
@@ -337,6 +375,12 @@ impl Journal {
         Ok(())
     }
 
+    /// Bytes that new segments may still take of the file system, behind what is kept in reserve.
+    #[must_use]
+    pub fn room_bytes(&self) -> u64 {
+        self.shared.room_for_segment(0).unwrap_or(0)
+    }
+
     /// Figures for metrics.
     #[must_use]
     pub fn status(&self) -> JournalStatus {
@@ -348,12 +392,6 @@ impl Journal {
             total_bytes: self.shared.filesystem.total_bytes(&self.shared.segments_dir).unwrap_or(0),
             seal_failures: self.shared.seal_failures.load(Ordering::Relaxed),
         }
-    }
-
-    /// Free bytes at which tiles are refused.
-    #[must_use]
-    pub fn reserve_bytes(&self) -> u64 {
-        self.shared.options.reserve_bytes
     }
 
     fn sealed_segments(&self) -> Vec<(SegmentInfo, Trailer)> {

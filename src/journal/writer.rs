@@ -221,6 +221,19 @@ impl LaneWriter {
         Ok(true)
     }
 
+    /// Syncs and hands the open segment to the keeper, which seals it; the next record goes into a new one. False: there
+    /// is none.
+    ///
+    /// # Errors
+    /// The sync failed.
+    pub fn rotate(&mut self) -> Result<bool, JournalError> {
+        self.sync()?;
+        let open = self.segment.take();
+        let had_one = open.is_some();
+        open.into_iter().for_each(|segment| self.supply.retire(segment));
+        Ok(had_one)
+    }
+
     /// Syncs and hands the open segment to the keeper, which seals it.
     ///
     /// # Errors

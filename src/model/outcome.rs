@@ -63,6 +63,8 @@ pub enum Refusal {
     Conflict,
     /// Overloaded, timed out or stopping: resend later.
     Overloaded,
+    /// An operator holds tiles back: resend later. Over HTTP only; the capture port is not read meanwhile.
+    Paused,
     /// The file system is full.
     NoSpace,
     /// The mirror is lost and tiles are to be stored twice or not at all.
@@ -73,7 +75,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// All refusals, for metrics.
-    pub const ALL: [Refusal; 12] = [
+    pub const ALL: [Refusal; 13] = [
         Self::TooLarge,
         Self::EmptyFrame,
         Self::BadMessage,
@@ -83,6 +85,7 @@ impl Refusal {
         Self::UnknownAcquisition,
         Self::Conflict,
         Self::Overloaded,
+        Self::Paused,
         Self::NoSpace,
         Self::MirrorLost,
         Self::StorageFailed,
@@ -93,7 +96,7 @@ impl Refusal {
     #[must_use]
     pub fn status(self) -> i16 {
         match self {
-            Self::Overloaded => 2,
+            Self::Overloaded | Self::Paused => 2,
             Self::NoSpace | Self::MirrorLost => 3,
             Self::StorageFailed => 4,
             _ => 1,
@@ -113,6 +116,7 @@ impl Refusal {
             Self::UnknownAcquisition => "unknown_acquisition",
             Self::Conflict => "conflict",
             Self::Overloaded => "overloaded",
+            Self::Paused => "paused",
             Self::NoSpace => "no_space",
             Self::MirrorLost => "mirror_lost",
             Self::StorageFailed => "storage_failed",

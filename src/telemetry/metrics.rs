@@ -1,72 +1,28 @@
 //! All metrics of the daemon, each named, explained and given its unit once, here. deploy/README.md lists them.
 //!
-//! Threads on the data path count into plain numbers and publish once per wake-up ([`LocalCounts`]); nothing here
+//! Threads on the data path count into plain numbers and publish once per wake-up ([`super::LocalCounts`]); nothing here
 //! looks up a label per tile.
 
-use super::HttpCloseReason;
+use super::acquisitions::{AcquisitionLines, AcquisitionState};
+use super::maker::{KEEP, Maker};
+use super::notifications::{NotificationCounts, NotifyChannel, NotifyOutcome};
 use super::tls::{TlsClient, TlsClients, TlsRefusal};
+use super::{CloseReason, HttpCloseReason, LaneTimes, LocalTimes, RefusedAccess, StoredAs};
 use crate::base::life::Life;
-use crate::model::{QualityFlag, QualityFlags, Refusal};
-use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
-};
+use crate::model::{Pressure, QualityFlag, QualityFlags, Refusal};
+use prometheus::{Encoder, Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
 use std::sync::Arc;
+use std::time::Duration;
 
-/// How an accepted tile was accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StoredAs {
-    /// The first content of its key.
-    New,
-    /// The content was there already.
-    Duplicate,
-    /// It replaced another content.
-    Replaced,
-}
+/// What pressure is measured of, in the order of [`Metrics::show_pressure`].
+const PRESSURES: [&str; 3] = ["system", "tile_queue", "content_queue"];
 
-/// Why a capture connection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CloseReason {
-    /// The peer closed between frames.
-    Peer,
-    /// The peer closed inside a frame, or the connection broke.
-    Cut,
-    /// A frame above the limit.
-    Framing,
-    /// Too slow inside a frame.
-    Slow,
-    /// The peer does not read its answers.
-    Unread,
-    /// More connections than allowed.
-    Limit,
-    /// More connections than allowed from one address.
-    PeerLimit,
-    /// The daemon stops.
-    Stopping,
-    /// The TLS handshake failed or took too long.
-    Handshake,
-    /// The peer is neither on this machine nor in a trusted network.
-    NotAllowed,
-}
-
-/// Why a request to the HTTP port may not do what it asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RefusedAccess {
-    /// It carries no token.
-    NoToken,
-    /// Its token is not known.
-    BadToken,
-    /// Too many wrong tokens came from its address.
-    TooMany,
-    /// Its token or address lacks the scope.
-    Scope,
-    /// It names a host that is not this one.
-    Host,
-    /// It comes from the page of another site.
-    Origin,
-    /// The route has no scope.
-    NoScope,
-}
+/// What kind of build this is.
+const PROFILE: &str = match (cfg!(debug_assertions), cfg!(feature = "no-telemetry")) {
+    (true, _) => "debug",
+    (false, true) => "no-telemetry",
+    (false, false) => "release",
+};
 
 /// The daemon's metrics.
 pub struct Metrics {
@@ -80,20 +36,26 @@ pub struct Metrics {
     pub connections: IntGauge,
     /// Connections ever accepted.
     pub connections_total: IntCounter,
+    /// 1 while an operator holds tiles back.
+    pub capture_paused: IntGauge,
     /// Bytes read from the capture port.
     pub received_bytes: IntCounter,
     /// Bytes of tile payloads written to the journal.
     pub stored_bytes: IntCounter,
+    /// Bytes of whole records written to the journal.
+    pub journal_bytes: IntCounter,
     /// Tiles outside the grid that the acquisition's log announces.
     pub beyond_grid: IntCounter,
     /// Answers whose peer was gone.
     pub unanswered: IntCounter,
-    /// Last byte received to answer handed to the socket.
-    pub ack_seconds: Histogram,
-    /// One write of a group commit.
-    pub write_seconds: Histogram,
-    /// One sync of a group commit.
-    pub sync_seconds: Histogram,
+    pub(super) acquisitions: AcquisitionLines,
+    receive_seconds: Histogram,
+    verify_seconds: Histogram,
+    queue_seconds: Histogram,
+    write_seconds: Histogram,
+    sync_seconds: Histogram,
+    index_seconds: Histogram,
+    ack_seconds: Histogram,
     /// Tiles in a group commit.
     pub batch_tiles: Histogram,
     /// Bytes in a group commit.
@@ -120,6 +82,8 @@ pub struct Metrics {
     pub segment_bytes: IntGauge,
     /// Free bytes of the data directory's file system.
     pub disk_free_bytes: IntGauge,
+    disk_full_seconds: Gauge,
+    pressure: [IntGauge; 3],
     /// Segments that could not be sealed.
     pub seal_failures: IntGauge,
     /// Torn places found at the start.
@@ -144,6 +108,8 @@ pub struct Metrics {
     pub ended_missing_tiles: IntCounter,
     /// The ack level in force, 0 to 3.
     pub ack_level: IntGauge,
+    /// 1 when there is to be a mirror.
+    pub mirror_configured: IntGauge,
     /// 1 while the mirror holds everything that was acknowledged.
     pub mirror_in_sync: IntGauge,
     /// Bytes that the mirror does not hold yet.
@@ -176,164 +142,7 @@ pub struct Metrics {
     quality_flagged: [IntCounter; QualityFlag::ALL.len()],
     blank_run: IntGaugeVec,
     saturated_run: IntGaugeVec,
-}
-
-/// Counts of one thread since it last published.
-#[derive(Default)]
-pub struct LocalCounts {
-    stored: [u64; 3],
-    refused: [u64; Refusal::ALL.len()],
-    /// Bytes read from sockets.
-    pub received_bytes: u64,
-    /// Bytes written to the journal.
-    pub stored_bytes: u64,
-    /// Tiles outside the announced grid.
-    pub beyond_grid: u64,
-    /// Answers whose peer was gone.
-    pub unanswered: u64,
-}
-
-impl StoredAs {
-    const ALL: [StoredAs; 3] = [Self::New, Self::Duplicate, Self::Replaced];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::New => "new",
-            Self::Duplicate => "duplicate",
-            Self::Replaced => "replaced",
-        }
-    }
-}
-
-impl CloseReason {
-    const ALL: [CloseReason; 10] = [
-        Self::Peer,
-        Self::Cut,
-        Self::Framing,
-        Self::Slow,
-        Self::Unread,
-        Self::Limit,
-        Self::PeerLimit,
-        Self::Stopping,
-        Self::Handshake,
-        Self::NotAllowed,
-    ];
-
-    /// The metric's label.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Peer => "peer",
-            Self::Cut => "cut",
-            Self::Framing => "framing",
-            Self::Slow => "slow",
-            Self::Unread => "unread",
-            Self::Limit => "limit",
-            Self::PeerLimit => "peer_limit",
-            Self::Stopping => "stopping",
-            Self::Handshake => "handshake",
-            Self::NotAllowed => "not_allowed",
-        }
-    }
-}
-
-impl RefusedAccess {
-    const ALL: [RefusedAccess; 7] =
-        [Self::NoToken, Self::BadToken, Self::TooMany, Self::Scope, Self::Host, Self::Origin, Self::NoScope];
-
-    /// The metric's label.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::NoToken => "no_token",
-            Self::BadToken => "bad_token",
-            Self::TooMany => "too_many",
-            Self::Scope => "scope",
-            Self::Host => "host",
-            Self::Origin => "origin",
-            Self::NoScope => "no_scope",
-        }
-    }
-}
-
-impl LocalCounts {
-    /// Counts an accepted tile.
-    pub fn stored(&mut self, how: StoredAs) {
-        self.stored[how as usize] += 1;
-    }
-
-    /// Counts a refusal.
-    pub fn refused(&mut self, why: Refusal) {
-        let n = Refusal::ALL.iter().position(|refusal| *refusal == why).expect("ALL names every refusal");
-        self.refused[n] += 1;
-    }
-
-    /// Adds everything to the shared metrics and starts again from 0.
-    pub fn publish(&mut self, metrics: &Metrics) {
-        let counts = std::mem::take(self);
-        let pairs = metrics.stored.iter().zip(counts.stored).chain(metrics.refused.iter().zip(counts.refused));
-        for (counter, n) in pairs.filter(|(_, n)| *n > 0) {
-            counter.inc_by(n);
-        }
-        metrics.received_bytes.inc_by(counts.received_bytes);
-        metrics.stored_bytes.inc_by(counts.stored_bytes);
-        metrics.beyond_grid.inc_by(counts.beyond_grid);
-        metrics.unanswered.inc_by(counts.unanswered);
-    }
-}
-
-/// Makes metrics and registers them.
-struct Maker {
-    registry: Registry,
-}
-
-const KEEP: &str = "metric names and label values are constants, each registered once";
-
-impl Maker {
-    fn name(name: &str) -> String {
-        format!("tilecatcher_{name}")
-    }
-
-    fn counter(&self, name: &str, help: &str) -> IntCounter {
-        let counter = IntCounter::new(Self::name(name), help).expect(KEEP);
-        self.registry.register(Box::new(counter.clone())).expect(KEEP);
-        counter
-    }
-
-    fn counters(&self, name: &str, help: &str, label: &str) -> IntCounterVec {
-        let counters = IntCounterVec::new(Opts::new(Self::name(name), help), &[label]).expect(KEEP);
-        self.registry.register(Box::new(counters.clone())).expect(KEEP);
-        counters
-    }
-
-    fn gauges(&self, name: &str, help: &str, label: &str) -> IntGaugeVec {
-        let gauges = IntGaugeVec::new(Opts::new(Self::name(name), help), &[label]).expect(KEEP);
-        self.registry.register(Box::new(gauges.clone())).expect(KEEP);
-        gauges
-    }
-
-    fn gauge(&self, name: &str, help: &str) -> IntGauge {
-        let gauge = IntGauge::new(Self::name(name), help).expect(KEEP);
-        self.registry.register(Box::new(gauge.clone())).expect(KEEP);
-        gauge
-    }
-
-    fn gauge_f(&self, name: &str, help: &str) -> Gauge {
-        let gauge = Gauge::new(Self::name(name), help).expect(KEEP);
-        self.registry.register(Box::new(gauge.clone())).expect(KEEP);
-        gauge
-    }
-
-    fn histogram(&self, name: &str, help: &str, buckets: Vec<f64>) -> Histogram {
-        let histogram = Histogram::with_opts(HistogramOpts::new(Self::name(name), help).buckets(buckets)).expect(KEEP);
-        self.registry.register(Box::new(histogram.clone())).expect(KEEP);
-        histogram
-    }
-}
-
-/// Seconds from 50 us to 26 s, each bound twice the one before.
-fn latency_buckets() -> Vec<f64> {
-    prometheus::exponential_buckets(50e-6, 2.0, 20).expect(KEEP)
+    notifications: NotificationCounts,
 }
 
 impl Default for Metrics {
@@ -353,6 +162,17 @@ impl Metrics {
         let tls_clients = make.gauges("tls_connections", "Encrypted capture connections now, by client", "client");
         let closed = make.counters("connections_closed_total", "Capture connections ended, by reason", "reason");
         let http_closed = make.counters("http_connections_closed_total", "HTTP connections ended, by reason", "reason");
+        let run = |name, help| {
+            let run = make.gauges(name, help, "camera");
+            // There from the start: a metric without a line would not be on the page.
+            run.with_label_values(&["other"]);
+            run
+        };
+        let blank_run = run("camera_blank_run_tiles", "The camera's last tiles that were all blank");
+        let saturated_run = run("camera_saturated_run_tiles", "The camera's last tiles that were all saturated");
+        let pressure = make.gauges("pressure", "How full the queues are: 0 GREEN, 1 YELLOW, 2 RED", "of");
+        let build = make.gauges_by("build_info", "1, with what is running", &["version", "profile"]);
+        build.with_label_values(&[env!("CARGO_PKG_VERSION"), PROFILE]).set(1);
         let flagged = make.counters("quality_flagged_total", "Judged tiles with a flag", "flag");
         let access_refused = make.counters("access_refused_total", "Requests to the HTTP port not allowed", "reason");
         Self {
@@ -361,25 +181,24 @@ impl Metrics {
             closed: CloseReason::ALL.map(|why| closed.with_label_values(&[why.name()])),
             connections: make.gauge("connections", "Connections on the capture port now"),
             connections_total: make.counter("connections_total", "Connections accepted on the capture port"),
+            capture_paused: make.gauge("capture_paused", "1 while an operator holds tiles back"),
             received_bytes: make.counter("received_bytes_total", "Bytes read from capture connections"),
             stored_bytes: make.counter("stored_bytes_total", "Bytes of tile payloads written to the journal"),
             beyond_grid: make.counter("tiles_beyond_grid_total", "Tiles outside the grid that the log announces"),
             unanswered: make.counter("answers_undelivered_total", "Answers whose peer had gone"),
-            ack_seconds: make.histogram(
-                "ack_seconds",
-                "Last byte of a tile received to its answer handed to the socket, seconds",
-                latency_buckets(),
-            ),
-            write_seconds: make.histogram(
-                "journal_write_seconds",
-                "Writing the records of one group commit, seconds",
-                latency_buckets(),
-            ),
-            sync_seconds: make.histogram(
-                "journal_sync_seconds",
-                "Syncing one group commit, seconds",
-                latency_buckets(),
-            ),
+            journal_bytes: make
+                .counter("journal_written_bytes_total", "Bytes of whole tile records written to the journal"),
+            acquisitions: AcquisitionLines::new(&make),
+            receive_seconds: make.times("receive_seconds", "Room for a tile given to its last byte received, seconds"),
+            verify_seconds: make
+                .times("verify_seconds", "Last byte of a tile received to its content verified, seconds"),
+            queue_seconds: make.times("queue_seconds", "A tile verified to its group commit begun, seconds"),
+            write_seconds: make.times("journal_write_seconds", "Writing the records of one group commit, seconds"),
+            sync_seconds: make.times("journal_sync_seconds", "Syncing one group commit, seconds"),
+            index_seconds: make
+                .times("index_seconds", "Waiting for room in the index and making one group commit visible, seconds"),
+            ack_seconds: make
+                .times("ack_seconds", "Last byte of a tile received to its answer handed to the socket, seconds"),
             batch_tiles: make.histogram(
                 "batch_tiles",
                 "Tiles in one group commit",
@@ -401,6 +220,9 @@ impl Metrics {
             segments: make.gauge("journal_segments", "Segment files of the journal"),
             segment_bytes: make.gauge("journal_bytes", "Bytes of the journal's segment files, as allocated"),
             disk_free_bytes: make.gauge("disk_free_bytes", "Free bytes of the data directory's file system"),
+            disk_full_seconds: make
+                .gauge_f("disk_full_seconds", "Seconds until the disk is full at the rate of the last minutes"),
+            pressure: PRESSURES.map(|of| pressure.with_label_values(&[of])),
             seal_failures: make.gauge("journal_seal_failures", "Segments that could not be sealed since the start"),
             recovery_torn: make.gauge("recovery_torn", "Torn places that the last start found and set aside"),
             recovery_corrupt: make.gauge("recovery_corrupt", "Corrupt places that the last start found"),
@@ -418,6 +240,7 @@ impl Metrics {
                 .counter("ended_missing_tiles_total", "Tiles that were missing when their acquisition was ended"),
             ack_level: make
                 .gauge("ack_level", "The ack level in force: 0 received, 1 written, 2 durable, 3 replicated"),
+            mirror_configured: make.gauge("mirror_configured", "1 when every record is to be written twice"),
             mirror_in_sync: make.gauge("mirror_in_sync", "1 while the mirror holds everything that was acknowledged"),
             mirror_left_bytes: make.gauge("mirror_left_bytes", "Bytes that the mirror does not hold yet"),
             mirror_losses: make.gauge("mirror_losses", "How often the mirror was lost since the start"),
@@ -437,15 +260,54 @@ impl Metrics {
             quality_judged: make.counter("quality_judged_total", "Tiles that were judged by their pixels"),
             quality_deferred: make.counter("quality_deferred_total", "Tiles whose judgement was left for later"),
             quality_flagged: QualityFlag::ALL.map(|flag| flagged.with_label_values(&[flag.name()])),
-            blank_run: make.gauges("camera_blank_run_tiles", "The camera's last tiles that were all blank", "camera"),
-            saturated_run: make.gauges(
-                "camera_saturated_run_tiles",
-                "The camera's last tiles that were all saturated",
-                "camera",
-            ),
+            blank_run,
+            saturated_run,
             preview_cache_bytes: make.gauge("preview_cache_bytes", "Bytes of thumbnails that are kept"),
+            notifications: NotificationCounts::new(|name, help| make.counters(name, help, "channel")),
             registry: make.registry,
             life: Arc::default(),
+        }
+    }
+
+    /// Histograms for a lane.
+    #[must_use]
+    pub fn lane_times(&self) -> LaneTimes {
+        LaneTimes {
+            receive: LocalTimes::of(&self.receive_seconds),
+            verify: LocalTimes::of(&self.verify_seconds),
+            queue: LocalTimes::of(&self.queue_seconds),
+            write: LocalTimes::of(&self.write_seconds),
+            sync: LocalTimes::of(&self.sync_seconds),
+            index: LocalTimes::of(&self.index_seconds),
+        }
+    }
+
+    /// From a tile's last byte to its answer handed to the socket: for a reactor.
+    #[must_use]
+    pub fn ack_times(&self) -> LocalTimes {
+        LocalTimes::of(&self.ack_seconds)
+    }
+
+    /// Adds tiles by how they were accepted and why they were refused.
+    pub(super) fn count(&self, stored: &[u64; 3], refused: &[u64; Refusal::ALL.len()]) {
+        let pairs = self.stored.iter().zip(stored).chain(self.refused.iter().zip(refused));
+        pairs.filter(|(_, n)| **n > 0).for_each(|(counter, n)| counter.inc_by(*n));
+    }
+
+    /// Shows how acquisitions stand. Those that are not among them lose their lines.
+    pub fn show_acquisitions(&self, states: &[AcquisitionState]) {
+        self.acquisitions.keep(states);
+    }
+
+    /// Shows when the disk will be full; `None`: never, as it looks.
+    pub fn show_full_in(&self, full_in: Option<Duration>) {
+        self.disk_full_seconds.set(full_in.map_or(f64::INFINITY, |time| time.as_secs_f64()));
+    }
+
+    /// Shows how full things are: all together, the index' queue, and what waits for the disk.
+    pub fn show_pressure(&self, system: Pressure, tile_queue: Pressure, content_queue: Pressure) {
+        for (gauge, pressure) in self.pressure.iter().zip([system, tile_queue, content_queue]) {
+            gauge.set(i64::from(pressure as u8));
         }
     }
 
@@ -487,6 +349,11 @@ impl Metrics {
         self.access_refused[why as usize].inc();
     }
 
+    /// Counts a notification by what came of it.
+    pub fn notified(&self, channel: NotifyChannel, outcome: NotifyOutcome) {
+        self.notifications.count(channel, outcome);
+    }
+
     /// Sets a gauge, at most to what it can show.
     pub fn set(gauge: &IntGauge, value: usize) {
         gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
@@ -521,31 +388,5 @@ impl Metrics {
         let mut text = Vec::new();
         let encoded = TextEncoder::new().encode(&self.registry.gather(), &mut text);
         encoded.map(|()| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn local_counts_reach_the_page_once() {
-        let metrics = Metrics::new();
-        let mut counts = LocalCounts { received_bytes: 10, ..LocalCounts::default() };
-        counts.stored(StoredAs::Duplicate);
-        counts.refused(Refusal::BadKey);
-        counts.publish(&metrics);
-        counts.publish(&metrics);
-        metrics.connection_closed(CloseReason::Slow);
-        let page = metrics.render();
-        for line in [
-            "tilecatcher_tiles_stored_total{as=\"duplicate\"} 1",
-            "tilecatcher_tiles_stored_total{as=\"new\"} 0",
-            "tilecatcher_tiles_refused_total{reason=\"bad_key\"} 1",
-            "tilecatcher_received_bytes_total 10",
-            "tilecatcher_connections_closed_total{reason=\"slow\"} 1",
-        ] {
-            assert!(page.lines().any(|found| found == line), "{line} is missing from\n{page}");
-        }
     }
 }

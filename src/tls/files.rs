@@ -15,6 +15,22 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
+/// Has crates that take their cipher suites from the process use the same ones.
+#[cfg(feature = "mail")]
+pub fn provide_for_all() {
+    // An error says that there are some already: these, from an earlier call.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// Whether a file holds certificates of CAs, and nothing but those.
+///
+/// # Errors
+/// It does not.
+#[cfg(feature = "mail")]
+pub fn check_authorities(path: &Path) -> Result<(), TlsError> {
+    authorities(path).map(drop)
+}
+
 /// Says which file it is.
 pub(super) fn wrong(path: &Path, problem: impl ToString) -> TlsError {
     TlsError { path: path.to_owned(), problem: problem.to_string() }

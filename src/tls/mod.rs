@@ -26,6 +26,8 @@ mod tests;
 pub use absent::*;
 #[cfg(feature = "tls")]
 pub use client::{ClientSession, ClientTls};
+#[cfg(all(feature = "tls", feature = "mail"))]
+pub use files::{check_authorities, provide_for_all};
 #[cfg(all(feature = "tls", feature = "daemon"))]
 pub use server::{Encrypted, ServerSession, ServerTls};
 

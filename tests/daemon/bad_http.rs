@@ -177,8 +177,6 @@ fn paths_and_parameters_that_are_none_are_refused_in_json() {
     let data = data_dir();
     let daemon = Daemon::start(data.path(), &[]);
     for path in [
-        "/",
-        "//",
         "/service",
         "/service/v1",
         "/service/v2/ping",

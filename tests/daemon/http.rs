@@ -1,6 +1,6 @@
 //! The HTTP port, as legacy clients and operators use it.
 
-use super::support::{Daemon, LOG, data_dir, frame, frame_with, key, noise};
+use super::support::{Daemon, LOG, data_dir, frame_with, key, noise};
 use super::web::{Answer, Form, ask};
 use tilecatcher::client::{ChecksumChoice, checksum_of};
 
@@ -104,27 +104,4 @@ fn ping_health_and_readiness_answer() {
     let ready = get(&daemon, "/readyz", "");
     let json: serde_json::Value = serde_json::from_slice(&ready.body).expect("JSON");
     assert_eq!((ready.status, &json["ready"], &json["ack_level"]), (200, &true.into(), &"durable".into()));
-}
-
-#[test]
-fn every_metric_is_documented_once_and_every_documented_one_exists() {
-    let data = data_dir();
-    let daemon = Daemon::start(data.path(), &[]);
-    let mut connection = daemon.connect();
-    connection.send(&frame(key(0, 0), b"x"));
-    connection.answer();
-    let page = String::from_utf8(daemon.http.get_path("/metrics").expect("metrics").bytes).expect("text");
-    let served: Vec<&str> = page
-        .lines()
-        .filter_map(|line| line.strip_prefix("# HELP ")?.split(' ').next())
-        .filter(|name| name.starts_with("tilecatcher_"))
-        .collect();
-    let docs = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/README.md")).expect("the docs");
-    let documented: Vec<&str> =
-        docs.lines().filter_map(|line| line.strip_prefix("| `tilecatcher_")?.split(['`', '{']).next()).collect();
-    for name in &served {
-        let bare = name.trim_start_matches("tilecatcher_");
-        assert_eq!(documented.iter().filter(|found| **found == bare).count(), 1, "{name} in deploy/README.md");
-    }
-    assert_eq!(documented.len(), served.len(), "deploy/README.md lists metrics that do not exist");
 }

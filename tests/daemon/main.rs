@@ -3,6 +3,7 @@
 #![allow(missing_docs)]
 
 mod access;
+mod admin;
 mod backup;
 mod bad_http;
 mod bad_input;
@@ -29,7 +30,9 @@ mod legacy_listings;
 mod legacy_rois;
 mod live;
 mod manager;
+mod metrics;
 mod mirror;
+mod notifications;
 mod odd_directories;
 mod offline;
 mod overload;
@@ -41,10 +44,14 @@ mod replay;
 mod rot;
 mod same_answers;
 mod send;
+mod service;
 mod stop;
 mod support;
 #[cfg(feature = "tls")]
 mod tls;
+#[cfg(feature = "top")]
+mod top;
 mod unit;
 mod watch;
 mod web;
+mod why;

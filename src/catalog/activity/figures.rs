@@ -160,15 +160,22 @@ impl Figures {
         self.lock().disk
     }
 
-    /// Closes a second. `disk` comes without its forecast; `left_bytes` may still be written.
-    pub(super) fn end_second(&self, now: Instant, totals: Totals, disk: DiskFigures, left_bytes: u64) {
+    /// Closes a second. `disk` comes without its forecast; `left_bytes` may still be written. Returns when the disk is full.
+    pub(super) fn end_second(
+        &self,
+        now: Instant,
+        totals: Totals,
+        disk: DiskFigures,
+        left_bytes: u64,
+    ) -> Option<Duration> {
         let mut recent = self.lock();
         let fresh = recent.spare();
         let latencies = std::mem::replace(&mut *self.latencies.lock().unwrap_or_else(PoisonError::into_inner), fresh);
         recent.forecast.note(now, totals.written_bytes);
-        recent.disk = DiskFigures { full_in: recent.forecast.full_in(left_bytes), ..disk };
+        let full_in = if left_bytes == 0 { Some(Duration::ZERO) } else { recent.forecast.full_in(left_bytes) };
+        recent.disk = DiskFigures { full_in, ..disk };
         let last = recent.last.replace((now, totals));
-        let Some((then, before)) = last else { return };
+        let Some((then, before)) = last else { return full_in };
         let sample = Sample {
             at_ns: clock::unix_ns(),
             tiles: totals.tiles.saturating_sub(before.tiles),
@@ -182,6 +189,7 @@ impl Figures {
         }
         recent.history.push_back(sample);
         recent.seconds.push_back((now.saturating_duration_since(then), latencies));
+        full_in
     }
 
     /// Takes the tiles that acquisitions have now, of all that got some lately.

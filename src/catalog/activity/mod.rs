@@ -115,6 +115,12 @@ impl Activity {
         self.senders.list(limit)
     }
 
+    /// Cuts a sender off, in the middle of whatever it sends. False: there is none with this number.
+    #[must_use]
+    pub fn cut_off(&self, id: u64) -> bool {
+        self.senders.cut(id)
+    }
+
     /// Tiles were answered so long after their last byte.
     pub fn answered(&self, ages: &[Duration]) {
         self.figures.answered(ages);

@@ -1,9 +1,10 @@
-//! The sampler: a thread that closes a second of the figures every second. Reads counters and the file system's free space,
+//! The sampler: a thread that closes a second of the figures every second, and brings gauges up to date. Reads counters and the file system's free space,
 //! which may hang on a sick disk: then the figures stand still, and nobody waits for them.
 
 use super::figures::{DiskFigures, Totals};
 use crate::base::clock;
 use crate::catalog::Catalog;
+use crate::catalog::gauges::Gauges;
 use crate::index::Counters;
 use crate::model::AcqId;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -30,7 +31,9 @@ impl Sampler {
     pub fn start(catalog: &Arc<Catalog>) -> io::Result<Self> {
         let (stop, stopping) = bounded(0);
         let catalog = Arc::clone(catalog);
-        let thread = std::thread::Builder::new().name("sampler".into()).spawn(move || run(&catalog, &stopping))?;
+        let thread = std::thread::Builder::new()
+            .name("sampler".into())
+            .spawn(move || run(&catalog, Gauges::new(&catalog), &stopping))?;
         Ok(Self { stop, thread })
     }
 
@@ -41,10 +44,11 @@ impl Sampler {
     }
 }
 
-fn run(catalog: &Catalog, stopping: &Receiver<()>) {
+fn run(catalog: &Catalog, mut gauges: Gauges, stopping: &Receiver<()>) {
     let mut next = Instant::now();
     loop {
         sample(catalog);
+        gauges.look();
         let now = Instant::now();
         next = if next + EVERY > now { next + EVERY } else { now + EVERY };
         if stopping.recv_deadline(next) != Err(RecvTimeoutError::Timeout) {
@@ -59,7 +63,7 @@ fn sample(catalog: &Catalog) {
         tiles: metrics.tiles_accepted(),
         bytes: metrics.received_bytes.get() + activity.senders.http_bytes(),
         refused: metrics.tiles_refused(),
-        written_bytes: metrics.stored_bytes.get(),
+        written_bytes: metrics.journal_bytes.get(),
     };
     let disk = DiskFigures {
         free_bytes: status.free_bytes,
@@ -68,8 +72,8 @@ fn sample(catalog: &Catalog) {
         segments: status.segments,
         segment_bytes: status.segment_bytes,
     };
-    let left_bytes = status.free_bytes.saturating_sub(catalog.journal().reserve_bytes());
-    activity.figures.end_second(Instant::now(), totals, disk, left_bytes);
+    let full_in = activity.figures.end_second(Instant::now(), totals, disk, catalog.journal().room_bytes());
+    metrics.show_full_in(full_in);
     activity.figures.note_acquisitions(active(catalog).into_iter());
 }
 

@@ -5,7 +5,7 @@ use crate::model::AcqId;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Through which door a sender came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +82,11 @@ struct Sender {
     acq: AtomicU64,
     has_acq: AtomicBool,
     last_tile_ns: AtomicI64,
+    /// Cuts the connection off; set by whoever has it.
+    cut: OnceLock<Cut>,
 }
+
+type Cut = Box<dyn Fn() + Send + Sync>;
 
 /// A sender's place in the list, given up when dropped.
 pub struct Connected {
@@ -94,6 +98,12 @@ impl Senders {
     pub(super) fn list(&self, limit: usize) -> (Vec<SenderView>, usize) {
         let list = self.lock();
         (list.values().take(limit).map(|sender| sender.view()).collect(), list.len())
+    }
+
+    /// Cuts a sender off, if it is there. Its connection ends a moment later.
+    pub(super) fn cut(&self, id: u64) -> bool {
+        let sender = self.lock().get(&id).cloned();
+        sender.as_ref().and_then(|sender| sender.cut.get()).inspect(|cut| cut()).is_some()
     }
 
     /// Bytes of tiles that ever came over HTTP.
@@ -138,9 +148,15 @@ impl Connected {
             acq: AtomicU64::new(0),
             has_acq: AtomicBool::new(false),
             last_tile_ns: AtomicI64::new(0),
+            cut: OnceLock::new(),
         });
         senders.lock().insert(id, Arc::clone(&sender));
         Self { sender, senders: Arc::clone(senders) }
+    }
+
+    /// Says how the connection is cut off. It must not block.
+    pub fn when_cut(&self, cut: impl Fn() + Send + Sync + 'static) {
+        let _ = self.sender.cut.set(Box::new(cut));
     }
 
     /// Adds what it did since the last call.
