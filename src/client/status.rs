@@ -177,7 +177,7 @@ pub struct WarningStatus {
     pub message: String,
 }
 
-/// Every place of a mosaic, a byte each: see [`Self::cell`].
+/// Every place of a mosaic, a byte each.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 #[allow(missing_docs)]

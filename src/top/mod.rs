@@ -1,6 +1,6 @@
 //! `top`: a running daemon in a terminal, as it is told by its HTTP port. The only place that imports `ratatui`.
 //!
-//! A thread follows the daemon ([`follow`]), a screen knows what is shown ([`screen`]), [`draw`] paints it; this file takes
+//! A thread follows the daemon (`follow`), a screen knows what is shown (`screen`), `draw` paints it; this file takes
 //! keys and turns. Must never change anything in the daemon, and must leave the terminal as it was.
 
 mod draw;
