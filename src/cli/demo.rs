@@ -87,7 +87,7 @@ pub(super) fn run(args: &DemoArgs) -> Outcome {
     if args.keep {
         let kept = temporary.keep();
         println!(
-            "The daemon goes on until Ctrl-C. Try:\n  curl {url}/service/v1/acquisition/{}/tile/0/0\n  curl -o tile.tif {url}/service/v1/acquisition/{}/tile/0/0/content\n  curl {url}/metrics\nIts data stays in {}",
+            "The daemon goes on until Ctrl-C. Look at {url}/ in a browser, or try:\n  curl {url}/service/v1/acquisition/{}/tile/0/0\n  curl -o tile.tif {url}/service/v1/acquisition/{}/tile/0/0/content\n  curl {url}/metrics\nIts data stays in {}",
             options.acq,
             options.acq,
             kept.display()
