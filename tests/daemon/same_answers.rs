@@ -12,6 +12,12 @@ use std::process::Command;
 /// What these say is of the process that is asked, not of what is stored.
 const OF_THE_PROCESS: [&str; 4] = ["/metrics", "/readyz", "/api/v1/status", "/api/v1/events"];
 
+/// Whether a route says something of what is stored. The tiles here are no images, so that there is none to be shown.
+fn is_of_the_store(route: &str) -> bool {
+    let is_an_image = route.ends_with("/image") || route.contains("/thumbnails/");
+    !(OF_THE_PROCESS.contains(&route) || route.starts_with("/api/v1/admin/") || is_an_image)
+}
+
 /// Three acquisitions with everything that can be said about one, a fourth deleted, a fifth deleted and begun again.
 fn history(daemon: &Daemon) {
     let temca =
@@ -82,9 +88,7 @@ fn history(daemon: &Daemon) {
 /// Every GET route of the service with every thing that it can be asked for.
 fn urls(daemon: &Daemon) -> Vec<String> {
     let api = get_json(daemon, "/service/v1/openapi.json");
-    // What is said of the process is not what is stored.
-    let of_the_process = |path: &str| OF_THE_PROCESS.contains(&path);
-    let paths = api["paths"].as_object().expect("paths").iter().filter(|(path, _)| !of_the_process(path));
+    let paths = api["paths"].as_object().expect("paths").iter().filter(|(path, _)| is_of_the_store(path));
     let routes: Vec<String> =
         paths.filter(|(_, item)| item.get("get").is_some()).map(|(path, _)| path.clone()).collect();
     let all = get_json(daemon, "/service/v1/tiles?flat=true&frame-type=all&length=100000");
@@ -106,6 +110,7 @@ fn urls(daemon: &Daemon) -> Vec<String> {
     for route in &routes {
         let names = match route.as_str() {
             route if route.contains("calibration") => texts(&["one", "two", "three"]),
+            "/page/{name}" => texts(&["page.css", "nothing"]),
             _ => texts(&["123_ROI_tiles.csv", "7_ROI_spec.ini", "x%20DAQ%20timing.csv"]),
         };
         let mut filled = vec![route.clone()];
@@ -218,7 +223,7 @@ fn every_get_gives_the_same_answer_after_a_kill_a_restart_and_a_rebuild() {
     // Each route gave something at least once.
     let api: Value = get_json(&daemon, "/service/v1/openapi.json");
     let gets = api["paths"].as_object().expect("paths").iter().filter(|(_, item)| item.get("get").is_some());
-    for (route, _) in gets.filter(|(route, _)| !OF_THE_PROCESS.contains(&route.as_str())) {
+    for (route, _) in gets.filter(|(route, _)| is_of_the_store(route)) {
         let stem = route.split('{').next().expect("a front");
         let end = route.rsplit('}').next().expect("an end");
         let found = before.iter().any(|answer| {
