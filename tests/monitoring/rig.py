@@ -3,6 +3,7 @@
 Owns starting, asking and ending them. Must never end a process that it did not start, nor leave one behind.
 """
 
+import os
 import json
 import pathlib
 import re
@@ -55,7 +56,9 @@ class Process:
     def __init__(self, command, log):
         self.log = pathlib.Path(log)
         with self.log.open("w") as stderr:
-            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
+            # What is set for the tests is no key of the daemon's.
+            environment = {name: value for name, value in os.environ.items() if not name.startswith("TILECATCHER_")}
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment)
 
     def end(self, how=signal.SIGTERM):
         """Ends the process and waits for it."""
