@@ -3,8 +3,8 @@
 Owns starting, asking and ending them. Must never end a process that it did not start, nor leave one behind.
 """
 
-import os
 import json
+import os
 import pathlib
 import re
 import shutil
