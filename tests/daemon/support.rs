@@ -137,10 +137,15 @@ impl Daemon {
 
     /// The value of a metric, by its full line up to the value.
     pub fn metric(&self, name: &str) -> f64 {
+        self.find_metric(name).unwrap_or_else(|page| panic!("no metric {name} in\n{page}"))
+    }
+
+    /// A metric's value, or the page that does not have it.
+    fn find_metric(&self, name: &str) -> Result<f64, String> {
         let page = self.http.get_path("/metrics").expect("metrics").bytes;
         let page = String::from_utf8(page).expect("text");
         let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ').map(str::to_owned));
-        line.unwrap_or_else(|| panic!("no metric {name} in\n{page}")).parse().expect("a number")
+        line.map(|value| value.parse().expect("a number")).ok_or(page)
     }
 
     /// Waits until a metric has a value: for counts that are published behind an answer.
@@ -148,10 +153,11 @@ impl Daemon {
         self.await_metric_that(name, |value| value == wanted);
     }
 
-    /// What a tile held is given back a moment after its answer, so a figure is awaited, not read once.
+    /// What a tile held is given back a moment after its answer, so a figure is awaited, not read once; a line of a camera or
+    /// an acquisition may not be there yet.
     pub fn await_metric_that(&self, name: &str, holds: impl Fn(f64) -> bool) {
         let until = Instant::now() + PATIENCE;
-        while !holds(self.metric(name)) {
+        while !self.find_metric(name).is_ok_and(&holds) {
             assert!(Instant::now() < until, "{name} stays at {}", self.metric(name));
             std::thread::yield_now();
         }
