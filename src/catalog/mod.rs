@@ -24,6 +24,7 @@ mod live_limits;
 mod manifest;
 mod mosaic;
 mod place;
+mod pressure;
 mod scrub;
 mod scrub_control;
 mod states;
@@ -54,6 +55,7 @@ pub use manifest::{
 };
 pub use mosaic::{CellMark, Mosaic, MosaicError, MosaicFilter, PLACES_MAX, Progress};
 pub use place::{PlaceEvent, PlaceLife, PlaceRefusal, PlaceRoi, PlaceVerdict};
+pub use pressure::Pressures;
 pub use scrub::{Scrub, ScrubOptions, ScrubRate};
 pub use scrub_control::{ScrubControl, ScrubPhase};
 pub use states::{AcquisitionFilter, FrameType, NextResult, NextTiles};

@@ -271,10 +271,7 @@ impl Scrubber {
     }
 
     fn pressure(&self) -> Pressure {
-        let (waiting, places) = self.lanes.fill();
-        let pool = self.catalog.pool();
-        let buffers = Pressure::of(pool.used(), pool.capacity());
-        self.catalog.index_pressure().max(Pressure::of(waiting, places)).max(buffers)
+        self.catalog.index_pressure().max(self.catalog.memory_pressure(&self.lanes))
     }
 
     /// A hint that is lost costs one pass: it is not synced, and an error is passed over.

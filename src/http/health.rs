@@ -11,17 +11,12 @@ use axum::response::IntoResponse;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// How full all is, the index' queue, and what waits for the disk.
-fn pressures(state: &AppState) -> [Pressure; 3] {
-    let (waiting, places) = state.lanes.fill();
-    let pool = state.catalog.pool();
-    let tile_queue = state.catalog.index_pressure();
-    let content_queue = Pressure::of(waiting, places)
-        .max(Pressure::of(pool.used(), pool.capacity()))
-        .max(state.catalog.disk_pressure());
+/// How full all is (RED when no tiles are taken), the index' queue, and what waits for the disk.
+pub(super) fn pressures(state: &AppState) -> [Pressure; 3] {
+    let all = state.catalog.pressures(&state.lanes);
     let takes_tiles = state.catalog.is_healthy() && state.catalog.capture_state() == CaptureState::Running;
-    let system = if takes_tiles { tile_queue.max(content_queue) } else { Pressure::Red };
-    [system, tile_queue, content_queue]
+    let system = if takes_tiles { all.worst() } else { Pressure::Red };
+    [system, all.tile_queue, all.content_queue]
 }
 
 /// How full the queues are, as every answer to a sender carries it; and whether tiles are taken.

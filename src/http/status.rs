@@ -5,10 +5,11 @@
 use super::AppState;
 use super::answer::Failure;
 use super::events::{put, time};
+use super::health::pressures;
 use super::query::utc_time;
-use crate::catalog::{CaptureState, Catalog, Progress, Rates, Sample, SenderView};
+use crate::catalog::{Catalog, Progress, Rates, Sample, SenderView};
 use crate::index::{AcquisitionHead, AcquisitionView};
-use crate::model::{AckLevel, AcqId, Pressure};
+use crate::model::{AckLevel, AcqId};
 use crate::telemetry::{Warning, warnings_after};
 use axum::Json;
 use axum::extract::State;
@@ -282,7 +283,7 @@ fn make(state: &AppState, known: &mut HashMap<AcqId, KnownProgress>) -> Status {
         started: utc_time(began_ns),
         ready,
         ack_level: catalog.level_in_force(),
-        pressure: pressure(state, ready),
+        pressure: pressure(state),
         capture: catalog.capture_state().name().to_owned(),
         disk: DiskShape {
             free_bytes: disk.free_bytes,
@@ -310,20 +311,9 @@ fn make(state: &AppState, known: &mut HashMap<AcqId, KnownProgress>) -> Status {
     }
 }
 
-fn pressure(state: &AppState, ready: bool) -> PressureShape {
-    let (waiting, places) = state.lanes.fill();
-    let pool = state.catalog.pool();
-    let tile_queue = state.catalog.index_pressure();
-    let content_queue = Pressure::of(waiting, places)
-        .max(Pressure::of(pool.used(), pool.capacity()))
-        .max(state.catalog.disk_pressure());
-    let takes_tiles = ready && state.catalog.capture_state() == CaptureState::Running;
-    let system = if takes_tiles { tile_queue.max(content_queue) } else { Pressure::Red };
-    PressureShape {
-        system: system.to_string(),
-        tile_queue: tile_queue.to_string(),
-        content_queue: content_queue.to_string(),
-    }
+fn pressure(state: &AppState) -> PressureShape {
+    let [system, tile_queue, content_queue] = pressures(state).map(|pressure| pressure.to_string());
+    PressureShape { system, tile_queue, content_queue }
 }
 
 fn queues(state: &AppState) -> QueuesShape {

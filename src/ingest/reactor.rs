@@ -18,8 +18,8 @@ use crate::base::life::Pulse;
 use crate::base::limits::READ_TURN;
 use crate::base::pool::{BufferWaiter, Reserved};
 use crate::catalog::{
-    Ack, AckSink, AckToken, Catalog, FrameBuffer, LaneTile, Lanes, LiveLimits, LocalActivity, Outcome, ReadKey,
-    ReceivedFrame, Route, SenderPort, Verdict, VerifyPolicy, verify,
+    Ack, AckSink, AckToken, Catalog, FrameBuffer, LaneTile, Lanes, LiveLimits, LocalActivity, Outcome, Pressures,
+    ReadKey, ReceivedFrame, Route, SenderPort, Verdict, VerifyPolicy, verify,
 };
 use crate::model::{AcqId, GridShape, Pressure, Refusal, TileId, TileKey};
 use crate::telemetry::{CloseReason, LocalCounts, LocalTimes, Metrics, Stamp};
@@ -327,7 +327,8 @@ impl Reactor {
                 self.on_event(event);
             }
             self.pulse.moves();
-            self.pressures = self.read_pressures();
+            // Once a wake-up: what all answers of it say.
+            self.pressures = self.catalog.pressures(&self.lanes);
             self.read_inbox();
             for _ in 0..self.turns.len() {
                 if let Some(n) = self.turns.pop_front() {
@@ -657,18 +658,6 @@ impl Reactor {
         visit.publish();
     }
 
-    /// Once a wake-up: what all answers of it say.
-    fn read_pressures(&self) -> Pressures {
-        let (waiting, places) = self.lanes.fill();
-        let pool = self.catalog.pool();
-        Pressures {
-            tile_queue: self.catalog.index_pressure(),
-            content_queue: Pressure::of(waiting, places)
-                .max(Pressure::of(pool.used(), pool.capacity()))
-                .max(self.catalog.disk_pressure()),
-        }
-    }
-
     /// Looks after slow, silent and finished connections. Nobody is slow because the daemon stood still.
     fn tick(&mut self, stood_still: bool) {
         let limits = self.catalog.limits();
@@ -794,12 +783,6 @@ impl Reactor {
         let same = u64::from(place.generation) == ticket >> 32;
         place.connection.as_mut().filter(|_| same).map(|connection| (n, connection))
     }
-}
-
-#[derive(Clone, Copy, Default)]
-struct Pressures {
-    tile_queue: Pressure,
-    content_queue: Pressure,
 }
 
 fn response(acq: AcqId, outcome: Outcome, pressure: Pressures) -> Response {

@@ -171,7 +171,7 @@ impl Maker {
         let until = Instant::now() + PATIENCE;
         let whole = ByteRange { offset: 0, len: entry.image.len };
         loop {
-            if self.has_room(entry.image.len as usize) {
+            if self.catalog.has_leisure(&self.lanes, entry.image.len as usize) {
                 match self.catalog.read_image(entry, whole) {
                     Ok(content) => return Ok(content),
                     Err(ContentError::Damaged(error)) => return Err(storage(ContentError::Damaged(error))),
@@ -183,17 +183,6 @@ impl Maker {
             }
             std::thread::sleep(PRESSED);
         }
-    }
-
-    /// True when nobody waits for buffers or places, and this one leaves half of the buffers, or it is the only one.
-    fn has_room(&self, bytes: usize) -> bool {
-        let pool = self.catalog.pool();
-        let (waiting, places) = self.lanes.fill();
-        let used = pool.used();
-        pool.waiting() == 0
-            && (used == 0 || used + bytes <= pool.capacity() / 2)
-            && Pressure::of(waiting, places) == Pressure::Green
-            && self.catalog.index_pressure() == Pressure::Green
     }
 }
 

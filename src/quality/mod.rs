@@ -12,7 +12,7 @@ mod pending;
 mod verdict;
 
 use crate::catalog::{Catalog, CatalogError, ContentError, Lanes};
-use crate::model::{AcqId, ByteRange, JudgedTile, Pressure, QualityFlag, QualityFlags, TileEntry, TileId};
+use crate::model::{AcqId, ByteRange, JudgedTile, QualityFlag, QualityFlags, TileEntry, TileId};
 use crate::pixels::{GreyTiff, Measured, PixelError, measure};
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 use hot::{HotQueue, HotTile};
@@ -219,14 +219,7 @@ impl Worker {
 
     /// Reads a tile back and judges it. False: not now, capture needs the room.
     fn judge_stored(&mut self, entry: &TileEntry) -> bool {
-        let pool = self.catalog.pool();
-        let (waiting, places) = self.lanes.fill();
-        let bytes = entry.image.len as usize;
-        let has_room = pool.waiting() == 0
-            && (pool.used() == 0 || pool.used() + bytes <= pool.capacity() / 2)
-            && Pressure::of(waiting, places) == Pressure::Green
-            && self.catalog.index_pressure() == Pressure::Green;
-        if !has_room {
+        if !self.catalog.has_leisure(&self.lanes, entry.image.len as usize) {
             return false;
         }
         match self.catalog.read_image(entry, ByteRange { offset: 0, len: entry.image.len }) {
