@@ -5,6 +5,7 @@ use crate::base::limits::round_up_to_block;
 use crate::base::pool::TileBuffer;
 use crate::journal::RECORD_HEADER_BYTES;
 use crate::telemetry::Stamp;
+use std::net::SocketAddr;
 
 /// A frame that is still arriving. Lies behind the room for its record's header, so that header, frame and
 /// padding later leave in one aligned write without a copy.
@@ -22,6 +23,7 @@ pub struct ReceivedFrame {
     pub(super) len: u32,
     pub(super) crc: u32,
     pub(super) received_ns: i64,
+    pub(super) peer: Option<SocketAddr>,
     /// When there was room for its first byte.
     pub(super) begun_at: Stamp,
     pub(super) received_at: Stamp,
@@ -77,6 +79,7 @@ impl FrameBuffer {
             len: u32::try_from(self.len).expect("a frame's length came from a u32 prefix"),
             crc: self.hasher.finalize(),
             received_ns: clock::unix_ns(),
+            peer: None,
             begun_at: self.begun_at,
             received_at: Stamp::now(),
         })
@@ -84,6 +87,12 @@ impl FrameBuffer {
 }
 
 impl ReceivedFrame {
+    /// The same, with its sender, as far as that is known: its record will name it.
+    #[must_use]
+    pub fn sent_by(self, peer: Option<SocketAddr>) -> Self {
+        Self { peer, ..self }
+    }
+
     /// The frame's bytes.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {

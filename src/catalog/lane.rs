@@ -711,6 +711,7 @@ fn draft(tile: &mut VerifiedTile, id: TileId, version: TileVersion) -> RecordDra
         image: tile.image,
         image_crc: tile.image_crc,
         checksum: tile.checksum,
+        peer: tile.peer,
     };
     debug_assert!(tile.buffer.len() >= RECORD_HEADER_BYTES + tile.frame_len as usize);
     RecordDraft {

@@ -88,6 +88,7 @@ impl ImageUpload {
             len: u32::try_from(head.len() + self.len + tail.len()).ok()?,
             crc,
             received_ns: clock::unix_ns(),
+            peer: None,
             begun_at: self.begun_at,
             received_at: Stamp::now(),
         })

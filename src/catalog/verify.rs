@@ -11,6 +11,7 @@ use crate::model::{AcqId, ByteRange, Checksum, ChecksumKind, Refusal, TileKey};
 use crate::telemetry::Stamp;
 use crate::wire::{BadRequest, parse_request};
 use sha1::Digest;
+use std::net::SocketAddr;
 
 /// A tile whose bytes were checked against its sender's checksum. Made only here.
 pub struct VerifiedTile {
@@ -24,6 +25,7 @@ pub struct VerifiedTile {
     pub(super) image_crc: u32,
     pub(super) checksum: Checksum,
     pub(super) received_ns: i64,
+    pub(super) peer: Option<SocketAddr>,
     pub(super) begun_at: Stamp,
     pub(super) received_at: Stamp,
     pub(super) verified_at: Stamp,
@@ -135,6 +137,7 @@ pub fn verify(frame: ReceivedFrame, policy: VerifyPolicy, is_known: &mut dyn FnM
         image_crc,
         checksum,
         received_ns: frame.received_ns,
+        peer: frame.peer,
         begun_at: frame.begun_at,
         received_at: frame.received_at,
         verified_at: Stamp::now(),

@@ -108,13 +108,14 @@ fn told(event: &Value) -> String {
             format!("state {}{}{until}", text(&event["state"]), roi.replacen(" by ", " in ", 1))
         }
         _ => format!(
-            "stored as tile {}, version {}, camera {}, {} bytes, checksum {}, CRC-32 {}, from: not known; segment {} at {}{}",
+            "stored as tile {}, version {}, camera {}, {} bytes, checksum {}, CRC-32 {}, from {}; segment {} at {}{}",
             event["tile"],
             event["version"],
             event["camera"],
             event["size"],
             text(&event["checksum"]),
             text(&event["crc32"]),
+            event["from"].as_str().unwrap_or("somebody whom its record does not name"),
             text(&event["segment"]),
             event["offset"],
             if event["damaged"] == true { "; THE STORED BYTES ARE DAMAGED" } else { "" },

@@ -80,7 +80,7 @@ async fn receive_and_store(
     })?;
     sender.received(sent.upload.image.len());
     let key = sent.name.key(acq);
-    let stored = store(state, acq, sent).await.map_err(|(why, failure)| {
+    let stored = store(state, &sender, acq, sent).await.map_err(|(why, failure)| {
         sender.refused(state, Some(key), why);
         failure
     })?;
@@ -283,7 +283,7 @@ impl AckSink for OneAck {
     }
 }
 
-async fn store(state: &AppState, acq: AcqId, sent: Sent) -> Received<CapturedTile> {
+async fn store(state: &AppState, sender: &HttpSender, acq: AcqId, sent: Sent) -> Received<CapturedTile> {
     let Sent { upload: Upload { image, room }, name, checksum } = sent;
     if image.is_empty() {
         count_refusal(state, acq, Refusal::BadMessage);
@@ -292,7 +292,7 @@ async fn store(state: &AppState, acq: AcqId, sent: Sent) -> Received<CapturedTil
     let key = name.key(acq);
     let fields = RequestFields { key, camera: name.camera, checksum };
     let too_large = || (Refusal::TooLarge, parts::too_large(state.frame_bytes_max));
-    let frame = image.finish(&fields).ok_or_else(too_large)?;
+    let frame = image.finish(&fields).ok_or_else(too_large)?.sent_by(sender.peer());
     let verified = match verify(frame, VerifyPolicy { require_checksum: false }, &mut |_| true) {
         Verdict::Verified(tile) => tile,
         Verdict::Pending(tile) => {

@@ -52,6 +52,11 @@ impl HttpSender {
         Self { place, peer, acq }
     }
 
+    /// Its address, where that is known.
+    pub(super) fn peer(&self) -> Option<SocketAddr> {
+        self.peer
+    }
+
     /// Bytes of a tile have come.
     pub(super) fn received(&self, bytes: usize) {
         self.add(SenderCounts { bytes: bytes as u64, ..SenderCounts::default() });

@@ -548,6 +548,7 @@ impl Reactor {
         let policy = VerifyPolicy { require_checksum: self.options.require_checksum };
         let bytes = FrameBuffer::buffer_bytes(frame.bytes().len());
         let (known, index, accept_unknown) = (&mut self.known, self.catalog.index(), self.options.accept_unknown);
+        let frame = frame.sent_by(self.connections[n].visit.peer());
         let verdict = verify(frame, policy, &mut |acq| known.contains(acq, index) || accept_unknown);
         let ticket = self.ticket(n);
         let Some(connection) = self.connections[n].connection.as_mut() else { return };

@@ -7,10 +7,12 @@ use crate::base::planted::{Bug, planted};
 use crate::model::{
     AcqId, ByteRange, Checksum, ChecksumKind, FrameNumber, Sequence, Tally, TileId, TileKey, TileVersion,
 };
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// Format version that this program writes. A segment with a higher one is refused.
 pub const FORMAT_MAJOR: u16 = 1;
-const FORMAT_MINOR: u16 = 0;
+/// 1: a tile's header says who sent it.
+const FORMAT_MINOR: u16 = 1;
 
 /// Length of a segment's header: one block.
 pub const SEGMENT_HEADER_BYTES: usize = BLOCK;
@@ -110,6 +112,8 @@ pub struct TileStamp {
     pub image_crc: u32,
     /// The sender's checksum.
     pub checksum: Checksum,
+    /// Who sent it; nobody: written by a program that did not record it.
+    pub peer: Option<SocketAddr>,
 }
 
 /// A record's header.
@@ -373,6 +377,14 @@ impl TileStamp {
         put.at(112, &self.version.0.to_le_bytes());
         put.at(116, &[self.checksum.kind() as u8]);
         put.at(120, &self.checksum.to_field());
+        if let Some(peer) = self.peer {
+            let ip = match peer.ip() {
+                IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+                IpAddr::V6(ip) => ip,
+            };
+            put.at(152, &ip.octets());
+            put.at(168, &peer.port().to_le_bytes());
+        }
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
@@ -390,6 +402,10 @@ impl TileStamp {
             image: ByteRange { offset: u32::from_le_bytes(get(bytes, 72)), len: u32::from_le_bytes(get(bytes, 76)) },
             image_crc: u32::from_le_bytes(get(bytes, 68)),
             checksum: Checksum::from_wire(&bytes[120..120 + kind.len()]).ok()?,
+            peer: bytes[152..170].iter().any(|byte| *byte != 0).then(|| {
+                let ip = Ipv6Addr::from(get::<16>(bytes, 152)).to_canonical();
+                SocketAddr::new(ip, u16::from_le_bytes(get(bytes, 168)))
+            }),
         })
     }
 }
@@ -573,6 +589,7 @@ mod tests {
                 image: ByteRange { offset: 100, len: 4900 },
                 image_crc: 7,
                 checksum: Checksum::Md5([9; 16]),
+                peer: Some(SocketAddr::from(([10, 0, 0, 7], 50_123))),
             }),
         }
     }

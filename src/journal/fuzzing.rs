@@ -417,6 +417,7 @@ fn stamp(input: &mut Input<'_>) -> TileStamp {
         image: ByteRange { offset: 0, len: u32::from(input.byte()) },
         image_crc: 0,
         checksum: crate::wire::fuzzing::checksum(input),
+        peer: None,
     }
 }
 

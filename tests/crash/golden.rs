@@ -1,4 +1,4 @@
-//! The files of format version 1, as they are kept in tests/data: read for ever, and made again byte for byte. A
+//! The files of each format version, as they are kept in tests/data: read for ever, the last ones made again byte for byte. A
 //! directory of a newer program is refused and left exactly as it is.
 //!
 //! `TILECATCHER_WRITE_GOLDEN=1 cargo test --test crash golden` writes them; only for a new format version.
@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -30,8 +31,22 @@ const AT_NS: i64 = 1_700_000_000_123_456_789;
 /// What is kept: all segments sealed; some being written when the process was killed; the last write cut off, too.
 const KINDS: [&str; 3] = ["sealed", "open", "torn"];
 
-fn kept() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/format-1")
+/// The format versions that were ever written, 1.0 first.
+const VERSIONS: [&str; 2] = ["format-1", "format-1.1"];
+/// The one that this program writes.
+const NOW: &str = VERSIONS[1];
+
+fn kept(version: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(version)
+}
+
+/// Who sent a tile: all that there may be.
+fn peer(id: u64) -> Option<SocketAddr> {
+    match id {
+        1 => Some(SocketAddr::from(([10, 1, 2, 3], 50_123))),
+        2 => Some("[2001:db8::7]:65535".parse().expect("an address")),
+        _ => None,
+    }
 }
 
 fn tile(id: u64, col: u32, version: u32, len: usize, checksum: fn(&[u8]) -> Checksum) -> (TileStamp, Vec<u8>) {
@@ -51,6 +66,7 @@ fn tile(id: u64, col: u32, version: u32, len: usize, checksum: fn(&[u8]) -> Chec
         image: ByteRange { offset, len: u32::try_from(len).expect("small") },
         image_crc: crc32fast::hash(&image),
         checksum,
+        peer: peer(id),
     };
     (stamp, payload)
 }
@@ -187,12 +203,16 @@ fn description(data: &Path) -> Value {
             let entry: TileEntry = catalog.tile_version(stamp.id, stamp.version).expect("readable").expect("indexed");
             let image = catalog.read_image(&entry, ByteRange { offset: 0, len: entry.image.len }).expect("readable");
             assert!(image.as_ref() == &payload[stamp.image.bounds()]);
-            tiles.push(json!({
+            let mut tile = json!({
                 "sequence": sequence.0, "id": stamp.id.0, "acq": stamp.key.acq.0, "col": stamp.key.col, "row": stamp.key.row,
                 "frame": stamp.key.frame.0, "camera": stamp.camera, "version": stamp.version.0, "at_ns": header.received_ns,
                 "len": entry.image.len, "crc32": format!("{:08x}", stamp.image_crc), "sha256": hex(&Sha256::digest(image.as_ref())),
                 "checksum": hex(&stamp.checksum.to_field()), "payload_sha256": hex(&Sha256::digest(&payload)),
-            }));
+            });
+            if let Some(peer) = stamp.peer {
+                tile["peer"] = peer.to_string().into();
+            }
+            tiles.push(tile);
         }
         json!({"tiles": tiles, "control": control, "damage": damage})
     });
@@ -203,14 +223,14 @@ fn description(data: &Path) -> Value {
     described
 }
 
-fn expected() -> Value {
-    serde_json::from_slice(&std::fs::read(kept().join("expected.json")).expect("kept")).expect("JSON")
+fn expected(version: &str) -> Value {
+    serde_json::from_slice(&std::fs::read(kept(version).join("expected.json")).expect("kept")).expect("JSON")
 }
 
 /// A golden directory in a place where it may be opened.
-fn copy_of(kind: &str) -> tempfile::TempDir {
+fn copy_of(version: &str, kind: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    write_files(dir.path(), &read_files(&kept().join(kind)));
+    write_files(dir.path(), &read_files(&kept(version).join(kind)));
     dir
 }
 
@@ -221,10 +241,10 @@ fn golden_files_are_made_again_byte_for_byte() {
     for kind in KINDS {
         let files = made(kind);
         if write {
-            write_files(&kept().join(kind), &files);
-            described.insert(kind.to_owned(), description(copy_of(kind).path()));
+            write_files(&kept(NOW).join(kind), &files);
+            described.insert(kind.to_owned(), description(copy_of(NOW, kind).path()));
         }
-        let kept = read_files(&kept().join(kind));
+        let kept = read_files(&kept(NOW).join(kind));
         assert!(kept.keys().eq(files.keys()), "{kind}: {:?} instead of {:?}", files.keys(), kept.keys());
         for (path, bytes) in &files {
             assert!(kept[path] == *bytes, "{kind}/{}: other bytes", path.display());
@@ -232,26 +252,26 @@ fn golden_files_are_made_again_byte_for_byte() {
     }
     if write {
         let text = format!("{:#}\n", Value::from(described));
-        std::fs::write(kept().join("expected.json"), text).expect("written");
+        std::fs::write(kept(NOW).join("expected.json"), text).expect("written");
     }
 }
 
 #[test]
 fn golden_files_give_exactly_their_tiles() {
-    for kind in KINDS {
-        let copy = copy_of(kind);
-        let (found, wanted) = (description(copy.path()), &expected()[kind]);
-        assert!(found == *wanted, "{kind}: {found:#}\ninstead of\n{wanted:#}");
+    for (version, kind) in VERSIONS.iter().flat_map(|version| KINDS.map(|kind| (version, kind))) {
+        let copy = copy_of(version, kind);
+        let (found, wanted) = (description(copy.path()), &expected(version)[kind]);
+        assert!(found == *wanted, "{version}/{kind}: {found:#}\ninstead of\n{wanted:#}");
         let mut again = description(copy.path());
         again["damage"] = wanted["damage"].clone();
-        assert!(again == *wanted, "{kind}: a second start gives something else");
+        assert!(again == *wanted, "{version}/{kind}: a second start gives something else");
     }
 }
 
 #[test]
 fn golden_files_with_a_flipped_bit_give_all_other_tiles() {
     let segment = Path::new("journal/0000000000000002-0000.tcj");
-    let whole = read_files(&kept().join("sealed"));
+    let whole = read_files(&kept(NOW).join("sealed"));
     let len = whole[segment].len();
     let table = len - 2 * 4096;
     for (offset, readable) in [(100, 4), (4096 + 30, 3), (4096 + 192 + 2000, 3), (table + 5, 4), (len - 4000, 4)] {
@@ -260,7 +280,7 @@ fn golden_files_with_a_flipped_bit_give_all_other_tiles() {
         files.get_mut(segment).expect("kept")[offset] ^= 4;
         write_files(dir.path(), &files);
         let read = with_catalog(dir.path(), |catalog, _| {
-            let wanted = expected();
+            let wanted = expected(NOW);
             let tiles = wanted["sealed"]["tiles"].as_array().expect("a list").clone();
             tiles.iter().filter(|tile| reads_as(catalog, tile)).count()
         });
@@ -291,11 +311,11 @@ fn a_directory_of_a_newer_program_is_refused_and_left_as_it_is() {
     let (version, flags) = ("format version 2", "flags 0x4");
     for (path, offset, value, line) in [(last, 8, 2, version), (last, 16, 4, flags), (store, 8, 2, version)] {
         // The segments before it were left by a killed process: they must not be sealed either.
-        let mut files = read_files(&kept().join("torn"));
+        let mut files = read_files(&kept(NOW).join("torn"));
         change(&mut files.get_mut(path).expect("kept")[..4096], offset, value);
         refused(&files, line);
     }
-    let mut files = read_files(&kept().join("torn"));
+    let mut files = read_files(&kept(NOW).join("torn"));
     let mut note = vec![0; 4096];
     note[..8].copy_from_slice(b"TILESWAP");
     change(&mut note, 8, 2);

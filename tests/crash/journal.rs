@@ -101,6 +101,7 @@ pub fn stamp(payload: &[u8]) -> TileStamp {
         image: ByteRange { offset: 0, len: 8 },
         image_crc: 0,
         checksum: Checksum::None,
+        peer: None,
     }
 }
 

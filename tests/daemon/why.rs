@@ -1,6 +1,6 @@
 //! Why a tile is there, or why not: from a running daemon, and from the journal of a stopped one. And the daemon at a glance.
 
-use super::support::{ACQ, Daemon, data_dir, frame, frame_with, key, program, segments};
+use super::support::{ACQ, Daemon, data_dir, frame, frame_with, key, program, segments, tile};
 use super::web::{ask, get, get_json};
 use serde_json::Value;
 use std::os::unix::fs::FileExt;
@@ -68,12 +68,18 @@ fn the_life_of_a_tile_is_told_in_its_order_with_and_without_the_daemon() {
         (&stored["version"], &stored["size"], &stored["damaged"]),
         (&2.into(), &IMAGE.len().into(), &false.into())
     );
+    let from = stored["from"].as_str().expect("the sender").parse::<std::net::SocketAddr>().expect("its address");
+    assert!(from.ip().is_loopback() && from.port() > 0, "{stored}");
     let md5 = checksum_of(ChecksumChoice::Md5, IMAGE).to_string();
     assert!(stored["checksum"].as_str().is_some_and(|text| text.ends_with(&md5)), "{stored}");
     assert!(lent["state"] == "IN_PROGRESS" && lent["lent_until"].is_string() && lent["section"] == 5800, "{lent}");
     let url = format!("http://{}", daemon.http_address);
     let (code, said, _) = why(&["123", "0", "0", "--http", &url]);
     assert!(code == 0 && said.contains("stored as tile 1, version 2") && said.contains("state COMPLETE"), "{said}");
+    let image = [1; 300];
+    daemon.http.put_tile(&tile(key(3, 0), &image)).expect("stored");
+    let by_http = online(&daemon, 3, 0);
+    assert!(by_http["events"][1]["from"].as_str().is_some_and(|from| from.starts_with("127.0.0.1:")), "{by_http}");
     // Sealed, it is told the same, once.
     ask(&daemon, "POST", "/api/v1/admin/journal/rotate", "", b"").with(200);
     assert_eq!(without_judgements(&online(&daemon, 0, 0)), told);

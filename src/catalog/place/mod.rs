@@ -79,6 +79,9 @@ pub struct PlaceEvent {
     /// CRC-32 of the image, hex.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub crc32: Option<String>,
+    /// Who sent it: address and port. Absent where the record does not say, as those of format version 1.0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
     /// The segment, hex, as in its file's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub segment: Option<String>,

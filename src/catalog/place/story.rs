@@ -8,6 +8,7 @@ use super::{EVENTS_MAX, KINDS, PlaceEvent, PlaceLife, PlaceRefusal, PlaceRoi, Pl
 use crate::index::AcquisitionView;
 use crate::journal::{ReadError, StoredRecord};
 use crate::model::{Cell, Fact, FactBody, QualityFlag, Roi, RoiCells, TileEntry, TileKey};
+use std::net::SocketAddr;
 
 /// A life while it is told.
 pub(super) struct Story {
@@ -31,12 +32,12 @@ impl Story {
             return;
         }
         match fact_of_record(record, payload) {
-            Ok(fact) => self.tell(&fact),
+            Ok(fact) => self.tell(&fact, tile.and_then(|tile| tile.peer)),
             Err(error) => self.problems.push(error.to_string()),
         }
     }
 
-    fn tell(&mut self, fact: &Fact) {
+    fn tell(&mut self, fact: &Fact, peer: Option<SocketAddr>) {
         let acq = self.key.acq;
         match &fact.body {
             FactBody::AcquisitionStarted(started) if started.acq == acq => self.push(fact, "started", |_| {}),
@@ -73,7 +74,10 @@ impl Story {
                 }
             }
             FactBody::TileStored(entry) => {
-                self.push(fact, "stored", |event| event.of_tile(entry));
+                self.push(fact, "stored", |event| {
+                    event.of_tile(entry);
+                    event.from = peer.map(|peer| peer.to_string());
+                });
                 if let Some((_, of)) = self.events.last_mut() {
                     *of = Some(*entry);
                 }
