@@ -134,7 +134,10 @@ fn run(shared: &Shared, inbox: &Receiver<Job>) {
         match job {
             Job::Prepare { lane, bytes, reply } => {
                 let at_least = SEGMENT_BYTES_MIN.min(bytes) - SEGMENT_HEADER_BYTES as u64;
-                if let Err(unwanted) = reply.send(create_segment(shared, lane, bytes, at_least))
+                let made = create_segment(shared, lane, bytes, at_least);
+                // Told before the room is used: senders hear of a full disk before the first refusal.
+                shared.look_at_disk();
+                if let Err(unwanted) = reply.send(made)
                     && let Ok(segment) = unwanted.into_inner()
                 {
                     seal_or_report(shared, segment);
