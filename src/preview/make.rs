@@ -31,10 +31,18 @@ pub(super) struct Maker {
     pyramids: Pyramids,
 }
 
-/// A thumbnail as pixels. `is_whole` is false when a tile in it could not be read this time.
+/// A thumbnail as pixels. `is_whole` is false when a tile in it could not be read this time; `png` is the same image,
+/// once somebody needed it.
 struct Canvas {
     image: GreyAlpha,
     is_whole: bool,
+    png: Option<Bytes>,
+}
+
+impl Canvas {
+    fn png(&mut self) -> Bytes {
+        self.png.get_or_insert_with(|| encode_grey_alpha(&self.image).into()).clone()
+    }
 }
 
 impl Maker {
@@ -101,10 +109,9 @@ impl Maker {
         if let Some(found) = self.at_hand(layer, at) {
             return Ok(found);
         }
-        let canvas = self.canvas(layer, at, Instant::now() + BUDGET)?.ok_or_else(empty)?;
+        let mut canvas = self.canvas(layer, at, Instant::now() + BUDGET)?.ok_or_else(empty)?;
+        let mut made = preview(stamp, canvas.png());
         // A composite without a tile that can not be read now is not the one that its name stands for.
-        let png = encode_grey_alpha(&canvas.image).into();
-        let mut made = preview(stamp, png);
         if !canvas.is_whole {
             made.etag = made.etag.replacen('"', "\"part-", 1);
         }
@@ -118,7 +125,7 @@ impl Maker {
         match self.cache.get(&name, at, stamp) {
             Some(Kept::Refused(reason)) => return Err(PreviewError::Refused(reason)),
             Some(Kept::Image(png)) => match decode_png(&png, THUMBNAIL_SIDE) {
-                Ok(image) => return Ok(Some(Canvas { image, is_whole: true })),
+                Ok(image) => return Ok(Some(Canvas { image, is_whole: true, png: Some(png) })),
                 Err(_) => self.cache.remove(&name, at),
             },
             None => {}
@@ -126,15 +133,16 @@ impl Maker {
         if at.level > 0 && Instant::now() > until {
             return Err(PreviewError::Busy("the thumbnail is being made"));
         }
-        let made = if at.level == 0 { self.tile_canvas(layer, at) } else { self.composite(layer, at, until) };
-        let kept = match &made {
-            Ok(canvas) if canvas.is_whole => Some(Kept::Image(encode_grey_alpha(&canvas.image).into())),
-            Err(PreviewError::Refused(reason)) => Some(Kept::Refused(reason.clone())),
-            _ => None,
-        };
+        let mut made = if at.level == 0 { self.tile_canvas(layer, at) } else { self.composite(layer, at, until) };
         // Tiles need what is left of a disk that is nearly full.
-        if let Some(kept) = kept.filter(|_| self.catalog.disk_pressure() == Pressure::Green) {
-            self.cache.put(&name, at, stamp, &kept);
+        if self.catalog.disk_pressure() == Pressure::Green {
+            match &mut made {
+                Ok(canvas) if canvas.is_whole => self.cache.put(&name, at, stamp, &Kept::Image(canvas.png())),
+                Err(PreviewError::Refused(reason)) => {
+                    self.cache.put(&name, at, stamp, &Kept::Refused(reason.clone()));
+                }
+                _ => {}
+            }
         }
         made.map(Some)
     }
@@ -144,12 +152,12 @@ impl Maker {
         let entry = self.catalog.tile_by_key(&key).map_err(storage)?;
         let entry = entry.ok_or_else(|| PreviewError::Missing("no tile is stored there".to_owned()))?;
         let content = self.read(&entry)?;
-        Ok(Canvas { image: shrink_to_square(content.as_ref())?, is_whole: true })
+        Ok(Canvas { image: shrink_to_square(content.as_ref())?, is_whole: true, png: None })
     }
 
     /// From the four squares of the level below. Tiles that can not be shown are holes.
     fn composite(&self, layer: &Layer, at: At, until: Instant) -> Result<Canvas, PreviewError> {
-        let mut canvas = Canvas { image: GreyAlpha::empty(THUMBNAIL_SIDE), is_whole: true };
+        let mut canvas = Canvas { image: GreyAlpha::empty(THUMBNAIL_SIDE), is_whole: true, png: None };
         for quarter in 0..4u32 {
             let (right, down) = (quarter % 2, quarter / 2);
             let Some(below) = below(at, right, down) else { continue };
