@@ -95,7 +95,7 @@ impl Cache {
     pub(super) fn get(&self, layer: &Layer, at: At, stamp: Stamp) -> Option<Kept> {
         let path = self.path(layer, at);
         let len = std::fs::metadata(&path).ok()?.len();
-        let bytes = if len <= FILE_BYTES_MAX { std::fs::read(&path).ok()? } else { Vec::new() };
+        let bytes = if len <= FILE_BYTES_MAX { std::fs::read(&path).ok()?.into() } else { Bytes::new() };
         let kept = decode(&bytes, stamp);
         if kept.is_some() {
             self.lock().note((*layer, at), len);
@@ -213,27 +213,31 @@ fn encode(stamp: Stamp, kept: &Kept) -> Vec<u8> {
         Kept::Image(png) => (1, png),
         Kept::Refused(reason) => (2, reason.as_bytes()),
     };
-    let mut bytes = MAGIC.to_vec();
-    bytes.extend_from_slice(&stamp.sequence.0.to_le_bytes());
-    bytes.extend_from_slice(&stamp.crc.to_le_bytes());
-    bytes.extend_from_slice(&kind.to_le_bytes());
-    let mut crc = crc32fast::Hasher::new();
-    crc.update(&bytes);
-    crc.update(body);
-    bytes.extend_from_slice(&crc.finalize().to_le_bytes());
-    bytes.extend_from_slice(body);
-    bytes
+    [&head(stamp, kind, body), body].concat()
 }
 
-fn decode(bytes: &[u8], stamp: Stamp) -> Option<Kept> {
-    let (head, body) = bytes.split_at_checked(HEAD_BYTES)?;
-    let kept = match head[20] {
-        1 => Kept::Image(Bytes::copy_from_slice(body)),
-        2 => Kept::Refused(String::from_utf8(body.to_vec()).ok()?),
-        _ => return None,
-    };
+fn head(stamp: Stamp, kind: u32, body: &[u8]) -> Vec<u8> {
+    let fields = [MAGIC, &stamp.sequence.0.to_le_bytes()[..], &stamp.crc.to_le_bytes(), &kind.to_le_bytes()];
+    let mut head = fields.concat();
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&head);
+    crc.update(body);
+    head.extend_from_slice(&crc.finalize().to_le_bytes());
+    head
+}
+
+fn decode(file: &Bytes, stamp: Stamp) -> Option<Kept> {
+    let (found, body) = file.split_at_checked(HEAD_BYTES)?;
+    let kind = found[20];
     // What is the same in every byte is whole, and of the tiles that are asked for.
-    (encode(stamp, &kept) == bytes).then_some(kept)
+    if found != head(stamp, u32::from(kind), body) {
+        return None;
+    }
+    match kind {
+        1 => Some(Kept::Image(file.slice(HEAD_BYTES..))),
+        2 => String::from_utf8(body.to_vec()).ok().map(Kept::Refused),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -276,13 +280,13 @@ mod tests {
 
     #[test]
     fn every_damage_is_noticed() {
-        let whole = encode(STAMP, &image(50));
+        let whole = Bytes::from(encode(STAMP, &image(50)));
         assert!(decode(&whole, STAMP).is_some());
         for n in 0..whole.len() {
-            let mut changed = whole.clone();
+            let mut changed = whole.to_vec();
             changed[n] ^= 1;
-            assert_eq!(decode(&changed, STAMP), None, "byte {n}");
-            assert_eq!(decode(&whole[..n], STAMP), None, "cut at {n}");
+            assert_eq!(decode(&changed.into(), STAMP), None, "byte {n}");
+            assert_eq!(decode(&whole.slice(..n), STAMP), None, "cut at {n}");
         }
     }
 
