@@ -40,7 +40,6 @@ pub(super) struct HotQueue {
     /// The last of them: so that a run of tiles is noted once. Stored by lanes, cleared by the judge before it empties
     /// `deferred`; relaxed, for an acquisition that is noted twice or by a late lane is only looked at again.
     last_deferred: AtomicU64,
-    is_closed: AtomicBool,
     /// A tile was stored since the judge last asked; relaxed, for it only decides when it takes its time.
     has_come: AtomicBool,
     metrics: Arc<Metrics>,
@@ -57,8 +56,8 @@ impl HotQueue {
         let (tiles, queue) = bounded(TILES);
         let share = Arc::new(Share { bytes: AtomicUsize::new(0), bytes_max });
         let (deferred, last_deferred) = (ArrayQueue::new(DEFERRED), AtomicU64::new(0));
-        let (is_closed, has_come, metrics) = (AtomicBool::new(false), AtomicBool::new(false), Arc::clone(metrics));
-        (Arc::new(Self { tiles, share, deferred, last_deferred, is_closed, has_come, metrics }), queue)
+        let (has_come, metrics) = (AtomicBool::new(false), Arc::clone(metrics));
+        (Arc::new(Self { tiles, share, deferred, last_deferred, has_come, metrics }), queue)
     }
 
     /// Acquisitions with tiles that found no room since the last call.
@@ -72,15 +71,10 @@ impl HotQueue {
         self.has_come.swap(false, Ordering::Relaxed)
     }
 
-    /// Takes no more.
-    pub(super) fn close(&self) {
-        self.is_closed.store(true, Ordering::Relaxed);
-    }
-
     fn hold(&self, bytes: usize) -> Option<Held> {
         let before = self.share.bytes.fetch_add(bytes, Ordering::Relaxed);
         let held = Held { bytes, queue: Arc::clone(&self.share) };
-        (before + bytes <= self.share.bytes_max && !self.is_closed.load(Ordering::Relaxed)).then_some(held)
+        (before + bytes <= self.share.bytes_max).then_some(held)
     }
 
     fn defer(&self, acq: AcqId) {

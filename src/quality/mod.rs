@@ -141,7 +141,8 @@ impl Worker {
                 pause = if self.judge_one_that_was_left() { LEFT_PAUSE } else { PRESSED };
             }
         }
-        self.queue.close();
+        // No more are taken, and what waits there frees its buffers.
+        drop(self.tiles);
         self.pending.flush();
     }
 
