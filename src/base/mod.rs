@@ -14,6 +14,8 @@ pub mod failpoint;
 #[cfg(feature = "daemon")]
 pub mod guard;
 #[cfg(feature = "daemon")]
+pub mod importance;
+#[cfg(feature = "daemon")]
 pub mod keepalive;
 #[cfg(feature = "daemon")]
 pub mod life;

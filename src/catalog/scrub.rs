@@ -7,8 +7,8 @@
 use super::damage::{DamageLog, Finding, FoundBy};
 use super::scrub_control::{Interrupted, ScrubControl};
 use super::{Catalog, Lanes};
-use crate::base::clock;
 use crate::base::units::ByteSize;
+use crate::base::{clock, importance};
 use crate::journal::{BadRecord, CopyState, ReadError};
 use crate::model::{Location, Pressure};
 use serde::{Deserialize, Serialize};
@@ -29,8 +29,6 @@ const BEHIND_MAX: Duration = Duration::from_millis(100);
 const REST: u32 = 15;
 /// Longest such rest, however slow the disk was.
 const REST_MAX: Duration = Duration::from_secs(2);
-/// Least important of all threads, where it competes for a CPU.
-const NICENESS: i32 = 19;
 
 /// How fast the scrub reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,8 +149,7 @@ impl Turn {
 
 impl Scrubber {
     fn run(self) {
-        // Where that is not allowed it is as important as others; the rate holds all the same.
-        let _ = rustix::process::setpriority_process(None, NICENESS);
+        importance::yield_to_others();
         if !self.control().await_allowed() {
             return;
         }

@@ -13,7 +13,7 @@ mod make;
 mod pyramid;
 mod queue;
 
-use crate::base::failpoint;
+use crate::base::{failpoint, importance};
 use crate::catalog::{Catalog, Lanes};
 use crate::model::{AcqId, Fact, FactBody, TileEntry, TileId, TileVersion};
 use crate::pixels::{Contrast, Region};
@@ -32,8 +32,6 @@ pub const THUMBNAIL_SIDE: u32 = 256;
 pub const LEVEL_MAX: u8 = 31;
 /// Questions that may wait, and those who may wait for their answers.
 const QUEUE: usize = 512;
-/// Least important of all threads, where it competes for a CPU.
-const NICENESS: i32 = 19;
 
 /// How previews are made.
 #[derive(Clone, Copy, Debug)]
@@ -207,8 +205,7 @@ fn forget_deleted(queue: &Queue, facts: &[Fact]) {
 
 /// A thread's work. The first one also looks after the cache.
 fn work(queue: &Queue, maker: &Maker, is_first: bool) {
-    // Where that is not allowed it is as important as others; the queue holds all the same.
-    let _ = rustix::process::setpriority_process(None, NICENESS);
+    importance::yield_to_others();
     if is_first {
         maker.open_cache();
     }

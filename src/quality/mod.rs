@@ -11,6 +11,7 @@ mod hot;
 mod pending;
 mod verdict;
 
+use crate::base::importance;
 use crate::catalog::{Catalog, CatalogError, ContentError, Lanes};
 use crate::model::{AcqId, ByteRange, JudgedTile, QualityFlag, QualityFlags, TileEntry, TileId};
 use crate::pixels::{GreyTiff, Measured, PixelError, measure};
@@ -35,8 +36,6 @@ const REST_MAX: Duration = Duration::from_millis(20);
 const PRESSED: Duration = Duration::from_millis(50);
 /// Tiles that are looked at for one that was left.
 const STEP: usize = 256;
-/// Least important of all threads, where it competes for a CPU.
-const NICENESS: i32 = 19;
 
 /// How tiles are judged.
 #[derive(Clone, Copy, Debug)]
@@ -113,8 +112,7 @@ struct Worker {
 
 impl Worker {
     fn run(mut self) {
-        // Where that is not allowed it is as important as others; the queue holds all the same.
-        let _ = rustix::process::setpriority_process(None, NICENESS);
+        importance::yield_to_others();
         self.leave_open_acquisitions();
         let mut pause = IDLE;
         let mut last_came = Instant::now();
