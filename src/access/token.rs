@@ -1,6 +1,7 @@
 //! Tokens: 256 random bits, shown once. What is kept of one is its SHA-256; what is compared takes the same time, right or
 //! wrong. Must never print a token by accident: it has no `Debug` that shows it.
 
+use crate::model::hex;
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::str::FromStr;
@@ -112,14 +113,6 @@ impl FromStr for TokenName {
         }
         Ok(Self(text.to_owned()))
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! other client. Must never take a name to a file system, nor allow a script that is not one of these files.
 
 use super::answer::{Failure, Path};
+use crate::model::hex;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -51,7 +52,7 @@ struct Asset {
 static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| {
     let asset = |&(name, media_type, bytes): &(&'static str, &'static str, &'static [u8])| {
         let digest = Sha256::digest(bytes);
-        let etag = format!("\"{}\"", digest[..8].iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+        let etag = format!("\"{}\"", hex(&digest[..8]));
         Asset { name, media_type, bytes, etag }
     };
     FILES.iter().map(asset).collect()
