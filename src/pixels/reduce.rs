@@ -52,10 +52,7 @@ impl Raster {
             let problem = format!("{width} x {height} pixels are too many for one image: ask for a size or a region");
             return Err(PixelError::OutOfRange(problem));
         }
-        if !region.is_inside(tiff.width, tiff.height) {
-            let (width, height) = (tiff.width, tiff.height);
-            return Err(PixelError::OutOfRange(format!("the region is not in the image of {width} x {height} pixels")));
-        }
+        tiff.check(region)?;
         let mut reducer = Reducer::new(region, (width, height), tiff.depth);
         tiff.visit(region, &|_| true, &mut |piece| reducer.add(&piece))?;
         Ok(reducer.finish())

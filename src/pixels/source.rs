@@ -137,6 +137,13 @@ impl<'a> GreyTiff<'a> {
         Ok(Self { width, height, depth, grid, coding })
     }
 
+    /// Refuses a region that is not in the image.
+    pub(super) fn check(&self, region: Region) -> Result<(), PixelError> {
+        let (width, height) = (self.width, self.height);
+        let outside = || PixelError::OutOfRange(format!("the region is not in the image of {width} x {height} pixels"));
+        region.is_inside(width, height).then_some(()).ok_or_else(outside)
+    }
+
     /// Gives the rows of a region of which `is_wanted` says so, in pieces: strip by strip from the top, tile by tile.
     ///
     /// # Errors
@@ -147,10 +154,7 @@ impl<'a> GreyTiff<'a> {
         is_wanted: &dyn Fn(u32) -> bool,
         each: &mut dyn FnMut(Piece<'_>),
     ) -> Result<(), PixelError> {
-        if !region.is_inside(self.width, self.height) {
-            let (width, height) = (self.width, self.height);
-            return Err(PixelError::OutOfRange(format!("the region is not in the image of {width} x {height} pixels")));
-        }
+        self.check(region)?;
         let chunks = self.grid.chunks(&region);
         match &mut self.coding {
             Coding::Plain(plain) => {
