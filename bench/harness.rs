@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use tilecatcher::client::HttpClient;
 
 /// The log of the benchmark's acquisition: a grid that nothing falls out of.
 #[allow(dead_code)] // Not every benchmark starts an acquisition.
@@ -37,10 +38,7 @@ impl Process {
     /// User and system time so far. Linux.
     #[allow(dead_code)] // Not every benchmark asks.
     pub fn cpu_seconds(&self) -> f64 {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id())).expect("a process");
-        let behind_name = stat.rsplit(')').next().expect("a name in brackets");
-        let ticks = behind_name.split_whitespace().skip(11).take(2).filter_map(|text| text.parse::<f64>().ok());
-        ticks.sum::<f64>() / 100.0
+        cpu_seconds(&std::fs::read_to_string(format!("/proc/{}/stat", self.0.id())).expect("a process"))
     }
 
     /// User and system time of the HTTP threads so far. Linux.
@@ -50,9 +48,7 @@ impl Process {
         let seconds = |path: PathBuf| {
             let stat = std::fs::read_to_string(path.join("stat")).unwrap_or_default();
             let is_http = stat.split(['(', ')']).nth(1).is_some_and(|name| name.starts_with("http"));
-            let behind = stat.rsplit(')').next().unwrap_or_default().to_owned();
-            let ticks = behind.split_whitespace().skip(11).take(2).filter_map(|text| text.parse::<f64>().ok());
-            if is_http { ticks.sum::<f64>() / 100.0 } else { 0.0 }
+            if is_http { cpu_seconds(&stat) } else { 0.0 }
         };
         tasks.flatten().map(|task| seconds(task.path())).sum()
     }
@@ -91,6 +87,28 @@ pub fn daemon_command(data: &Path, settings: &[String]) -> Command {
         command.arg("--set").arg(setting);
     });
     command
+}
+
+/// User and system time in a text of /proc/PID/stat.
+#[allow(dead_code)] // Not every benchmark asks.
+pub fn cpu_seconds(stat: &str) -> f64 {
+    let behind_name = stat.rsplit(')').next().unwrap_or_default();
+    let ticks = behind_name.split_whitespace().skip(11).take(2).filter_map(|text| text.parse::<f64>().ok());
+    ticks.sum::<f64>() / 100.0
+}
+
+/// The value of a metric, by its full line up to the value.
+#[allow(dead_code)] // Not every benchmark asks.
+pub fn metric(http: &HttpClient, name: &str) -> f64 {
+    let page = String::from_utf8(http.get_path("/metrics").expect("metrics").bytes).expect("text");
+    let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+    value.unwrap_or_else(|| panic!("no {name} in\n{page}"))
+}
+
+/// An image of so many bytes, without a pattern that a disk could press.
+#[allow(dead_code)] // Not every benchmark sends tiles.
+pub fn image_of(bytes: usize) -> Vec<u8> {
+    (0..bytes).map(|n| u8::try_from((n * 31 + n / 251) % 251).unwrap_or(0)).collect()
 }
 
 /// The middle value, or the mean of the two in the middle.

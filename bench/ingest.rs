@@ -12,7 +12,7 @@ mod harness;
 mod sink;
 
 use clap::{Parser, Subcommand};
-use harness::{LOG, Process, field, median};
+use harness::{LOG, Process, field, image_of, median};
 use hdrhistogram::Histogram;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -203,7 +203,7 @@ fn run_once(case: &Case, args: &Args, dir: &Path, server: Server) -> Run {
         let http = HttpClient::new(&format!("http://{}", field(&ready, "http")), Duration::from_secs(10));
         http.start_acquisition("1_bench_logfile.ini", LOG.as_bytes()).expect("an acquisition");
     }
-    let image: Arc<[u8]> = (0..case.tile_bytes).map(|n| u8::try_from((n * 31 + n / 251) % 251).unwrap_or(0)).collect();
+    let image: Arc<[u8]> = image_of(case.tile_bytes).into();
     let checksum = checksum_of(case.checksum, &image);
     drive(case, capture, &image, checksum, Duration::from_millis(500), 1);
     let cpu_before = process.cpu_seconds();

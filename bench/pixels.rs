@@ -11,7 +11,7 @@
 mod harness;
 
 use clap::Parser;
-use harness::{LOG, Process, field, median};
+use harness::{LOG, Process, field, median, metric};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -171,12 +171,6 @@ fn capture(args: &Args, dir: &Path) {
     let [cpu_off, cpu_on] = cpus.map(median);
     println!("\nMB/s {:.0} off, {:.0} on; on / off, median of the pairs {ratio:.3}", median(off), median(on));
     println!("CPU ms a tile {cpu_off:.2} off, {cpu_on:.2} on");
-}
-
-fn metric(client: &HttpClient, name: &str) -> String {
-    let page = client.get_path("/metrics").expect("metrics").bytes;
-    let page = String::from_utf8(page).expect("text");
-    page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).unwrap_or("?").to_owned()
 }
 
 fn send(client: &mut CaptureClient<()>, image: &[u8], col: u32, row: u32) {

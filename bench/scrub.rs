@@ -12,8 +12,8 @@ mod closed_loop;
 mod harness;
 
 use clap::Parser;
-use closed_loop::{TIMEOUT, Way, drive, image_of};
-use harness::{LOG, Process, field, median};
+use closed_loop::{TIMEOUT, Way, drive};
+use harness::{LOG, Process, field, image_of, median, metric};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tilecatcher::client::HttpClient;
@@ -76,16 +76,11 @@ fn run(dir: &Path, image: &[u8], time: Duration, rate: &str, round: u32) -> Run 
     let (process, ready) = Process::daemon(dir, &settings);
     let http = HttpClient::new(&format!("http://{}", field(&ready, "http")), TIMEOUT);
     http.start_acquisition("1_bench_logfile.ini", LOG.as_bytes()).expect("an acquisition");
-    let way = Way { address: field(&ready, "capture").parse().expect("an address"), tls: None };
-    let before = scrubbed_bytes(&http);
+    let way = Way::to(&ready, "capture");
+    let scrubbed_bytes = || metric(&http, "tilecatcher_scrub_bytes_total");
+    let before = scrubbed_bytes();
     let figures = drive(&process, &way, image, time, round);
-    let scrubbed = (scrubbed_bytes(&http) - before) / 1e6 / time.as_secs_f64();
+    let scrubbed = (scrubbed_bytes() - before) / 1e6 / time.as_secs_f64();
     process.stop();
     Run { captured: figures.mb_per_s, scrubbed }
-}
-
-fn scrubbed_bytes(http: &HttpClient) -> f64 {
-    let metrics = String::from_utf8(http.get_path("/metrics").expect("metrics").bytes).expect("text");
-    let line = metrics.lines().find_map(|line| line.strip_prefix("tilecatcher_scrub_bytes_total "));
-    line.and_then(|value| value.parse().ok()).expect("a figure")
 }

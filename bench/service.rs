@@ -15,7 +15,7 @@ mod harness;
 mod plain_http;
 
 use clap::Parser;
-use harness::{LOG, Process, field, median};
+use harness::{LOG, Process, cpu_seconds, field, median};
 use hdrhistogram::Histogram;
 use plain_http::PlainHttp;
 use std::collections::HashSet;
@@ -463,10 +463,7 @@ fn capture_rate(address: SocketAddr, seconds: u64, first_col: u32) -> f64 {
 
 /// CPU seconds of the calling thread. Linux.
 fn cpu_of_this_thread() -> f64 {
-    let stat = std::fs::read_to_string("/proc/thread-self/stat").expect("a thread");
-    let behind = stat.rsplit(')').next().unwrap_or_default();
-    let ticks = behind.split_whitespace().skip(11).take(2).filter_map(|text| text.parse::<f64>().ok());
-    ticks.sum::<f64>() / 100.0
+    cpu_seconds(&std::fs::read_to_string("/proc/thread-self/stat").expect("a thread"))
 }
 
 fn start_readers(http: SocketAddr, stop: &Arc<AtomicBool>) -> Vec<std::thread::JoinHandle<f64>> {

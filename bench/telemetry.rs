@@ -13,22 +13,20 @@
 
 #![allow(missing_docs, clippy::print_stdout)] // A program, not a library.
 
+mod closed_loop;
 mod harness;
 
 use clap::Parser;
-use harness::{LOG, Process, field, median};
-use std::net::SocketAddr;
+use closed_loop::{Figures, TIMEOUT, Way, drive};
+use harness::{LOG, Process, field, image_of, median};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use tilecatcher::client::{CaptureClient, ChecksumChoice, HttpClient, Tile, checksum_of};
-use tilecatcher::model::{AcqId, FrameNumber, TileKey};
+use tilecatcher::client::HttpClient;
+use tilecatcher::model::AcqId;
 use tilecatcher::telemetry::{LocalCounts, Metrics, Stamp, StoredAs};
 
-const CONNECTIONS: u32 = 9;
 const CAMERAS: u32 = 4;
-const TIMEOUT: Duration = Duration::from_secs(60);
 /// Before anything is measured: segments are there, caches warm.
 const WARM_UP: Duration = Duration::from_millis(500);
 /// Name, bytes of a tile, tiles in flight on a connection.
@@ -56,12 +54,6 @@ struct Args {
     bench: bool,
 }
 
-/// What one run came to.
-struct Figures {
-    mb_per_s: f64,
-    cpu_s_per_gb: f64,
-}
-
 fn main() {
     let args = Args::parse();
     let _ = args.bench;
@@ -70,7 +62,7 @@ fn main() {
     println!("counting and timing one tile: {own_ns:.0} ns\n");
     println!("| tiles | telemetry | MB/s | server CPU-s/GB | middle half of the ratios |\n|---|---|---|---|---|");
     for (name, bytes, window) in CASES.into_iter().filter(|(name, ..)| name.contains(&args.case)) {
-        let image: Vec<u8> = (0..bytes).map(|n| u8::try_from((n * 31 + n / 251) % 251).unwrap_or(0)).collect();
+        let image = image_of(bytes);
         let (mut on, mut off) = (Vec::new(), Vec::new());
         for run in 0..args.runs {
             for is_on in [run % 2 == 0, run % 2 != 0] {
@@ -145,10 +137,10 @@ fn measure(args: &Args, program: &Path, is_on: bool, image: &[u8], window: usize
     let http = HttpClient::new(&format!("http://{}", field(&ready, "http")), TIMEOUT);
     check_build(&http, is_on);
     http.start_acquisition("1_bench_logfile.ini", LOG.as_bytes()).expect("an acquisition");
-    let address: SocketAddr = field(&ready, "capture").parse().expect("an address");
-    drive(&process, address, image, window, WARM_UP, 0, None);
+    let way = Way { window, cameras: CAMERAS, ..Way::to(&ready, "capture") };
+    drive(&process, &way, image, WARM_UP, 0);
     let scraped = is_on.then_some(&http);
-    let figures = drive(&process, address, image, window, Duration::from_secs(args.seconds), 1, scraped);
+    let figures = drive(&process, &Way { scraped, ..way }, image, Duration::from_secs(args.seconds), 1);
     drop(process);
     let _ = std::fs::remove_dir_all(&dir);
     figures
@@ -160,59 +152,4 @@ fn check_build(http: &HttpClient, is_on: bool) {
     let text = String::from_utf8_lossy(&page).into_owned();
     let wanted = if is_on { "release" } else { "no-telemetry" };
     assert!(text.contains(&format!("profile=\"{wanted}\"")), "--without names no program built with no-telemetry");
-}
-
-/// Closed loop on every connection until the time is over; meanwhile the metrics are read each second.
-fn drive(
-    process: &Process,
-    address: SocketAddr,
-    image: &[u8],
-    window: usize,
-    time: Duration,
-    round: u32,
-    scraped: Option<&HttpClient>,
-) -> Figures {
-    let (over, cpu_before, began) = (AtomicBool::new(false), process.cpu_seconds(), Instant::now());
-    let tiles: u64 = std::thread::scope(|scope| {
-        let senders: Vec<_> = (0..CONNECTIONS)
-            .map(|connection| {
-                let over = &over;
-                scope.spawn(move || send_until(over, address, image, window, round * 1000 + connection))
-            })
-            .collect();
-        while began.elapsed() < time {
-            if let Some(http) = scraped {
-                assert!(!http.get_path("/metrics").expect("metrics").bytes.is_empty());
-            }
-            std::thread::sleep(Duration::from_secs(1).min(time.saturating_sub(began.elapsed())));
-        }
-        over.store(true, Ordering::Relaxed);
-        senders.into_iter().map(|sender| sender.join().expect("a sender")).sum()
-    });
-    let (took, cpu) = (began.elapsed().as_secs_f64(), process.cpu_seconds() - cpu_before);
-    let bytes = tiles as f64 * image.len() as f64;
-    Figures { mb_per_s: bytes / 1e6 / took, cpu_s_per_gb: cpu / (bytes / 1e9) }
-}
-
-fn send_until(over: &AtomicBool, address: SocketAddr, image: &[u8], window: usize, col: u32) -> u64 {
-    let mut client = CaptureClient::connect(address, window, TIMEOUT).expect("a connection");
-    let checksum = checksum_of(ChecksumChoice::Crc32, image);
-    let mut tiles = 0;
-    let mut count = |answered: tilecatcher::client::Answered<()>| {
-        assert_eq!(answered.response.status, 0, "refused: {:?}", answered.response);
-        tiles += 1;
-    };
-    let camera = i32::try_from(col % CAMERAS).expect("few cameras");
-    for row in 0.. {
-        if over.load(Ordering::Relaxed) {
-            break;
-        }
-        let key = TileKey { acq: AcqId(1), col, row, frame: FrameNumber::STABLE };
-        let sent = client.send(&Tile { key, camera, checksum, image }, ()).expect("a sent tile");
-        sent.into_iter().for_each(&mut count);
-    }
-    while let Some(answered) = client.receive().expect("an answer") {
-        count(answered);
-    }
-    tiles
 }

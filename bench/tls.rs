@@ -15,8 +15,8 @@ mod harness;
 
 use certificates::Certificates;
 use clap::Parser;
-use closed_loop::{Figures, TIMEOUT, Way, drive, image_of};
-use harness::{LOG, Process, field, median};
+use closed_loop::{Figures, TIMEOUT, Way, drive};
+use harness::{LOG, Process, field, image_of, median};
 use std::path::PathBuf;
 use std::time::Duration;
 use tilecatcher::client::HttpClient;
@@ -83,8 +83,8 @@ fn run_once(args: &Args, certificates: &Certificates, tls: &ClientTls, bytes: us
     let (process, ready) = Process::daemon(&dir, &settings);
     let http = HttpClient::new(&format!("http://{}", field(&ready, "http")), TIMEOUT);
     http.start_acquisition("1_bench_logfile.ini", LOG.as_bytes()).expect("an acquisition");
-    let plain = Way { address: field(&ready, "capture").parse().expect("an address"), tls: None };
-    let encrypted = Way { address: field(&ready, "capture_tls").parse().expect("an address"), tls: Some(tls) };
+    let plain = Way::to(&ready, "capture");
+    let encrypted = Way { tls: Some(tls), ..Way::to(&ready, "capture_tls") };
     let image = image_of(bytes);
     let time = Duration::from_secs(args.seconds);
     drive(&process, &plain, &image, Duration::from_millis(500), 0);
