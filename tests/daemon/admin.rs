@@ -177,17 +177,8 @@ fn the_scrub_is_started_stopped_and_says_what_is_damaged() {
     assert_eq!(post(&daemon, "scrub/stop")["phase"], "stopped");
     assert_eq!(admin(&daemon, &["scrub", "report"]).0, 0);
     post(&daemon, "journal/rotate");
-    let (segment, at) = segments(data.path())
-        .into_iter()
-        .find_map(|path| {
-            let bytes = std::fs::read(&path).expect("a segment");
-            let at = bytes.windows(11).position(|window| window == b"still works")?;
-            Some((path, at as u64))
-        })
-        .expect("stored");
-    let file = std::fs::File::options().write(true).open(segment).expect("a segment");
-    std::os::unix::fs::FileExt::write_all_at(&file, b"S", at).expect("changed");
-    file.sync_all().expect("synced");
+    let (segment, at) = super::rot::find(data.path(), b"still works");
+    super::rot::Flip::make(&segment, at);
     let (code, said, _) = admin(&daemon, &["scrub", "start"]);
     assert!(code == 0 && said.starts_with("scrub running"), "{said}");
     daemon.await_metric("tilecatcher_corrupt_records", 1.0);

@@ -1,10 +1,10 @@
 //! People are told: a daemon, a server for its webhook and one for its letters.
 
-use super::support::{ACQ, Daemon, PATIENCE, data_dir, frame_with, key, noise, program, segments};
+use super::support::{ACQ, Daemon, PATIENCE, data_dir, frame_with, key, noise, program};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -202,18 +202,6 @@ fn a_mirror_that_is_lost_and_back_is_told_twice() {
     daemon.stop();
 }
 
-/// Changes a byte of `image` where the journal has it.
-fn damage(data: &Path, image: &[u8]) {
-    for path in segments(data) {
-        let bytes = std::fs::read(&path).expect("a segment");
-        let Some(at) = bytes.windows(image.len()).position(|window| window == image) else { continue };
-        let file = std::fs::File::options().write(true).open(&path).expect("opened");
-        file.write_all_at(&[bytes[at] ^ 1], at as u64).expect("written");
-        return;
-    }
-    panic!("no segment has the image");
-}
-
 #[test]
 fn a_damaged_tile_is_told_with_its_place() {
     let (data, hook) = (data_dir(), Mailbox::open(take_request));
@@ -224,7 +212,8 @@ fn a_damaged_tile_is_told_with_its_place() {
     let mut connection = daemon.connect();
     connection.send(&frame_with(key(3, 4), &image, checksum_of(ChecksumChoice::Crc32, &image)));
     assert_eq!(connection.answer().status, 0);
-    damage(&dir, &image);
+    let (segment, at) = super::rot::find(&dir, &image);
+    super::rot::Flip::make(&segment, at);
     daemon.http.get_path("/service/v1/acquisition/123/tile/3/4/content").expect_err("damaged");
     let message = signed(hook.next());
     assert_eq!((&message["kind"], &message["state"]), (&"damage".into(), &"raised".into()));

@@ -1,9 +1,8 @@
 //! Why a tile is there, or why not: from a running daemon, and from the journal of a stopped one. And the daemon at a glance.
 
-use super::support::{ACQ, Daemon, data_dir, frame, frame_with, key, program, segments, tile};
+use super::support::{ACQ, Daemon, data_dir, frame, frame_with, key, program, tile};
 use super::web::{ask, get, get_json};
 use serde_json::Value;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use tilecatcher::client::{ChecksumChoice, checksum_of};
 use tilecatcher::model::AcqId;
@@ -164,15 +163,8 @@ fn a_damaged_tile_is_called_so() {
     let daemon = Daemon::start(data.path(), &[]);
     store(&daemon, 3, 3, IMAGE);
     ask(&daemon, "POST", "/api/v1/admin/journal/rotate", "", b"").with(200);
-    let (segment, at) = segments(data.path())
-        .into_iter()
-        .find_map(|path| {
-            let bytes = std::fs::read(&path).expect("a segment");
-            Some((path, bytes.windows(IMAGE.len()).position(|window| window == IMAGE)? as u64))
-        })
-        .expect("stored");
-    let file = std::fs::File::options().write(true).open(segment).expect("a segment");
-    file.write_all_at(b"A", at).expect("changed");
+    let (segment, at) = super::rot::find(data.path(), IMAGE);
+    super::rot::Flip::make(&segment, at);
     get(&daemon, &format!("/service/v1/acquisition/{ACQ}/tile/3/3/content")).refused(500);
     assert_eq!(online(&daemon, 3, 3)["verdict"], "damaged");
     // Sent again, it is stored anew; the damaged version stays in its history.
