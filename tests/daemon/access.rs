@@ -3,14 +3,15 @@
 //! Peers from elsewhere are made with an address of this machine that is not loopback; where there is none, those tests say so.
 
 use super::folders::{FOLDER_ACQ, simulate, stderr, text};
-use super::support::{ACQ, Daemon, LOG, PATIENCE, RawConnection, command, data_dir, frame, key, program, signal};
+use super::support::{
+    ACQ, Daemon, LOG, PATIENCE, RawConnection, await_found, await_that, command, data_dir, frame, key, program, signal,
+};
 use super::web::{Answer, Form, ask, get, head, put, read_answer};
 use serde_json::Value;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 const NOT_ALLOWED: &str = "tilecatcher_connections_closed_total{reason=\"not_allowed\"}";
 const EVERYWHERE: [&str; 2] = ["capture.address=0.0.0.0:0", "http.address=0.0.0.0:0"];
@@ -44,13 +45,13 @@ fn ask_at(address: SocketAddr, method: &str, path: &str, headers: &str, body: &[
 }
 
 /// A daemon's file of tokens, and the tokens in it.
-struct Tokens {
+pub(super) struct Tokens {
     path: PathBuf,
-    setting: String,
+    pub(super) setting: String,
 }
 
 impl Tokens {
-    fn new(dir: &Path) -> Self {
+    pub(super) fn new(dir: &Path) -> Self {
         let path = dir.join("tokens");
         let setting = format!("access.tokens={}", path.display());
         Self { path, setting }
@@ -61,7 +62,7 @@ impl Tokens {
     }
 
     /// Adds a token; returns it.
-    fn add(&self, name: &str, scope: &str) -> String {
+    pub(super) fn add(&self, name: &str, scope: &str) -> String {
         let added = self.run(&["add", name, "--scope", scope]);
         assert!(added.status.success(), "{}", stderr(&added));
         let token = String::from_utf8_lossy(&added.stdout).trim().to_owned();
@@ -70,7 +71,7 @@ impl Tokens {
     }
 }
 
-fn bearer(token: &str) -> String {
+pub(super) fn bearer(token: &str) -> String {
     format!("Authorization: Bearer {token}\r\n")
 }
 
@@ -80,11 +81,7 @@ fn status(daemon: &Daemon, method: &str, path: &str, headers: &str) -> u16 {
 
 /// Asks until the answer has this status: the file of tokens is looked at once a second.
 fn await_status(daemon: &Daemon, path: &str, headers: &str, wanted: u16) {
-    let until = Instant::now() + PATIENCE;
-    while status(daemon, "GET", path, headers) != wanted {
-        assert!(Instant::now() < until, "{path} does not come to answer {wanted}");
-        std::thread::yield_now();
-    }
+    await_found(|| status(daemon, "GET", path, headers), |status| *status == wanted);
 }
 
 /// Starts nothing: the exit code, and the one line that says why.
@@ -360,15 +357,9 @@ fn long_headers_and_paths_are_refused_by_name() {
 
 /// The lines of an audit log, waited for until there are so many.
 fn audited(path: &Path, lines: usize) -> Vec<Value> {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        let text = std::fs::read_to_string(path).unwrap_or_default();
-        if text.lines().count() >= lines && text.ends_with('\n') {
-            return text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-        }
-        assert!(Instant::now() < until, "{lines} lines in\n{text}");
-        std::thread::yield_now();
-    }
+    let read = || std::fs::read_to_string(path).unwrap_or_default();
+    let text = await_found(read, |text| text.lines().count() >= lines && text.ends_with('\n'));
+    text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }
 
 #[test]
@@ -417,11 +408,10 @@ fn a_rotated_audit_log_goes_on_in_a_new_file() {
     audited(&trail, 1);
     std::fs::rename(&trail, &old).expect("renamed");
     signal(daemon.pid(), "-HUP");
-    let until = Instant::now() + PATIENCE;
-    while !trail.exists() {
-        assert!(Instant::now() < until, "no new file");
+    await_that("a new file", || {
         put(&daemon, ACQ.0, "col0000_row0000_cam0.tif", b"a tile");
-    }
+        trail.exists()
+    });
     put(&daemon, ACQ.0, "col0000_row0001_cam0.tif", b"another");
     let last = audited(&trail, 1);
     assert_eq!((&last[0]["method"], &last[0]["acquisition"]), (&"PUT".into(), &ACQ.0.into()));

@@ -1,14 +1,15 @@
 //! What an operator says to a running daemon: over HTTP, and by `tilecatcher admin`.
 
-use super::support::{ACQ, Daemon, PATIENCE, command, data_dir, frame, key, noise, program, segments, tile};
-use super::web::{ask, get, get_json, head};
+use super::access::{Tokens, bearer};
+use super::support::{ACQ, Daemon, PATIENCE, await_found, data_dir, frame, key, noise, program, segments, tile};
+use super::web::{ask, get, get_json, head, name, tile_path, upload};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const BASE: &str = "/api/v1/admin";
 
@@ -66,15 +67,7 @@ fn assert_all_there(daemon: &Daemon, acknowledged: &[(u32, u32)]) {
 }
 
 fn await_index(daemon: &Daemon) -> Value {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        let job = get_json(daemon, &format!("{BASE}/index"));
-        if job["state"] != "running" {
-            return job;
-        }
-        assert!(Instant::now() < until, "{job}");
-        std::thread::yield_now();
-    }
+    await_found(|| get_json(daemon, &format!("{BASE}/index")), |job| job["state"] != "running")
 }
 
 /// Something of every kind, so that the index has rows of all kinds.
@@ -117,8 +110,8 @@ fn paused_capture_holds_senders_back_and_resumed_answers_them() {
     assert_eq!((ping.header("capture-status"), ping.header("system-status")), (Some("PAUSED"), Some("RED")));
     assert_eq!(get_json(&daemon, "/readyz")["capture"], "paused");
     assert_eq!(daemon.metric("tilecatcher_capture_paused"), 1.0);
-    let name = format!("/service/v1/capture-image-content/{ACQ}?tile-filename=col0004_row0000_cam0.tif");
-    let refused = ask(&daemon, "PUT", &name, "", b"II*\0");
+    let path = tile_path(ACQ.0, &name(4, 0));
+    let refused = ask(&daemon, "PUT", &path, "", b"II*\0");
     assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")), "{}", refused.text());
     daemon.await_metric("tilecatcher_tiles_refused_total{reason=\"paused\"}", 1.0);
     // Commands and queries go on.
@@ -129,7 +122,7 @@ fn paused_capture_holds_senders_back_and_resumed_answers_them() {
     for sender in [&mut connection, &mut begun, &mut late] {
         assert_eq!(sender.answer().status, 0);
     }
-    ask(&daemon, "PUT", &name, "", b"II*\0").with(200);
+    ask(&daemon, "PUT", &path, "", b"II*\0").with(200);
     assert_eq!(daemon.metric("tilecatcher_capture_paused"), 0.0);
     let ping = get(&daemon, "/service/v1/ping").with(200);
     assert_eq!((ping.header("capture-status"), ping.header("system-status")), (Some("RUNNING"), Some("GREEN")));
@@ -299,11 +292,7 @@ fn killed_while_it_is_paused_rotated_and_built_anew_it_has_every_acknowledged_ti
                 scope.spawn(move || send_until(daemon, 10 + cycle * 2 + sender, 0, end, acknowledged));
             }
             scope.spawn(|| operate_until_killed(&daemon, cycle));
-            let until = Instant::now() + PATIENCE;
-            while acknowledged.lock().expect("no panic").len() < 30 {
-                assert!(Instant::now() < until, "too few tiles were acknowledged");
-                std::thread::yield_now();
-            }
+            await_found(|| acknowledged.lock().expect("no panic").len(), |tiles| *tiles >= 30);
             std::thread::sleep(Duration::from_millis(u64::from(cycle) * 37));
             super::support::signal(daemon.pid(), "-KILL");
         });
@@ -340,12 +329,7 @@ fn a_sender_is_listed_and_cut_off_and_may_come_again() {
     let daemon = Daemon::start(data.path(), &[]);
     let mut connection = daemon.connect();
     connection.assert_works(1);
-    let mut upload = super::web::dial(&daemon);
-    let name = format!("/service/v1/capture-image-content/{ACQ}?tile-filename=col0004_row0000_cam0.tif");
-    upload
-        .write_all(format!("PUT {name} HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nII*\0").as_bytes())
-        .expect("sent");
-    assert!(upload.read(&mut [0; 4096]).expect("an answer") > 0);
+    let mut upload = upload(&daemon, ACQ.0, &name(4, 0), "", b"II*\0");
     let listed = get_json(&daemon, &format!("{BASE}/senders"));
     assert_eq!(listed["senders_total"], 2, "{listed}");
     let senders = listed["senders"].as_array().expect("a list");
@@ -389,26 +373,20 @@ fn drained_it_answers_what_is_in_flight_and_ends_in_order() {
 #[test]
 fn commands_need_the_scope_admin_and_are_in_the_audit_log() {
     let data = data_dir();
-    let (tokens, audit) = (data.path().join("tokens"), data.path().join("audit.jsonl"));
-    let token = |name: &str, scope: &str| {
-        let made = program().args(["token", "add", name, "--scope", scope, "--tokens"]).arg(&tokens).output();
-        String::from_utf8(made.expect("runs").stdout).expect("text").trim().to_owned()
-    };
-    let (reader, operator) = (token("reader", "read"), token("operator", "admin"));
-    let settings = [format!("access.tokens={}", tokens.display()), format!("audit.file={}", audit.display())];
-    let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
-    let daemon = Daemon::run(command(&data.path().join("data"), &settings));
-    let bearer = |token: &str| format!("Authorization: Bearer {token}\r\n");
+    let (tokens, audit) = (Tokens::new(data.path()), data.path().join("audit.jsonl"));
+    let (reader, operator) = (bearer(&tokens.add("reader", "read")), bearer(&tokens.add("operator", "admin")));
+    let audit_file = format!("audit.file={}", audit.display());
+    let daemon = Daemon::start_bare(&data.path().join("data"), &[&tokens.setting, &audit_file]);
     for path in ["capture/pause", "drain", "journal/rotate", "index/rebuild"] {
         let path = format!("{BASE}/{path}");
-        ask(&daemon, "POST", &path, &bearer(&reader), b"").refused(403);
+        ask(&daemon, "POST", &path, &reader, b"").refused(403);
         ask(&daemon, "POST", &path, "", b"").refused(401);
     }
-    ask(&daemon, "GET", &format!("{BASE}/limits"), &bearer(&reader), b"").refused(403);
-    ask(&daemon, "POST", &format!("{BASE}/capture/pause"), &bearer(&operator), b"").with(200);
-    ask(&daemon, "GET", &format!("{BASE}/limits"), &bearer(&operator), b"").with(200);
+    ask(&daemon, "GET", &format!("{BASE}/limits"), &reader, b"").refused(403);
+    ask(&daemon, "POST", &format!("{BASE}/capture/pause"), &operator, b"").with(200);
+    ask(&daemon, "GET", &format!("{BASE}/limits"), &operator, b"").with(200);
     let body = json!({ "capture.slow_grace": "20s" }).to_string();
-    ask(&daemon, "PUT", &format!("{BASE}/limits"), &bearer(&operator), body.as_bytes()).with(200);
+    ask(&daemon, "PUT", &format!("{BASE}/limits"), &operator, body.as_bytes()).with(200);
     daemon.stop();
     let audit = std::fs::read_to_string(audit).expect("an audit log");
     let lines: Vec<Value> = audit.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();

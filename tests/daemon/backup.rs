@@ -1,6 +1,6 @@
 //! `backup` beside a daemon that is being written to: what was acknowledged before it began is in it.
 
-use super::support::{ACQ, Daemon, data_dir, key, noise, program, segments, tile};
+use super::support::{ACQ, Daemon, await_found, data_dir, key, noise, program, segments, tile};
 use std::path::Path;
 use std::process::Output;
 use std::sync::Mutex;
@@ -35,13 +35,8 @@ fn send_while(daemon: &Daemon, on: &AtomicBool, sender: u32, acknowledged: &Mute
 }
 
 fn await_tiles(acknowledged: &Mutex<Vec<u32>>, least: usize) -> Vec<u32> {
-    loop {
-        let known = acknowledged.lock().expect("no panic").clone();
-        if known.len() >= least {
-            return known;
-        }
-        std::thread::yield_now();
-    }
+    await_found(|| acknowledged.lock().expect("no panic").len(), |tiles| *tiles >= least);
+    acknowledged.lock().expect("no panic").clone()
 }
 
 #[test]

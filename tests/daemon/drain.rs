@@ -2,13 +2,13 @@
 //! acknowledged is there afterwards, byte for byte.
 
 use super::hostile::{dial_from, dial_with_small_buffer};
-use super::support::{ACQ, Daemon, command, data_dir, frame, key, noise, signal, tile};
+use super::support::{ACQ, Daemon, await_found, command, data_dir, frame, key, noise, signal, tile};
 use super::web::head;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tilecatcher::client::{ChecksumChoice, checksum_of};
 
 /// Tiles that a sender has sent, and those that were acknowledged.
@@ -30,11 +30,7 @@ impl Book {
     }
 
     fn await_count(&self, count: usize) {
-        let until = Instant::now() + super::support::PATIENCE;
-        while self.count.load(Ordering::SeqCst) < count {
-            assert!(Instant::now() < until, "only {} tiles were acknowledged", self.count.load(Ordering::SeqCst));
-            std::thread::yield_now();
-        }
+        await_found(|| self.count.load(Ordering::SeqCst), |tiles| *tiles >= count);
     }
 
     /// Every acknowledged tile is stored and equal. Returns the tiles that are stored and were not acknowledged.

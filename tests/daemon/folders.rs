@@ -1,10 +1,9 @@
 //! Acquisition folders for the commands that send them, and what the daemon has of them afterwards.
 
-use super::support::{Daemon, PATIENCE, program};
+use super::support::{Daemon, program};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Output;
-use std::time::Instant;
 use tilecatcher::model::AcqId;
 
 pub const FOLDER_ACQ: AcqId = AcqId(9);
@@ -46,11 +45,7 @@ pub fn write(path: &Path, bytes: &[u8]) {
 }
 
 pub fn await_stored(daemon: &Daemon, tiles: f64) {
-    let until = Instant::now() + PATIENCE;
-    while daemon.metric(NEW) < tiles {
-        assert!(Instant::now() < until, "{} tiles are stored, not {tiles}", daemon.metric(NEW));
-        std::thread::yield_now();
-    }
+    daemon.await_metric_that(NEW, |stored| stored >= tiles);
 }
 
 /// kill -9, and another daemon on the same ports.

@@ -1,6 +1,6 @@
 //! next-tile and tile-state: who gets which tile, in which order, with which tilespec, and when it comes back.
 
-use super::support::{Daemon, PATIENCE, command, data_dir, frame, key};
+use super::support::{Daemon, await_found, command, data_dir, frame, key};
 use super::web::{
     Form, ask, create_rois, get, get_json, handed_out, listed, log_of, name, next_tile, put, set_state, start, text,
 };
@@ -15,12 +15,8 @@ fn result_type(answer: &Value) -> String {
 
 /// Every ROI tile comes back to `state` by its lease: waited for, not slept for.
 fn await_state(daemon: &Daemon, state: &str, count: usize) {
-    let until = Instant::now() + PATIENCE;
     let path = format!("/service/v1/tiles?frame-type=all&tile-state={state}");
-    while listed(daemon, &path).len() != count {
-        assert!(Instant::now() < until, "no {count} tiles in {state}");
-        std::thread::yield_now();
-    }
+    await_found(|| listed(daemon, &path).len(), |tiles| *tiles == count);
 }
 
 #[test]

@@ -1,11 +1,14 @@
 //! The live view's back end: events, status and mosaic, and that those who look on cost capture nothing.
 
+use super::access::{Tokens, bearer};
 use super::hostile::{assert_sound, dial_with_small_buffer, resident};
-use super::support::{Daemon, LOG, PATIENCE, command, crc, data_dir, frame, frame_with, key, noise, program, tile};
-use super::web::{ask, create_rois, get, get_json, head, name, put, set_state, start};
+use super::support::{
+    Daemon, LOG, PATIENCE, await_found, await_that, crc, data_dir, frame, frame_with, key, noise, tile,
+};
+use super::web::{ask, create_rois, get, get_json, head, name, put, set_state, start, tile_path, upload};
 use base64::Engine;
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 #[cfg(feature = "tls")]
@@ -113,15 +116,7 @@ fn acquisition(status: &Value, id: u64) -> &Value {
 
 /// The status, once it is as wanted.
 fn await_status(daemon: &Daemon, wanted: impl Fn(&Value) -> bool) -> Value {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        let status = get_json(daemon, STATUS);
-        if wanted(&status) {
-            return status;
-        }
-        assert!(Instant::now() < until, "the status stays {status}");
-        std::thread::yield_now();
-    }
+    await_found(|| get_json(daemon, STATUS), wanted)
 }
 
 #[test]
@@ -159,8 +154,8 @@ fn a_refused_tile_shows_until_it_comes() {
     assert_ne!(connection.answer().status, 0);
     events.await_cell(2, 1, REFUSED);
     // Over HTTP, with a digest that a thread of its own computes on the capture port.
-    let path = format!("/service/v1/capture-image-content/123?tile-filename={}&checksum=", name(4, 4));
-    ask(&daemon, "PUT", &format!("{path}{}", "0".repeat(32)), "", b"a tile").refused(400);
+    let path = format!("{}&checksum={}", tile_path(123, &name(4, 4)), "0".repeat(32));
+    ask(&daemon, "PUT", &path, "", b"a tile").refused(400);
     events.await_cell(4, 4, REFUSED);
     let mosaic = Mosaic::get(&daemon, "");
     assert_eq!((mosaic.name(2, 1), mosaic.name(4, 4), mosaic.count(MISSING)), ("refused", "refused", 62));
@@ -294,11 +289,7 @@ fn senders_are_listed_while_they_are_connected() {
     assert_eq!(connection.answer().status, 0);
     connection.send(&frame_with(key(1, 0), b"a tile", crc(b"x")));
     assert_ne!(connection.answer().status, 0);
-    let mut http = TcpStream::connect(daemon.http_address).expect("a connection");
-    let path = format!("/service/v1/capture-image-content/123?tile-filename={}", name(2, 0));
-    let request = format!("PUT {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\na tile");
-    http.write_all(request.as_bytes()).expect("sent");
-    let _ = http.read(&mut [0; 1]).expect("an answer");
+    let http = upload(&daemon, 123, &name(2, 0), "", b"a tile");
     let find = |status: &Value, port: &str| {
         let all = status["senders"].as_array().expect("senders").clone();
         all.into_iter().find(|sender| sender["port"] == port).unwrap_or_default()
@@ -504,24 +495,16 @@ fn a_stream_ends_when_it_was_asked_to_and_only_so_many_are_open() {
     let full = get(&daemon, "/api/v1/events").with(503);
     assert_eq!(full.header("retry-after"), Some("1"));
     drop(open);
-    let until = Instant::now() + PATIENCE;
-    while get(&daemon, "/api/v1/events?for=1").status != 200 {
-        assert!(Instant::now() < until, "places are not given back");
-    }
+    await_that("places are given back", || get(&daemon, "/api/v1/events?for=1").status == 200);
     daemon.stop();
 }
 
 #[test]
 fn looking_on_needs_the_scope_to_read() {
     let data = data_dir();
-    let file = data.path().join("tokens");
-    let add = |name: &str, scope: &str| {
-        let added = program().args(["token", "add", name, "--scope", scope, "--tokens"]).arg(&file).output();
-        format!("Authorization: Bearer {}\r\n", String::from_utf8(added.expect("runs").stdout).expect("text").trim())
-    };
-    let (reader, sender) = (add("viewer", "read"), add("camera-1", "ingest"));
-    let setting = format!("access.tokens={}", file.display());
-    let daemon = Daemon::run(command(&data.path().join("data"), &[&setting]));
+    let tokens = Tokens::new(data.path());
+    let (reader, sender) = (bearer(&tokens.add("viewer", "read")), bearer(&tokens.add("camera-1", "ingest")));
+    let daemon = Daemon::start_bare(&data.path().join("data"), &[&tokens.setting]);
     let form = super::web::Form::new().file("acq-inilog", "123_8x8_logfile.ini", LOG.as_bytes()).bytes();
     let headers = format!("{}{sender}", super::web::Form::HEADERS);
     ask(&daemon, "POST", "/service/v1/start-acquisition", &headers, &form).with(200);
@@ -531,11 +514,7 @@ fn looking_on_needs_the_scope_to_read() {
         ask(&daemon, "GET", path, &reader, b"").with(200);
     }
     // The name of its token is the sender's.
-    let mut http = TcpStream::connect(daemon.http_address).expect("a connection");
-    let path = format!("/service/v1/capture-image-content/123?tile-filename={}", name(2, 0));
-    let request = format!("PUT {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n{sender}\r\na tile");
-    http.write_all(request.as_bytes()).expect("sent");
-    let _ = http.read(&mut [0; 1]).expect("an answer");
+    let _http = upload(&daemon, 123, &name(2, 0), &sender, b"a tile");
     let mut events = Events::open(&daemon, EVENTS, &reader);
     events.await_event("status", |status| status["senders"][0]["name"] == "camera-1");
     daemon.stop();

@@ -1,12 +1,12 @@
 //! Plays the service manager: holds both listeners, starts daemons on them, takes their notifications.
 
-use super::support::{PATIENCE, command, signal, wait};
+use super::support::{await_that, command, signal, wait};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// Listeners come in as standard input and output, for those a child inherits without further ado; `exec` keeps the
@@ -75,10 +75,7 @@ impl Manager {
 
     /// Waits for a notification; others before it are passed over.
     pub fn await_notification(&self, wanted: &str) {
-        let until = Instant::now() + PATIENCE;
-        while self.notification().as_deref() != Some(wanted) {
-            assert!(Instant::now() < until, "no {wanted} from the daemon");
-        }
+        await_that(wanted, || self.notification().as_deref() == Some(wanted));
     }
 
     /// The next notification, if one comes soon.

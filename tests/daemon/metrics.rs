@@ -1,8 +1,7 @@
 //! What /metrics says, and that deploy/README.md says the same of it.
 
-use crate::support::{ACQ, Daemon, PATIENCE, crc, data_dir, frame, frame_with, key};
+use crate::support::{ACQ, Daemon, await_found, crc, data_dir, frame, frame_with, key};
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
 use tilecatcher::model::{AcqId, Checksum, TileKey};
 
 /// A metric, as the page or the table has it.
@@ -18,11 +17,7 @@ fn page(daemon: &Daemon) -> String {
 
 /// Waits until the page is so: acquisitions are shown once a second.
 fn await_page(daemon: &Daemon, holds: impl Fn(&str) -> bool) {
-    let until = Instant::now() + PATIENCE;
-    while !holds(&page(daemon)) {
-        assert!(Instant::now() < until, "it stays\n{}", page(daemon));
-        std::thread::yield_now();
-    }
+    await_found(|| page(daemon), |page| holds(page));
 }
 
 /// The name of a line's metric: that of a histogram, for one of its parts.
@@ -62,9 +57,13 @@ fn served(page: &str) -> BTreeMap<String, Described> {
     metrics
 }
 
+fn docs() -> String {
+    std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/README.md")).expect("the docs")
+}
+
 /// What the table in deploy/README.md says, with the values that it names for a label.
 fn documented() -> BTreeMap<String, (Described, BTreeMap<String, BTreeSet<String>>)> {
-    let docs = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/README.md")).expect("the docs");
+    let docs = docs();
     let mut metrics = BTreeMap::new();
     for row in docs.lines().filter(|line| line.starts_with("| `tilecatcher_")) {
         let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
@@ -131,10 +130,10 @@ fn every_value_that_is_documented_for_a_label_has_its_line_from_the_start() {
 #[test]
 fn names_follow_the_conventions_of_prometheus() {
     let (_data, daemon) = busy();
-    let page = page(&daemon);
+    let (page, docs) = (page(&daemon), docs());
     for (name, metric) in served(&page) {
         assert_eq!(metric.kind == "counter", name.ends_with("_total"), "{name} is a {}", metric.kind);
-        let unit = documented_unit(&name);
+        let unit = documented_unit(&docs, &name);
         for (said, end) in [("s", "_seconds"), ("bytes", "_bytes")] {
             let bare = name.trim_end_matches("_total");
             assert_eq!(unit == said, bare.ends_with(end), "{name} in {unit}");
@@ -143,10 +142,9 @@ fn names_follow_the_conventions_of_prometheus() {
     }
 }
 
-fn documented_unit(name: &str) -> String {
-    let docs = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/README.md")).expect("the docs");
+fn documented_unit<'a>(docs: &'a str, name: &str) -> &'a str {
     let row = docs.lines().find(|line| line.starts_with(&format!("| `{name}` |"))).expect("documented");
-    row.split('|').nth(3).expect("a unit").trim().to_owned()
+    row.split('|').nth(3).expect("a unit").trim()
 }
 
 #[test]

@@ -5,7 +5,7 @@ use super::hostile::{
     BUFFERS, assert_sound, dial_from, dial_with_small_buffer, long, processor_time, reset, resident, send_until_stuck,
     stays,
 };
-use super::support::{ACQ, Daemon, PATIENCE, command, data_dir, frame, key, noise, tile};
+use super::support::{ACQ, Daemon, await_found, command, data_dir, frame, key, noise, tile};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -92,19 +92,14 @@ fn the_system_is_told_to_ask_silent_peers_whether_they_are_there() {
     for (port, end) in [(daemon.capture.port(), &capture.stream), (daemon.http_address.port(), &http)] {
         let far = end.local_addr().expect("an address").port();
         let line = format!("0100007F:{port:04X} 0100007F:{far:04X} 01");
-        let until = Instant::now() + PATIENCE;
         // Timer 2 is the keepalive timer, its end in hundredths of a second; others run while bytes are under way.
-        loop {
+        let timer = || {
             let table = std::fs::read_to_string("/proc/net/tcp").expect("a table");
             let row = table.lines().find_map(|row| row.split_once(&line)).expect("a row").1;
-            let timer = row.split_whitespace().nth(1).expect("a timer").to_owned();
-            if let Some(left) = timer.strip_prefix("02:") {
-                assert!(u32::from_str_radix(left, 16).expect("hex") <= 3000, "{timer}");
-                break;
-            }
-            assert!(Instant::now() < until, "no keepalive: {timer}");
-            std::thread::yield_now();
-        }
+            row.split_whitespace().nth(1).expect("a timer").to_owned()
+        };
+        let timer = await_found(timer, |timer| timer.starts_with("02:"));
+        assert!(u32::from_str_radix(&timer[3..], 16).expect("hex") <= 3000, "{timer}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! Hostile and unlucky clients of the HTTP port: closed in time, counted by reason, and everybody else is served.
 
 use super::hostile::{BUFFERS, assert_sound, dial_from, dial_with_small_buffer};
-use super::support::{ACQ, Daemon, PATIENCE, data_dir, frame, key, noise};
+use super::support::{ACQ, Daemon, await_that, data_dir, frame, key, noise};
 use super::web::{Form, dial, get, head};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -51,16 +51,12 @@ fn one_address_can_not_take_all_http_connections_and_the_total_is_bounded() {
 
 /// Until there is a place again.
 fn await_served(daemon: &Daemon) {
-    let until = Instant::now() + PATIENCE;
-    loop {
+    await_that("somebody is served again", || {
         let (mut stream, mut answer) = (dial(daemon), Vec::new());
         let _ = stream.write_all(head("GET", "/healthz", "").as_bytes());
         let _ = stream.read_to_end(&mut answer);
-        if answer.starts_with(b"HTTP/1.1 200") {
-            return;
-        }
-        assert!(Instant::now() < until, "nobody is served any more");
-    }
+        answer.starts_with(b"HTTP/1.1 200")
+    });
 }
 
 #[test]

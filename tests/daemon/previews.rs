@@ -1,11 +1,10 @@
 //! Images of tiles and mosaics: the pixels are those of the source, holes are transparent, what can not be shown says
 //! why, and the cache may vanish, rot or be too small at any time.
 
-use super::support::{Daemon, LOG, PATIENCE, data_dir};
+use super::support::{Daemon, LOG, await_ok, data_dir};
 use super::web::{Answer, ask, create_rois, get, name, put};
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 use tilecatcher::formats::{encode_gray8, encode_gray16};
 
 const ACQ: u64 = 123;
@@ -46,10 +45,6 @@ fn flat(grey: u8) -> Vec<u8> {
     encode_gray8(64, 48, &[grey; 64 * 48]).expect("an image")
 }
 
-fn tile(col: u32, row: u32) -> String {
-    name(col, row)
-}
-
 fn image(col: u32, row: u32, query: &str) -> String {
     format!("/api/v1/acquisitions/{ACQ}/tile/{col}/{row}/image?{query}")
 }
@@ -60,14 +55,7 @@ fn thumbnail(level: u32, x: u32, y: u32) -> String {
 
 /// An answer that is no "come again".
 fn made(daemon: &Daemon, path: &str) -> Answer {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        let answer = get(daemon, path);
-        if answer.status != 503 {
-            return answer;
-        }
-        assert!(Instant::now() < until, "{path}: {}", answer.text());
-    }
+    await_ok(|| Some(get(daemon, path)).filter(|answer| answer.status != 503).ok_or(path))
 }
 
 fn cached(data: &Path) -> Vec<PathBuf> {
@@ -89,7 +77,7 @@ fn a_tile_is_shown_pixel_by_pixel_smaller_cut_out_and_stretched() {
     let data = data_dir();
     let daemon = Daemon::start(data.path(), &[]);
     let pixels: Vec<u8> = (0..100u32 * 80).map(|n| u8::try_from((n % 100) + (n / 100)).expect("small")).collect();
-    let id = put(&daemon, ACQ, &tile(1, 2), &encode_gray8(100, 80, &pixels).expect("an image"));
+    let id = put(&daemon, ACQ, &name(1, 2), &encode_gray8(100, 80, &pixels).expect("an image"));
 
     let whole = Shown::of(made(&daemon, &format!("/api/v1/tiles/{id}/image")));
     assert_eq!((whole.width, whole.height, whole.greys()), (100, 80, pixels.clone()));
@@ -110,7 +98,7 @@ fn a_tile_is_shown_pixel_by_pixel_smaller_cut_out_and_stretched() {
     assert_eq!((auto.at(0, 0).0, auto.at(99, 79).0), (0, 255));
 
     let wide: Vec<u16> = (0..64 * 64).map(|n| 1000 + n % 64).collect();
-    put(&daemon, ACQ, &tile(3, 3), &encode_gray16(64, 64, &wide).expect("an image"));
+    put(&daemon, ACQ, &name(3, 3), &encode_gray16(64, 64, &wide).expect("an image"));
     let wide = Shown::of(made(&daemon, &image(3, 3, "")));
     assert_eq!((wide.at(0, 5).0, wide.at(63, 5).0), (0, 255), "16 bits are stretched where nothing is said");
     assert_eq!(Shown::of(made(&daemon, &image(3, 3, "contrast=none"))).at(0, 0).0, 4);
@@ -121,7 +109,7 @@ fn a_tile_is_shown_pixel_by_pixel_smaller_cut_out_and_stretched() {
 fn what_can_not_be_shown_says_why() {
     let data = data_dir();
     let daemon = Daemon::start(data.path(), &[]);
-    let id = put(&daemon, ACQ, &tile(0, 0), b"no image at all");
+    let id = put(&daemon, ACQ, &name(0, 0), b"no image at all");
     for path in [format!("/api/v1/tiles/{id}/image"), image(0, 0, "size=5"), thumbnail(0, 0, 0)] {
         for _ in 0..2 {
             assert!(made(&daemon, &path).refused(422).contains("not a TIFF"), "{path}");
@@ -131,13 +119,13 @@ fn what_can_not_be_shown_says_why() {
     let mut liar = flat(9);
     let width = liar.windows(4).rposition(|window| window == 64u32.to_le_bytes()).expect("the width");
     liar[width..width + 4].copy_from_slice(&60_000u32.to_le_bytes());
-    put(&daemon, ACQ, &tile(1, 0), &liar);
+    put(&daemon, ACQ, &name(1, 0), &liar);
     made(&daemon, &image(1, 0, "size=9")).refused(422);
     let whole = flat(9);
-    put(&daemon, ACQ, &tile(2, 0), &whole[..whole.len() / 2]);
+    put(&daemon, ACQ, &name(2, 0), &whole[..whole.len() / 2]);
     assert!(made(&daemon, &image(2, 0, "")).refused(422).contains("damaged"));
 
-    put(&daemon, ACQ, &tile(3, 0), &flat(200));
+    put(&daemon, ACQ, &name(3, 0), &flat(200));
     for bad in ["size=0", "size=many", "contrast=9-3", "region=1,2,3", "region=60,40,5,9", "region=0,0,0,1"] {
         made(&daemon, &image(3, 0, bad)).refused(400);
     }
@@ -157,7 +145,7 @@ fn a_mosaic_shows_its_tiles_where_they_are_and_changes_when_one_does() {
     let data = data_dir();
     let daemon = Daemon::start(data.path(), &[]);
     for (col, row, grey) in [(0, 0, 10), (1, 0, 20), (1, 1, 30), (2, 3, 40)] {
-        put(&daemon, ACQ, &tile(col, row), &flat(grey));
+        put(&daemon, ACQ, &name(col, row), &flat(grey));
     }
     let one = Shown::of(made(&daemon, &thumbnail(0, 1, 1)));
     assert_eq!((one.width, one.height), (SIDE, SIDE));
@@ -181,8 +169,8 @@ fn a_mosaic_shows_its_tiles_where_they_are_and_changes_when_one_does() {
     assert_eq!(held.header("etag"), Some(etag.as_str()));
     // A new tile in a hole, another content for a tile: what shows them is another image, the rest is not.
     let other = made(&daemon, &thumbnail(0, 0, 0)).header("etag").map(str::to_owned);
-    put(&daemon, ACQ, &tile(0, 1), &flat(50));
-    put(&daemon, ACQ, &tile(1, 1), &flat(60));
+    put(&daemon, ACQ, &name(0, 1), &flat(50));
+    put(&daemon, ACQ, &name(1, 1), &flat(60));
     let changed = made(&daemon, &thumbnail(2, 0, 0));
     assert_ne!(changed.header("etag"), Some(etag.as_str()));
     let changed = Shown::of(changed);
@@ -195,8 +183,8 @@ fn a_mosaic_shows_its_tiles_where_they_are_and_changes_when_one_does() {
 fn a_mosaic_of_one_section_or_camera_shows_its_tiles_only() {
     let data = data_dir();
     let daemon = Daemon::start(data.path(), &[]);
-    put(&daemon, ACQ, &tile(0, 0), &flat(10));
-    put(&daemon, ACQ, &tile(1, 0), &flat(20));
+    put(&daemon, ACQ, &name(0, 0), &flat(10));
+    put(&daemon, ACQ, &name(1, 0), &flat(20));
     put(&daemon, ACQ, "col0001_row0001_cam2.tif", &flat(30));
     let of = |query: &str| Shown::of(made(&daemon, &format!("{}?{query}", thumbnail(1, 0, 0))));
     let corners = |shown: &Shown| [shown.at(9, 9), shown.at(200, 9), shown.at(200, 200)];
@@ -215,7 +203,7 @@ fn the_cache_may_be_deleted_damaged_or_too_small_at_any_time() {
     let settings = ["preview.cache=1MiB"];
     let daemon = Daemon::start(data.path(), &settings);
     for (col, row) in (0..4).flat_map(|col| (0..4).map(move |row| (col, row))) {
-        put(&daemon, ACQ, &tile(col, row), &flat(u8::try_from(10 * col + row).expect("small")));
+        put(&daemon, ACQ, &name(col, row), &flat(u8::try_from(10 * col + row).expect("small")));
     }
     let pixels = Shown::of(made(&daemon, &thumbnail(2, 0, 0))).pixels;
     let same = |daemon: &Daemon| assert!(Shown::of(made(daemon, &thumbnail(2, 0, 0))).pixels == pixels);
@@ -243,7 +231,7 @@ fn the_cache_may_be_deleted_damaged_or_too_small_at_any_time() {
     made(&daemon, &thumbnail(2, 0, 0)).refused(404);
     // The same places taken anew: nothing of what they showed is left.
     daemon.http.start_acquisition("123_8x8_logfile.ini", LOG.as_bytes()).expect("started");
-    put(&daemon, ACQ, &tile(0, 0), &flat(77));
+    put(&daemon, ACQ, &name(0, 0), &flat(77));
     assert_eq!(Shown::of(made(&daemon, &thumbnail(2, 0, 0))).at(3, 3), (77, 255));
     daemon.stop();
 }
@@ -252,7 +240,7 @@ fn the_cache_may_be_deleted_damaged_or_too_small_at_any_time() {
 fn previews_that_are_switched_off_or_whose_decoder_panics_leave_the_rest_alone() {
     let data = data_dir();
     let daemon = Daemon::start(data.path(), &["preview.threads=0"]);
-    put(&daemon, ACQ, &tile(0, 0), &flat(1));
+    put(&daemon, ACQ, &name(0, 0), &flat(1));
     assert!(get(&daemon, &image(0, 0, "")).refused(503).contains("preview.threads"));
     assert!(get(&daemon, &thumbnail(0, 0, 0)).refused(503).contains("preview.threads"));
     daemon.stop();
@@ -261,7 +249,7 @@ fn previews_that_are_switched_off_or_whose_decoder_panics_leave_the_rest_alone()
     let daemon = Daemon::run(command).may_panic();
     assert!(made(&daemon, &image(0, 0, "")).refused(422).contains("failed inside"));
     made(&daemon, &image(0, 0, "")).with(200);
-    put(&daemon, ACQ, &tile(0, 1), &flat(1));
+    put(&daemon, ACQ, &name(0, 1), &flat(1));
     daemon.stop();
 }
 
@@ -271,7 +259,7 @@ fn two_hundred_thumbnails_at_once_hold_up_no_tile() {
     let data = data_dir();
     let daemon = Daemon::start(data.path(), &[]);
     for n in 0..200 {
-        put(&daemon, ACQ, &tile(n % 20, n / 20), &flat(u8::try_from(n).expect("below 256")));
+        put(&daemon, ACQ, &name(n % 20, n / 20), &flat(u8::try_from(n).expect("below 256")));
     }
     std::thread::scope(|scope| {
         for n in 0..200 {

@@ -1,13 +1,12 @@
 //! Tiles are judged by their pixels behind their acknowledgement: what is found is there for readers, survives kill -9, is
 //! the same when the index is built anew, and goes with the tile that it is about.
 
-use super::support::{Daemon, PATIENCE, data_dir, noise, program};
+use super::support::{Daemon, await_found, data_dir, noise, program};
 use super::web::{ask, get, get_json, name, put};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use std::path::Path;
-use std::time::Instant;
 use tilecatcher::formats::{encode_gray8, encode_gray16};
 
 const ACQ: u64 = 123;
@@ -35,11 +34,8 @@ fn cols(daemon: &Daemon, query: &str) -> Vec<u64> {
 
 /// Waits until every tile is judged.
 fn await_judged(daemon: &Daemon) {
-    let until = Instant::now() + PATIENCE;
-    while !tiles(daemon, "quality=unjudged&frame-type=all").is_empty() {
-        assert!(Instant::now() < until, "not judged: {:?}", tiles(daemon, "quality=unjudged&frame-type=all"));
-        std::thread::yield_now();
-    }
+    let unjudged = || Value::from(tiles(daemon, "quality=unjudged&frame-type=all"));
+    await_found(unjudged, |tiles| tiles.as_array().is_some_and(Vec::is_empty));
 }
 
 fn quality(daemon: &Daemon, id: u64) -> Value {

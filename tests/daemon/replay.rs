@@ -2,11 +2,10 @@
 //!
 //! Counts and outcomes are asserted, not times: others may be busy on the machine.
 
-use super::support::{Daemon, PATIENCE, data_dir, program, signal, wait};
+use super::support::{Daemon, data_dir, program, signal, wait};
 use serde_json::Value;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Instant;
 use tilecatcher::client::HttpClientError;
 
 fn command(daemon: &Daemon, args: &[&str]) -> Command {
@@ -271,11 +270,7 @@ fn a_timing_table_says_where_and_when() {
 /// Starts a long replay and waits until tiles are stored.
 fn running(daemon: &Daemon, line: &str) -> Child {
     let child = command(daemon, &words(line)).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("runs");
-    let until = Instant::now() + PATIENCE;
-    while daemon.metric("tilecatcher_tiles_stored_total{as=\"new\"}") == 0.0 {
-        assert!(Instant::now() < until, "no tile is stored");
-        std::thread::yield_now();
-    }
+    daemon.await_metric_that("tilecatcher_tiles_stored_total{as=\"new\"}", |tiles| tiles > 0.0);
     child
 }
 

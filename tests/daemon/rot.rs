@@ -1,7 +1,7 @@
 //! Bytes that change on the disk: an error for whoever asks for them, a line in the report, and all else as before.
 
-use super::support::{ACQ, Daemon, PATIENCE, data_dir, frame, frame_with, key, noise, program, segments};
-use super::web::{Form, ask, get, get_json, name};
+use super::support::{ACQ, Daemon, await_found, data_dir, frame, frame_with, key, noise, program, segments};
+use super::web::{Form, ask, get, get_json, name, put};
 use serde_json::Value;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -147,8 +147,7 @@ fn a_resend_of_a_damaged_tile_is_stored_again_whatever_its_checksum_and_the_poli
         // Over HTTP as over TCP.
         let (segment, image) = newest(data.path(), 0);
         Flip::make(&segment, image + 700);
-        let path = format!("/service/v1/capture-image-content/{ACQ}?tile-filename={}", name(0, 0));
-        ask(&daemon, "PUT", &path, "", &noise(0, IMAGE)).with(200);
+        put(&daemon, ACQ.0, &name(0, 0), &noise(0, IMAGE));
         assert!(daemon.http.content(ACQ, 0, 0).expect("whole").bytes == noise(0, IMAGE));
     }
 }
@@ -310,12 +309,9 @@ fn the_scrub_keeps_to_its_rate_stops_at_once_and_goes_on_where_it_was() {
     // The first step is read at once, the others a second behind each MiB; a tenth of a second may be caught up.
     assert!(began.elapsed() > Duration::from_millis(700), "{:?}", began.elapsed());
     let hint = || serde_json::from_slice::<Value>(&std::fs::read(data.path().join("scrub")).ok()?).ok();
-    let until = Instant::now() + PATIENCE;
     // A number, or none when the pass is through by now.
-    while !hint().is_some_and(|hint| hint["began_s"].as_i64() > Some(0) && hint["next_segment"].as_u64() != Some(0)) {
-        assert!(Instant::now() < until, "no position is kept: {:?}", hint());
-        std::thread::yield_now();
-    }
+    let is_kept = |hint: &Value| hint["began_s"].as_i64() > Some(0) && hint["next_segment"].as_u64() != Some(0);
+    await_found(|| hint().unwrap_or_default(), is_kept);
     daemon.stop();
     // A hint that makes no sense costs a pass, nothing else.
     std::fs::write(data.path().join("scrub"), b"{").expect("written");

@@ -1,21 +1,14 @@
 //! What a service manager, its journal and a package expect of the program.
 
 use super::manager::Manager;
-use super::support::{Daemon, PATIENCE, command, data_dir, program, signal};
+use super::support::{Daemon, await_found, command, data_dir, program, signal};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Output, Stdio};
-use std::time::Instant;
 
 /// Waits for a notification that begins so.
 fn await_beginning(manager: &Manager, beginning: &str) -> String {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        if let Some(text) = manager.notification().filter(|text| text.starts_with(beginning)) {
-            return text;
-        }
-        assert!(Instant::now() < until, "no {beginning} from the daemon");
-    }
+    await_found(|| manager.notification().unwrap_or_default(), |text| text.starts_with(beginning))
 }
 
 #[test]
@@ -42,11 +35,7 @@ fn a_hangup_reloads_and_never_ends_a_daemon_even_one_without_tokens_and_certific
     for _ in 0..3 {
         signal(daemon.pid(), "-HUP");
     }
-    let until = Instant::now() + PATIENCE;
-    while !daemon.log().contains("SIGHUP:") {
-        assert!(Instant::now() < until, "no word of the reload: {}", daemon.log());
-        std::thread::yield_now();
-    }
+    await_found(|| daemon.log(), |log| log.contains("SIGHUP:"));
     daemon.connect().assert_works(1);
     daemon.stop();
 }

@@ -1,5 +1,6 @@
 //! Starts daemons, speaks their protocols by hand, reads their metrics. Ports from the OS, directories of its own.
 
+use std::fmt::Display;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -206,14 +207,35 @@ pub fn signal(pid: u32, signal: &str) {
 }
 
 pub fn wait(process: &mut Child) -> ExitStatus {
+    await_ok(|| process.try_wait().expect("a child").ok_or("the process does not end"))
+}
+
+/// Looks again and again until there is what is looked for; an error says what there is instead.
+#[track_caller]
+pub fn await_ok<T, E: Display>(mut look: impl FnMut() -> Result<T, E>) -> T {
     let until = Instant::now() + PATIENCE;
     loop {
-        if let Some(status) = process.try_wait().expect("a child") {
-            return status;
+        match look() {
+            Ok(found) => return found,
+            Err(instead) => assert!(Instant::now() < until, "in vain: {instead}"),
         }
-        assert!(Instant::now() < until, "the process does not end");
         std::thread::yield_now();
     }
+}
+
+/// Looks until what is found is as wanted.
+#[track_caller]
+pub fn await_found<T: Display>(mut look: impl FnMut() -> T, wanted: impl Fn(&T) -> bool) -> T {
+    await_ok(|| {
+        let found = look();
+        if wanted(&found) { Ok(found) } else { Err(found) }
+    })
+}
+
+/// Looks until it is so.
+#[track_caller]
+pub fn await_that(what: &str, mut holds: impl FnMut() -> bool) {
+    await_ok(|| if holds() { Ok(()) } else { Err(what) });
 }
 
 /// A connection on which anything can be sent.

@@ -3,7 +3,7 @@
 use super::certificates::{CLIENT, Certificates};
 use super::folders::{FOLDER_ACQ, simulate, stderr, text};
 use super::support::{
-    ACQ, Daemon, PATIENCE, RawConnection, command, data_dir, frame, key, noise, program, signal, tile,
+    ACQ, Daemon, PATIENCE, RawConnection, await_found, command, data_dir, frame, key, noise, program, signal, tile,
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -478,13 +478,7 @@ fn new_certificates_are_taken_up_at_sighup_and_wrong_ones_are_not() {
     let daemon = encrypted(data.path(), &certificates, &["log.level=info"]);
     let old = certificates.client("ca", Some("client"));
     let mut kept = client(tls_address(&daemon), 1, &old);
-    let await_log = |part: &str| {
-        let until = Instant::now() + PATIENCE;
-        while !daemon.log().contains(part) {
-            assert!(Instant::now() < until, "no {part:?} in {}", daemon.log());
-            std::thread::yield_now();
-        }
-    };
+    let await_log = |part: &str| _ = await_found(|| daemon.log(), |log| log.contains(part));
     std::fs::write(certificates.certificate("server"), "no certificate").expect("written");
     signal(daemon.pid(), "-HUP");
     await_log("left as they were");

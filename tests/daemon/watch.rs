@@ -1,14 +1,13 @@
 //! watch, as it runs beside a microscope: files that grow, names that appear, ends of every kind, kills on both sides.
 
 use super::folders::{DUPLICATE, FOLDER_ACQ, NEW, await_stored, replace, run, simulate, stderr, stored, text, write};
-use super::support::{Daemon, PATIENCE, data_dir, program, signal, wait};
+use super::support::{Daemon, await_found, await_that, data_dir, program, signal, wait};
 use serde_json::Value;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::time::Instant;
 use tempfile::{NamedTempFile, TempDir};
 use tilecatcher::formats::{AcquisitionFolder, encode_gray8};
 
@@ -107,11 +106,7 @@ impl Watcher {
     }
 
     fn await_line(&self, part: &str) {
-        let until = Instant::now() + PATIENCE;
-        while !self.lines().contains(part) {
-            assert!(Instant::now() < until, "no {part:?} in\n{}", self.lines());
-            std::thread::yield_now();
-        }
+        await_found(|| self.lines(), |lines| lines.contains(part));
     }
 
     /// Exit code and summary, null when there is none.
@@ -132,14 +127,6 @@ impl Drop for Watcher {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
-    }
-}
-
-fn await_that(what: &str, holds: impl Fn() -> bool) {
-    let until = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < until, "never: {what}");
-        std::thread::yield_now();
     }
 }
 

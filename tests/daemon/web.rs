@@ -163,11 +163,24 @@ pub fn create_rois(daemon: &Daemon, acq: u64, rois: &[(&str, &[(u32, u32)])]) ->
         .post(daemon, &format!("/service/v1/create-rois/{acq}"))
 }
 
+/// Where a tile is sent by name.
+pub fn tile_path(acq: u64, name: &str) -> String {
+    format!("/service/v1/capture-image-content/{acq}?tile-filename={name}")
+}
+
 /// Sends a tile by name; returns its id.
 pub fn put(daemon: &Daemon, acq: u64, name: &str, image: &[u8]) -> u64 {
-    let path = format!("/service/v1/capture-image-content/{acq}?tile-filename={name}");
-    let answer = ask(daemon, "PUT", &path, "", image).with(200);
+    let answer = ask(daemon, "PUT", &tile_path(acq, name), "", image).with(200);
     answer.json()["tile_id"].as_u64().expect("an id")
+}
+
+/// Sends a tile by name on a connection that stays open, and waits for its answer.
+pub fn upload(daemon: &Daemon, acq: u64, name: &str, headers: &str, image: &[u8]) -> TcpStream {
+    let (mut stream, path) = (dial(daemon), tile_path(acq, name));
+    let head = format!("PUT {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n{headers}\r\n", image.len());
+    stream.write_all(&[head.as_bytes(), image].concat()).expect("sent");
+    assert!(stream.read(&mut [0; 4096]).expect("an answer") > 0);
+    stream
 }
 
 /// The name of a stable tile of camera 0.

@@ -1,6 +1,6 @@
 //! Why a tile is there, or why not: from a running daemon, and from the journal of a stopped one. And the daemon at a glance.
 
-use super::support::{ACQ, Daemon, data_dir, frame, frame_with, key, program, tile};
+use super::support::{ACQ, Daemon, await_found, await_ok, await_that, data_dir, frame, frame_with, key, program, tile};
 use super::web::{ask, get, get_json};
 use serde_json::Value;
 use std::path::Path;
@@ -103,12 +103,7 @@ fn a_tile_that_is_not_there_has_its_reason() {
     let mut connection = daemon.connect();
     connection.send(&frame_with(key(7, 7), IMAGE, checksum_of(ChecksumChoice::Crc32, b"another")));
     assert_eq!(connection.answer().status, 1);
-    let until = std::time::Instant::now() + super::support::PATIENCE;
-    let mut life = online(&daemon, 7, 7);
-    while verdict(&life) != "refused" {
-        assert!(std::time::Instant::now() < until, "{life}");
-        life = online(&daemon, 7, 7);
-    }
+    let life = await_found(|| online(&daemon, 7, 7), |life| verdict(life) == "refused");
     assert!(life["refusals"][0]["peer"].as_str().is_some_and(|peer| peer.starts_with("127.0.0.1:")), "{life}");
     assert!(life["because"].as_str().is_some_and(|because| because.contains("bad_checksum")), "{life}");
     let url = format!("http://{}", daemon.http_address);
@@ -142,16 +137,12 @@ fn what_is_wrong_with_an_image_is_told() {
     let data = data_dir();
     let daemon = Daemon::start(data.path(), &["quality.enabled=true"]);
     store(&daemon, 3, 3, IMAGE);
-    let until = std::time::Instant::now() + super::support::PATIENCE;
-    loop {
+    let judged = await_ok(|| {
         let life = online(&daemon, 3, 3);
-        let judged = life["events"].as_array().expect("events").iter().find(|event| event["event"] == "judged");
-        if let Some(judged) = judged {
-            assert_eq!((&judged["quality_flags"][0], &judged["version"]), (&"undecodable".into(), &1.into()), "{life}");
-            break;
-        }
-        assert!(std::time::Instant::now() < until, "{life}");
-    }
+        let mut events = life["events"].as_array().expect("events").iter();
+        events.find(|event| event["event"] == "judged").cloned().ok_or(life)
+    });
+    assert_eq!((&judged["quality_flags"][0], &judged["version"]), (&"undecodable".into(), &1.into()), "{judged}");
     let url = format!("http://{}", daemon.http_address);
     let (code, said, _) = why(&["123", "3", "3", "--http", &url]);
     assert!(code == 0 && said.contains("image of version 1 judged: undecodable"), "{said}");
@@ -199,13 +190,8 @@ fn the_status_says_on_one_screen_what_is_wrong() {
     }
     ask(&daemon, "POST", "/api/v1/admin/capture/pause", "", b"").with(200);
     // A status may be as old as half a second.
-    let until = std::time::Instant::now() + super::support::PATIENCE;
-    let (code, said) = loop {
-        let (code, said) = status(&[]);
-        if code != 0 || std::time::Instant::now() > until {
-            break (code, said);
-        }
-    };
+    await_that("a status with a warning", || status(&[]).0 != 0);
+    let (code, said) = status(&[]);
     assert!(code == 1 && said.contains("!! capture is paused: `tilecatcher admin resume`"), "{said}");
     let (_, said) = status(&["--json"]);
     let json: Value = serde_json::from_str(&said).expect("JSON");
