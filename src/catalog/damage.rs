@@ -228,7 +228,6 @@ impl DamageLog {
             return false;
         }
         damaged.insert(place, Known::of(finding));
-        Metrics::set(&self.metrics.corrupt_records, damaged.len());
         let Finding { segment, offset, sequence, tile, what, found_by } = finding;
         let tile = tile.map(|tile| format!("{}/{}/{}/{} id {}", tile.acq, tile.col, tile.row, tile.frame, tile.id));
         tracing::error!(
@@ -242,6 +241,8 @@ impl DamageLog {
             "a stored record is damaged: it is not served, all else is; see \"Scrub and damaged data\" in deploy/README.md"
         );
         self.report(Event::Damaged, finding);
+        // Who has seen it counted finds it in the report, also behind a kill.
+        Metrics::set(&self.metrics.corrupt_records, damaged.len());
         let mut news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
         if news.len() < NEWS_MAX {
             news.push(finding.clone());
