@@ -174,10 +174,7 @@ pub(super) const KEYS: &[Key] = &[
         unit: "IP:PORT",
         default: "",
         about: "where senders connect with TLS; port 0 takes a free one; empty: nowhere",
-        put: |config, text| {
-            config.ingest.tls_address = read_unless("", text, read_address)?;
-            Ok(())
-        },
+        put: |config, text| read_unless("", text, read_address).map(|value| config.ingest.tls_address = value),
     },
     Key {
         name: "capture.tls_certificate",
@@ -198,10 +195,7 @@ pub(super) const KEYS: &[Key] = &[
         unit: "path",
         default: "",
         about: "PEM file with the CA whose certificates senders must have",
-        put: |config, text| {
-            config.capture_tls.client_ca = read_unless("", text, |text| Ok(PathBuf::from(text)))?;
-            Ok(())
-        },
+        put: |config, text| set(&mut config.capture_tls.client_ca, path_if_any(text)),
     },
     Key {
         name: "capture.connections_per_peer",
@@ -295,20 +289,14 @@ pub(super) const KEYS: &[Key] = &[
         unit: "path",
         default: "",
         about: "PEM file with the CA whose certificates HTTP clients must have; empty: they need none",
-        put: |config, text| {
-            config.http_tls.client_ca = read_unless("", text, |text| Ok(PathBuf::from(text)))?;
-            Ok(())
-        },
+        put: |config, text| set(&mut config.http_tls.client_ca, path_if_any(text)),
     },
     Key {
         name: "http.host_names",
         unit: "names",
         default: "",
         about: "names of this daemon with a dot in them, separated by commas; see access.networks in deploy/README.md",
-        put: |config, text| {
-            config.access.host_names = read_list(text);
-            Ok(())
-        },
+        put: |config, text| set(&mut config.access.host_names, read_list(text)),
     },
     Key {
         name: "http.connections_max",
@@ -376,10 +364,7 @@ pub(super) const KEYS: &[Key] = &[
         unit: "path",
         default: "",
         about: "file of tokens, made by `tilecatcher token add`; empty: none are asked for, and loopback may do everything",
-        put: |config, text| {
-            config.access.tokens = path_if_any(text);
-            Ok(())
-        },
+        put: |config, text| set(&mut config.access.tokens, path_if_any(text)),
     },
     Key {
         name: "access.open_paths",
@@ -397,20 +382,14 @@ pub(super) const KEYS: &[Key] = &[
         unit: "path",
         default: "",
         about: "audit log, a line of JSON for each command, refusal and capture connection; empty: none",
-        put: |config, text| {
-            config.access.audit_file = path_if_any(text);
-            Ok(())
-        },
+        put: |config, text| set(&mut config.access.audit_file, path_if_any(text)),
     },
     Key {
         name: "storage.data",
         unit: "path",
         default: "./tilecatcher-data",
         about: "data directory: journal, index, quarantine",
-        put: |config, text| {
-            config.data = PathBuf::from(text);
-            Ok(())
-        },
+        put: |config, text| read_path(text, &mut config.data),
     },
     Key {
         name: "storage.ack",
@@ -494,10 +473,7 @@ pub(super) const KEYS: &[Key] = &[
         unit: "path",
         default: "",
         about: "second directory, on another disk, that gets every record, too; empty: none",
-        put: |config, text| {
-            config.mirror.dir = PathBuf::from(text);
-            Ok(())
-        },
+        put: |config, text| read_path(text, &mut config.mirror.dir),
     },
     Key {
         name: "mirror.when_lost",
@@ -609,30 +585,21 @@ pub(super) const KEYS: &[Key] = &[
         unit: "URL",
         default: "",
         about: "server that is told by HTTP POST what people should know; empty: none",
-        put: |config, text| {
-            config.notify.webhook().url = text.to_owned();
-            Ok(())
-        },
+        put: |config, text| set(&mut config.notify.webhook().url, text.to_owned()),
     },
     Key {
         name: "notify.webhook_secret_file",
         unit: "path",
         default: "",
         about: "file whose first line signs what the webhook gets (HMAC-SHA256); empty: unsigned",
-        put: |config, text| {
-            config.notify.webhook().secret_file = path_if_any(text);
-            Ok(())
-        },
+        put: |config, text| set(&mut config.notify.webhook().secret_file, path_if_any(text)),
     },
     Key {
         name: "notify.mail_server",
         unit: "HOST or HOST:PORT",
         default: "",
         about: "SMTP server for messages by e-mail; empty: none",
-        put: |config, text| {
-            config.notify.mail().server = text.to_owned();
-            Ok(())
-        },
+        put: |config, text| set(&mut config.notify.mail().server, text.to_owned()),
     },
     Key {
         name: "notify.mail_security",
@@ -646,40 +613,28 @@ pub(super) const KEYS: &[Key] = &[
         unit: "name",
         default: "",
         about: "who logs in to the SMTP server; empty: nobody",
-        put: |config, text| {
-            config.notify.mail().user = text.to_owned();
-            Ok(())
-        },
+        put: |config, text| set(&mut config.notify.mail().user, text.to_owned()),
     },
     Key {
         name: "notify.mail_password_file",
         unit: "path",
         default: "",
         about: "file whose first line is that one's password",
-        put: |config, text| {
-            config.notify.mail().password_file = path_if_any(text);
-            Ok(())
-        },
+        put: |config, text| set(&mut config.notify.mail().password_file, path_if_any(text)),
     },
     Key {
         name: "notify.mail_from",
         unit: "e-mail address",
         default: "",
         about: "who messages come from",
-        put: |config, text| {
-            config.notify.mail().from = text.to_owned();
-            Ok(())
-        },
+        put: |config, text| set(&mut config.notify.mail().from, text.to_owned()),
     },
     Key {
         name: "notify.mail_to",
         unit: "e-mail addresses",
         default: "",
         about: "who gets them, separated by commas",
-        put: |config, text| {
-            config.notify.mail().to = read_list(text);
-            Ok(())
-        },
+        put: |config, text| set(&mut config.notify.mail().to, read_list(text)),
     },
     Key {
         name: "notify.ca",
@@ -941,7 +896,12 @@ fn read_unless<T>(nothing: &str, text: &str, read: fn(&str) -> Result<T, String>
 }
 
 fn read_path(text: &str, into: &mut PathBuf) -> Result<(), String> {
-    *into = PathBuf::from(text);
+    set(into, PathBuf::from(text))
+}
+
+/// For what any text will do.
+fn set<T>(into: &mut T, value: T) -> Result<(), String> {
+    *into = value;
     Ok(())
 }
 
