@@ -495,11 +495,16 @@ impl Catalog {
     /// Has every open segment sealed, and goes on in new ones. Returns how many there were. Waits until they are sealed.
     ///
     /// # Errors
-    /// A sync failed, and the daemon stops; or it stops anyway.
+    /// A sync failed, and the daemon stops; or it stops anyway; or a segment could not be sealed: its records are safe.
     pub fn rotate(&self, lanes: &Lanes) -> Result<usize, CatalogError> {
+        let failures = self.journal.seal_failures();
         let lanes = lanes.rotate().ok_or(CatalogError::Stopping)?;
         let control = self.control.rotate()?;
         self.journal.settle();
+        if self.journal.seal_failures() > failures {
+            let problem = "a segment could not be sealed: its records are safe, and read again at the next start; the log says why";
+            return Err(CatalogError::Storage(problem.to_owned()));
+        }
         Ok(lanes + usize::from(control))
     }
 

@@ -9,9 +9,9 @@ use crate::journal::{BadRecord, Damage, DamageKind, ReadError, parse_segment_fil
 use crate::model::{AcqId, FrameNumber, Location, TileEntry, TileId, TileKey, TileVersion};
 use crate::telemetry::Metrics;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, BufRead, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -255,18 +255,20 @@ impl DamageLog {
     /// The first `most` records that are known to be damaged, as the report has them.
     #[must_use]
     pub fn list(&self, most: usize) -> Vec<ReportedDamage> {
-        let known: Vec<(u64, u64)> = self.lock().keys().copied().take(most).collect();
-        if known.is_empty() {
-            return Vec::new();
+        let known: BTreeSet<(u64, u64)> = self.lock().keys().copied().take(most).collect();
+        let Some(report) = File::open(&self.path).ok().filter(|_| !known.is_empty()) else { return Vec::new() };
+        // The report may be long: a line at a time.
+        let lines = io::BufReader::new(io::Read::take(report, REPORT_BYTES_MAX)).split(b'\n').map_while(Result::ok);
+        let lines = lines.filter_map(|line| serde_json::from_slice::<Line>(&line).ok());
+        let mut found = BTreeMap::new();
+        for line in lines.filter(|line| line.event == Event::Damaged) {
+            let place = (line.finding.segment, line.finding.offset);
+            if known.contains(&place) {
+                // The last word on a place is the one that holds.
+                found.insert(place, ReportedDamage { time: line.time, finding: line.finding });
+            }
         }
-        let text = read_report(&self.path).unwrap_or_default();
-        let lines = text.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
-        let damaged = lines.filter(|line| line.event == Event::Damaged);
-        let place = |line: &Line| (line.finding.segment, line.finding.offset);
-        // The last word on a place is the one that holds.
-        let found: BTreeMap<(u64, u64), Line> = damaged.map(|line| (place(&line), line)).collect();
-        let known = known.into_iter().filter_map(|place| found.get(&place));
-        known.map(|line| ReportedDamage { time: line.time.clone(), finding: line.finding.clone() }).collect()
+        found.into_values().collect()
     }
 
     /// What was found since this was last asked, at most the first 16.

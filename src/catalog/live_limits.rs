@@ -31,6 +31,8 @@ pub struct LiveLimits {
     pub http: LiveConnections,
     /// Most records of a listing.
     pub listing_max: Live,
+    /// One change at a time: some are checked against others.
+    changing: Mutex<()>,
     /// Where values come from, as the configuration says; those changed since are not in it.
     configured: Mutex<BTreeMap<&'static str, Configured>>,
 }
@@ -139,6 +141,7 @@ impl Default for LiveLimits {
             unread_max: all(),
             http: connections(),
             listing_max: all(),
+            changing: Mutex::default(),
             configured: Mutex::default(),
         }
     }
@@ -177,6 +180,7 @@ impl Catalog {
         let names = || ENTRIES.map(|entry| entry.key).join(", ");
         let entry = ENTRIES.iter().find(|entry| entry.key == key);
         let entry = entry.ok_or_else(|| format!("{key} can not be changed at run time: {} can", names()))?;
+        let _one_at_a_time = self.limits().changing.lock().unwrap_or_else(PoisonError::into_inner);
         let before = (entry.read)(self);
         (entry.write)(self, value).map_err(|problem| format!("{key}: {problem}"))?;
         let configured = Configured { source: SET_AT_RUN_TIME.to_owned(), ..self.limits().configured(entry.key) };

@@ -129,8 +129,8 @@ struct Scrubber {
 /// The scrub's turn to read.
 #[derive(Default)]
 struct Turn {
-    /// When the next step may be read, at the rate.
-    due: Option<Instant>,
+    /// When the next step may be read, at the rate that was then.
+    due: Option<(Instant, ScrubRate)>,
     /// When the last step was let go.
     went: Option<Instant>,
     /// Bytes received from senders until then.
@@ -256,12 +256,18 @@ impl Scrubber {
         while self.pressure() != Pressure::Green {
             self.control().pause(PRESSED)?;
         }
+        let rate = self.control().rate();
         let now = Instant::now();
-        let due = turn.due.unwrap_or(now).max(now.checked_sub(BEHIND_MAX).unwrap_or(now));
-        self.control().pause(due.saturating_duration_since(now))?;
-        if let ScrubRate::Bytes(rate) = self.control().rate() {
-            turn.due = due.checked_add(Duration::from_secs_f64(bytes as f64 / rate as f64));
+        // At another rate it would have been another time.
+        let due = turn.due.filter(|(_, then)| *then == rate).map_or(now, |(due, _)| due);
+        let due = due.max(now.checked_sub(BEHIND_MAX).unwrap_or(now));
+        self.control().pause_at(rate, due.saturating_duration_since(now))?;
+        let rate = self.control().rate();
+        turn.due = match rate {
+            ScrubRate::Bytes(per_s) => due.checked_add(Duration::from_secs_f64(bytes as f64 / per_s as f64)),
+            ScrubRate::Off | ScrubRate::Unlimited => None,
         }
+        .map(|due| (due, rate));
         (turn.went, turn.received) = (Some(Instant::now()), metrics.received_bytes.get());
         metrics.scrub_bytes.inc_by(bytes as u64);
         Ok(())

@@ -145,8 +145,17 @@ impl ScrubControl {
 
     /// Waits inside a pass. `Err`: it must not go on now.
     pub(super) fn pause(&self, time: Duration) -> Result<(), Interrupted> {
+        self.pause_while(time, |_| true)
+    }
+
+    /// The same, until the rate is another one.
+    pub(super) fn pause_at(&self, rate: ScrubRate, time: Duration) -> Result<(), Interrupted> {
+        self.pause_while(time, |state| state.rate() == rate)
+    }
+
+    fn pause_while(&self, time: Duration, holds: impl Fn(&State) -> bool) -> Result<(), Interrupted> {
         let state = self.lock();
-        let waited = self.changed.wait_timeout_while(state, time, |state| state.may_run());
+        let waited = self.changed.wait_timeout_while(state, time, |state| state.may_run() && holds(state));
         let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         if state.may_run() { Ok(()) } else { Err(Interrupted) }
     }
@@ -164,6 +173,17 @@ impl ScrubControl {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_waits_at_a_rate_hears_of_another_one() {
+        let control = std::sync::Arc::new(ScrubControl::default());
+        control.configure(ScrubRate::Bytes(1), Duration::from_secs(3600));
+        let waiting = std::sync::Arc::clone(&control);
+        let waiter =
+            std::thread::spawn(move || waiting.pause_at(ScrubRate::Bytes(1), Duration::from_secs(86_400)).is_ok());
+        control.set_rate(ScrubRate::Unlimited);
+        assert!(waiter.join().expect("no panic"));
+    }
 
     #[test]
     fn a_stop_lasts_until_a_start_and_without_a_rate_nothing_runs() {

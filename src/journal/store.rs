@@ -176,6 +176,12 @@ impl Journal {
         let _ = done.recv();
     }
 
+    /// Segments that could not be sealed since the start.
+    #[must_use]
+    pub fn seal_failures(&self) -> u64 {
+        self.shared.seal_failures.load(Ordering::Relaxed)
+    }
+
     /// Waits until everything that writers handed back is sealed. Call after the writers are closed.
     pub fn close(&self) {
         drop(lock(&self.mirror_keeper).take());

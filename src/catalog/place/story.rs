@@ -100,9 +100,7 @@ impl Story {
     }
 
     pub(super) fn end(mut self, current: Option<&TileEntry>, refusals: Vec<PlaceRefusal>) -> PlaceLife {
-        // Of what was open and has been sealed meanwhile, both were heard.
-        self.events.sort_by_key(|(event, _)| event.sequence);
-        self.events.dedup_by(|(one, _), (other, _)| one == other);
+        self.order();
         let is_damaged = self.events.iter().any(|(event, entry)| {
             event.damaged == Some(true) && entry.map(|entry| entry.location) == current.map(|tile| tile.location)
         });
@@ -131,6 +129,19 @@ impl Story {
             refusals,
             problems: self.problems,
         }
+    }
+
+    /// In the journal's order. Of what was open and has been sealed meanwhile, both were heard.
+    fn order(&mut self) {
+        self.events.sort_by_key(|(event, _)| event.sequence);
+        let mut told: Vec<(PlaceEvent, Option<TileEntry>)> = Vec::with_capacity(self.events.len());
+        for event in std::mem::take(&mut self.events) {
+            let mut of_record = told.iter().rev().take_while(|(other, _)| other.sequence == event.0.sequence);
+            if !of_record.any(|(other, _)| *other == event.0) {
+                told.push(event);
+            }
+        }
+        self.events = told;
     }
 
     fn judge(
