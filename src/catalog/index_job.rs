@@ -6,6 +6,7 @@ use super::facts::StrictFacts;
 use super::{Catalog, Lanes};
 use crate::base::clock;
 use crate::index::{Differences, LiveProgress, LiveSource, StoreError};
+use crate::model::Pressure;
 use serde::Serialize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
@@ -129,7 +130,8 @@ impl Catalog {
     ) -> Result<IndexJobOutcome, StoreError> {
         let facts = StrictFacts(self.journal());
         let seal = || self.rotate(lanes).map(drop).map_err(|error| StoreError::Facts(error.to_string()));
-        let source = LiveSource { facts: &facts, seal: &seal, stop: self.stop(), progress };
+        let has_room = || self.disk_pressure() != Pressure::Red;
+        let source = LiveSource { facts: &facts, seal: &seal, has_room: &has_room, stop: self.stop(), progress };
         match kind {
             IndexJobKind::Check => self.index().check_live(&source).map(IndexJobOutcome::Checked),
             IndexJobKind::Rebuild => self.index().rebuild_live(&source).map(|_| IndexJobOutcome::Rebuilt),
@@ -138,7 +140,7 @@ impl Catalog {
 
     fn tell(&self, kind: IndexJobKind, outcome: &IndexJobOutcome) {
         match outcome {
-            IndexJobOutcome::Checked(found) if found.rows > 0 => {
+            IndexJobOutcome::Checked(found) if found.rows > 0 || found.more => {
                 tracing::error!(rows = found.rows, first = ?found.named.first(), "the index does not say what the journal says: rebuild it (`tilecatcher admin index rebuild`)");
             }
             IndexJobOutcome::Failed(problem) => {

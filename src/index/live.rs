@@ -6,18 +6,19 @@
 //! again, or the second store takes the place of the first one. Readers and lanes never wait for any of it: what is
 //! published goes into the overlay. A fold that does not give the facts that the index has folded never replaces it.
 //!
-//! Needs disk and cache for a second store as long as it runs. What is killed in the middle leaves a store that the next
-//! start checks and catches up like any other, or removes.
+//! Needs disk and cache for a second store as long as it runs, and ends where the disk has no room for one: the index in use
+//! and the journal come first. A store that is not finished has a mark beside it, by which the next start removes it.
 
 use super::Index;
 use super::compare::{Differences, Doubts, Noting, doubts, settle};
 use super::fold::{FoldState, fold, fold_iterator};
-use super::open::{FactSource, IndexOptions, list_generations, remove_others};
+use super::open::{FactSource, IndexOptions, list_generations, mark_of, remove_others};
 use super::owner::Held;
 use super::sled_store::SledStore;
 use super::store::{MemoryStore, StoreError, ViewStore};
 use crate::base::stop::Stop;
 use crate::model::{Fact, Sequence};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,6 +37,8 @@ pub struct LiveSource<'a> {
     pub facts: &'a dyn FactSource,
     /// Sees to it that everything written so far is sealed.
     pub seal: &'a dyn Fn() -> Result<(), StoreError>,
+    /// True while the disk has room for more than the journal.
+    pub has_room: &'a dyn Fn() -> bool,
     /// Ends it.
     pub stop: &'a Stop,
     /// How far it is.
@@ -57,9 +60,10 @@ impl Index {
     /// # Errors
     /// Journal or store can not be read, the journal does not give all facts, or the daemon stops.
     pub fn check_live(&self, source: &LiveSource<'_>) -> Result<Differences, StoreError> {
+        going_on(source)?;
         let beside = Beside::make(self.home.as_ref(), "check", COMPARE_CACHE_BYTES)?;
         let found = std::cell::RefCell::new(Doubts::default());
-        let go_on = || going_on(source.stop);
+        let go_on = || going_on(source);
         let compare =
             |side: &dyn ViewStore| doubts(&*self.store, side, &go_on).map(|doubts| drop(found.replace(doubts)));
         let (_, held) = self.follow(&*beside.store, source, &compare, &mut |written| {
@@ -75,13 +79,14 @@ impl Index {
     /// # Errors
     /// As [`Self::check_live`]; the view stays as it is.
     pub fn rebuild_live(&self, source: &LiveSource<'_>) -> Result<u64, StoreError> {
+        going_on(source)?;
         let name = self.home.as_ref().map(|(dir, _)| {
             let last = list_generations(dir).last().map_or(0, |(number, _)| *number);
             format!("gen-{:08}", last + 1)
         });
         let cache = self.home.as_ref().map_or(0, |(_, options)| options.cache_bytes);
         let beside = Beside::make(self.home.as_ref(), &name.unwrap_or_default(), cache)?;
-        let (state, held) = self.follow(&*beside.store, source, &|_| Ok(()), &mut drop)?;
+        let (state, held) = self.follow(&*beside.store, source, &|side| side.flush(), &mut drop)?;
         beside.store.flush()?;
         let folded = state.checkpoint.facts.records;
         let old = held.adopt(Arc::clone(&beside.store), state)?;
@@ -92,7 +97,8 @@ impl Index {
     }
 
     /// Folds the journal into a store until it holds exactly what the index holds, and has the owner rest. `while_running`
-    /// is called when little is left, `written` with the rows written after that.
+    /// is called when little is left, `written` with the rows written after that. The owner rests for few facts only: it
+    /// folds none meanwhile.
     fn follow<'a>(
         &'a self,
         side: &dyn ViewStore,
@@ -102,19 +108,24 @@ impl Index {
     ) -> Result<(FoldState, Held<'a>), StoreError> {
         let mut state = FoldState::default();
         state.checkpoint.store = source.facts.store_id();
-        for _ in 0..ROUNDS_MAX {
-            let reached = self.owner.keep_facts()?;
+        for round in 0..ROUNDS_MAX {
+            let (reached, _kept) = self.owner.keep_facts()?;
             source.progress.facts.store(reached.facts.records, Ordering::Relaxed);
             (source.seal)()?;
-            fold_until(side, &mut state, reached.applied, source)?;
+            let noting = Noting::new(side);
+            let into: &dyn ViewStore = if round == 0 { side } else { &noting };
+            fold_until(into, &mut state, reached.applied, source)?;
+            written(noting.into_written());
             if state.checkpoint.facts != reached.facts {
                 let (journal, index) = (state.checkpoint.facts.records, reached.facts.records);
                 let problem = format!(
-                    "the journal gives {journal} of the {index} facts that the index holds, or other ones: run `tilecatcher verify`; the index stays as it is"
+                    "the journal gives {journal} of the {index} facts that the index holds, or other ones: look in the log for a segment that could not be sealed, and run `tilecatcher verify`; the index stays as it is"
                 );
                 return Err(StoreError::Facts(problem));
             }
-            while_running(side)?;
+            if round == 0 {
+                while_running(side)?;
+            }
             let Some(mut held) = self.owner.rest()? else { continue };
             let noting = Noting::new(side);
             fold(&noting, &mut state, &held.take_facts())?;
@@ -139,18 +150,24 @@ fn fold_until(
 ) -> Result<(), StoreError> {
     let is_due = |fact: &Result<Fact, StoreError>| fact.as_ref().map_or(true, |fact| fact.sequence <= last);
     let mut facts = source.facts.facts_after(state.checkpoint.applied).take_while(is_due).map(|fact| {
-        going_on(source.stop)?;
+        going_on(source)?;
         source.progress.folded.fetch_add(1, Ordering::Relaxed);
         fact
     });
     fold_iterator(side, state, &mut facts).map(drop)
 }
 
-fn going_on(stop: &Stop) -> Result<(), StoreError> {
-    match stop.reason() {
-        None => Ok(()),
-        Some(_) => Err(StoreError::Store("the daemon stops".to_owned())),
+fn going_on(source: &LiveSource<'_>) -> Result<(), StoreError> {
+    if source.stop.reason().is_some() {
+        return Err(StoreError::Store("the daemon stops".to_owned()));
     }
+    if !(source.has_room)() {
+        return Err(StoreError::Store(
+            "the disk has too little room: a second index lies beside the first one meanwhile; make room and try again"
+                .to_owned(),
+        ));
+    }
+    Ok(())
 }
 
 /// A second store; its files go when it is dropped, unless they are kept.
@@ -163,15 +180,22 @@ impl Beside {
     fn make(home: Option<&(PathBuf, IndexOptions)>, name: &str, cache_bytes: u64) -> Result<Self, StoreError> {
         let Some((dir, _)) = home else { return Ok(Self { store: Arc::new(MemoryStore::default()), path: None }) };
         let path = dir.join(name);
-        // Left by a comparison that was killed.
-        let _ = std::fs::remove_dir_all(&path);
+        let failed = |error: io::Error| StoreError::Store(format!("{}: {error}", path.display()));
+        // Rows that were left there would be taken for the journal's.
+        match std::fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        std::fs::write(mark_of(&path), []).map_err(failed)?;
         let store = Arc::new(SledStore::open(&path, cache_bytes)?);
         Ok(Self { store, path: Some(path) })
     }
 
-    /// The files stay.
+    /// It is finished: the files stay.
     fn keep(mut self) -> Option<PathBuf> {
-        self.path.take()
+        let path = self.path.take()?;
+        let _ = std::fs::remove_file(mark_of(&path));
+        Some(path)
     }
 }
 
@@ -179,7 +203,9 @@ impl Drop for Beside {
     fn drop(&mut self) {
         if let Some(path) = self.path.take() {
             self.store = Arc::new(MemoryStore::default());
-            let _ = std::fs::remove_dir_all(path);
+            if std::fs::remove_dir_all(&path).is_ok() {
+                let _ = std::fs::remove_file(mark_of(&path));
+            }
         }
     }
 }
@@ -270,7 +296,7 @@ mod tests {
             sequence.store(next + 1, Ordering::SeqCst);
             Ok(())
         };
-        let source = LiveSource { facts: &facts, seal: &seal, stop: &stop, progress: &progress };
+        let source = LiveSource { facts: &facts, seal: &seal, has_room: &|| true, stop: &stop, progress: &progress };
         assert_eq!(index.check_live(&source).expect("compared"), Differences::default());
         let wrong = super::super::rows::pack_key(TileId(1));
         index.store().apply(vec![(wrong.clone(), None), (b"zz".to_vec(), Some(Vec::new()))]).expect("memory");
@@ -290,12 +316,48 @@ mod tests {
     }
 
     #[test]
+    fn a_disk_without_room_ends_it_and_what_was_not_finished_is_removed() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let facts = Facts((1..=100).map(tile).collect());
+        let open = || {
+            let safe = Box::new(|| Sequence(101));
+            Index::open(dir.path(), &facts, safe, &IndexOptions::default()).expect("opens")
+        };
+        let (index, _) = open();
+        let (stop, progress) = (Stop::default(), LiveProgress::default());
+        let looks = AtomicU64::new(0);
+        let has_room = || looks.fetch_add(1, Ordering::SeqCst) < 50;
+        let source =
+            LiveSource { facts: &facts, seal: &|| Ok(()), has_room: &has_room, stop: &stop, progress: &progress };
+        let problem = index.rebuild_live(&source).expect_err("there is no room").to_string();
+        assert!(problem.contains("room"), "{problem}");
+        let names = || {
+            let entries = std::fs::read_dir(dir.path()).expect("a directory");
+            let mut names: Vec<_> = entries.map(|entry| entry.expect("an entry").file_name()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names(), ["gen-00000001"]);
+        assert!(index.tile_by_id(TileId(1)).expect("sled").is_some());
+        drop(index);
+        // Killed in the middle of a rebuild and of a check.
+        for name in ["gen-00000002", "check"] {
+            std::fs::create_dir(dir.path().join(name)).expect("made");
+            std::fs::write(mark_of(&dir.path().join(name)), []).expect("made");
+        }
+        let (_index, report) = open();
+        assert_eq!(report.outcome, super::super::OpenOutcome::CaughtUp);
+        assert_eq!(names(), ["gen-00000001"]);
+    }
+
+    #[test]
     fn a_journal_that_lacks_a_fact_replaces_nothing() {
         let facts = Facts((1..=100).map(tile).collect());
         let (index, _) = open(&facts);
         let short = Facts(facts.0[1..].to_vec());
         let (stop, progress) = (Stop::default(), LiveProgress::default());
-        let source = LiveSource { facts: &short, seal: &|| Ok(()), stop: &stop, progress: &progress };
+        let source =
+            LiveSource { facts: &short, seal: &|| Ok(()), has_room: &|| true, stop: &stop, progress: &progress };
         let problem = index.rebuild_live(&source).expect_err("a fact is missing").to_string();
         assert!(problem.contains("99 of the 100"), "{problem}");
         assert!(index.tile_by_id(TileId(1)).expect("memory").is_some());

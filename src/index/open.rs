@@ -17,6 +17,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// Ending of the mark's name.
+const UNFINISHED: &str = "unfinished";
+
 /// Where facts come from: the journal, seen from here.
 pub trait FactSource {
     /// The data directory's identity.
@@ -81,6 +84,7 @@ type Opened = (Arc<dyn ViewStore>, FoldState);
 pub(super) fn open(dir: &Path, source: &dyn FactSource, options: &IndexOptions) -> Result<Ready, StoreError> {
     let began = Instant::now();
     std::fs::create_dir_all(dir).map_err(|error| StoreError::Store(format!("{}: {error}", dir.display())))?;
+    remove_unfinished(dir);
     let generations = list_generations(dir);
     let report = |outcome, folded, lost| OpenReport { outcome, folded, lost, took: began.elapsed() };
     let doubt = match generations.last() {
@@ -158,6 +162,25 @@ pub(super) fn list_generations(dir: &Path) -> Vec<(u64, PathBuf)> {
         .collect();
     generations.sort();
     generations
+}
+
+/// Stands beside a store as long as that is not finished.
+pub(super) fn mark_of(store: &Path) -> PathBuf {
+    store.with_extension(UNFINISHED)
+}
+
+/// Removes stores that were being built, or compared with, when the process was killed: the one in use is beside them.
+fn remove_unfinished(dir: &Path) {
+    let marks = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    for mark in marks.filter(|path| path.extension().is_some_and(|extension| extension == UNFINISHED)) {
+        let removed = match std::fs::remove_dir_all(mark.with_extension("")) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => std::fs::remove_file(&mark),
+        };
+        if let Err(error) = removed {
+            tracing::warn!(path = %mark.display(), %error, "could not remove an unfinished index");
+        }
+    }
 }
 
 pub(super) fn remove_others(generations: &[(u64, PathBuf)], keep: &Path) {

@@ -5,7 +5,7 @@ use super::current::Current;
 use super::fold::{Checkpoint, FoldState, fold};
 use super::overlay::Overlay;
 use super::store::{StoreError, ViewStore};
-use crate::model::{Fact, Sequence};
+use crate::model::{Fact, FactBody, Sequence};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,8 +17,10 @@ use std::time::{Duration, Instant};
 const FOLD_AFTER: Duration = Duration::from_millis(100);
 /// Facts that are folded at once without waiting. Many, because neighbours share rows.
 const FOLD_AT: usize = 4096;
-/// Most facts that are kept for a second store; with more it reads them from the journal again.
+/// Most facts that are kept for a second store, by [`weight`]; with more it reads them from the journal again.
 const KEPT_MAX: usize = 65_536;
+/// Most facts that the owner rests for: it folds none until they are folded elsewhere.
+const REST_MAX: usize = 8192;
 /// Time between flushes of the store.
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
 
@@ -36,6 +38,8 @@ enum Word {
     Facts(Vec<Fact>),
     /// From now on, keep what is folded. Answered with what was folded so far.
     Keep(Sender<Checkpoint>),
+    /// Nobody wants what is kept.
+    Forget,
     /// Say what was kept, and rest until somebody says how to go on.
     Rest(Sender<Rest>),
     /// Fold what is left, and end.
@@ -44,7 +48,7 @@ enum Word {
 
 /// The owner while it rests.
 struct Rest {
-    /// What was folded since [`Word::Keep`]; `None`: too much to be kept.
+    /// What was folded since [`Word::Keep`]; `None`: too much.
     facts: Option<Vec<Fact>>,
     reached: Checkpoint,
     go_on: Sender<GoOn>,
@@ -57,6 +61,15 @@ type GoOn = (Arc<dyn ViewStore>, FoldState, Sender<Arc<dyn ViewStore>>);
 pub(super) struct Held<'a> {
     rest: Rest,
     _owner: &'a Owner,
+}
+
+/// Facts are kept as long as this lives, unless the owner rests before.
+pub(super) struct Kept<'a>(&'a Owner);
+
+impl Drop for Kept<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.words.send(Word::Forget);
+    }
 }
 
 impl Held<'_> {
@@ -87,6 +100,8 @@ struct Folder {
     waiting: BTreeMap<Sequence, Fact>,
     /// What was folded since somebody asked for it; `Some(None)`: too much.
     kept: Option<Option<Vec<Fact>>>,
+    /// How much that is: [`weight`].
+    kept_weight: usize,
     stopping: bool,
     failed: Arc<AtomicBool>,
 }
@@ -108,6 +123,7 @@ impl Owner {
             inbox,
             waiting: BTreeMap::new(),
             kept: None,
+            kept_weight: 0,
             stopping: false,
             failed: Arc::clone(&failed),
         };
@@ -131,16 +147,17 @@ impl Owner {
     }
 
     /// Keeps what is folded from now on. Returns what was folded so far.
-    pub(super) fn keep_facts(&self) -> Result<Checkpoint, StoreError> {
+    pub(super) fn keep_facts(&self) -> Result<(Checkpoint, Kept<'_>), StoreError> {
         if self.has_failed() {
             return Err(StoreError::Store("it failed: restart the daemon, it rebuilds the index".to_owned()));
         }
         let (reply, reached) = bounded(1);
         let _ = self.words.send(Word::Keep(reply));
-        reached.recv().map_err(|_| ended())
+        let kept = Kept(self);
+        Ok((reached.recv().map_err(|_| ended())?, kept))
     }
 
-    /// Has the owner rest. `None`: it folded more than it could keep.
+    /// Has the owner rest. `None`: it folded more than it rests for.
     pub(super) fn rest(&self) -> Result<Option<Held<'_>>, StoreError> {
         let (reply, rests) = bounded(1);
         let _ = self.words.send(Word::Rest(reply));
@@ -202,9 +219,10 @@ impl Folder {
         match word {
             Word::Facts(facts) => self.waiting.extend(facts.into_iter().map(|fact| (fact.sequence, fact))),
             Word::Keep(reply) => {
-                self.kept = Some(Some(Vec::new()));
+                (self.kept, self.kept_weight) = (Some(Some(Vec::new())), 0);
                 let _ = reply.send(self.state.checkpoint);
             }
+            Word::Forget => self.kept = None,
             Word::Rest(reply) => self.rest(&reply),
             Word::Stop => self.stopping = true,
         }
@@ -213,7 +231,8 @@ impl Folder {
     /// Rests until whoever asked for it says how to go on, or is gone.
     fn rest(&mut self, reply: &Sender<Rest>) {
         let (go_on, goes_on) = bounded(1);
-        let facts = self.kept.take().flatten().filter(|_| !self.failed.load(Ordering::Relaxed));
+        let facts = self.kept.take().flatten();
+        let facts = facts.filter(|facts| facts.len() <= REST_MAX && !self.failed.load(Ordering::Relaxed));
         let _ = reply.send(Rest { facts, reached: self.state.checkpoint, go_on });
         if let Ok((store, state, old)) = goes_on.recv() {
             self.state = state;
@@ -223,8 +242,12 @@ impl Folder {
 
     /// Keeps what was folded, for whoever asked for that.
     fn keep(&mut self, folded: Vec<Fact>) {
+        let weight = folded.iter().map(weight).sum::<usize>();
         match &mut self.kept {
-            Some(Some(kept)) if kept.len() + folded.len() <= KEPT_MAX => kept.extend(folded),
+            Some(Some(kept)) if self.kept_weight + weight <= KEPT_MAX => {
+                kept.extend(folded);
+                self.kept_weight += weight;
+            }
             Some(kept) => *kept = None,
             None => {}
         }
@@ -261,6 +284,16 @@ impl Folder {
     fn fail(&self, error: &StoreError) {
         self.failed.store(true, Ordering::Relaxed);
         tracing::error!(%error, "the index store failed: capture goes on until the overlay is full; restart the daemon, it rebuilds the index");
+    }
+}
+
+/// A fact about many places counts for as many.
+fn weight(fact: &Fact) -> usize {
+    match &fact.body {
+        FactBody::StatesChanged(changed) => changed.tiles.iter().map(|tiles| tiles.cells.len()).sum::<usize>().max(1),
+        FactBody::RoisCreated(created) => created.rois.iter().map(|(_, places)| places.len()).sum::<usize>().max(1),
+        FactBody::TilesJudged(judged) => judged.tiles.len().max(1),
+        _ => 1,
     }
 }
 
