@@ -21,6 +21,7 @@ export class Mosaic {
     this.images = "auto";
     this.follows = false;
     this.filter = "";
+    this.single = null;
     this.cursor = { col: 0, row: 0 };
     this.waiting = false;
     new ResizeObserver(() => this.#measure()).observe(canvas);
@@ -30,7 +31,7 @@ export class Mosaic {
   set(cells, stays) {
     const same = stays && this.cells && cells && sameShape(this.cells, cells);
     this.cells = cells;
-    this.bitmap = cells && new Bitmap(cells, this.palette);
+    this.bitmap = cells && new Bitmap(cells, this.palette, this.single);
     if (!cells) return this.changed();
     if (!same) {
       this.thumbnails.clear();
@@ -72,6 +73,7 @@ export class Mosaic {
 
   /** Fades what does not fit, or nothing. */
   only(test) {
+    this.single = test;
     this.bitmap?.colour(this.palette, test);
     this.changed();
   }
