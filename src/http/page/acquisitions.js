@@ -80,7 +80,7 @@ export class Acquisitions {
   }
 }
 
-/** How far an acquisition is. */
+/** How far an acquisition is, or a part of it. */
 export function received(one) {
   return one.expected > 0 ? `${count(one.received)} of ${count(one.expected)}` : `${count(one.received ?? 0)} tiles`;
 }

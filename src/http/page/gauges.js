@@ -167,12 +167,14 @@ function scrubbed({ progress, passes, findings }) {
 function senders(list, total) {
   show($("senders"), list !== undefined);
   if (!list) return;
-  const head = ["Sender", "Acq", "Tiles", "Data", "Refused", "Last tile"];
+  // For a narrow table: a column that says nothing takes room from one that does.
+  const isRefusing = list.some((sender) => sender.refused > 0);
+  const head = ["Sender", "Acq", "Tiles", "Data", ...(isRefusing ? ["Refused"] : []), "Last tile"];
   const more = total > list.length ? ` (${count(total)}, first ${count(list.length)})` : ` (${count(list.length)})`;
   say($("senders-title"), `Senders${more}`);
   const name = ({ name, peer, port }) => `${name ?? peer}${port === "capture" ? "" : ` (${port})`}`;
   const row = (sender) => [name(sender), sender.acquisition ?? "–", count(sender.tiles ?? 0), bytes(sender.bytes ?? 0),
-    count(sender.refused ?? 0), sender.last_tile ? time(sender.last_tile) : "–"];
+    ...(isRefusing ? [count(sender.refused ?? 0)] : []), sender.last_tile ? time(sender.last_tile) : "–"];
   const rows = list.map(row);
   if (!differs($("sender-table"), rows)) return;
   $("sender-table").replaceChildren(list.length > 0 ? table("Connected senders", head, rows)

@@ -113,6 +113,7 @@ function take(status) {
   gauges.take(status);
   if (gauges.held !== held) announce(gauges.held || "Tiles are taken again.");
   if (status.acquisitions) acquisitions.take(status.acquisitions);
+  if (acquisitions.current === null) show($("no-mosaic"), true);
   choices();
 }
 

@@ -1,6 +1,7 @@
 // The mosaic in words: the legend with its counts, which can single out a kind of place, and the table for those who do not
 // see the canvas.
 
+import { received } from "./acquisitions.js";
 import { $, count, differs, el, fill, table } from "./dom.js";
 import { STATE_MASK } from "./cells.js";
 import { MARKS, swatch } from "./paint.js";
@@ -60,11 +61,11 @@ export class Summary {
       return;
     }
     const states = this.#kinds(cells).map(({ label, number }) => [label, count(number)]);
-    const counts = (sums, name) => Object.entries(sums ?? {}).map(([key, sum]) => [name(key), count(sum.expected), count(sum.received), count(sum.missing)]);
+    const counts = (sums, name) => Object.entries(sums ?? {}).map(([key, sum]) => [name(key), received(sum), count(sum.missing)]);
     const sections = counts(completeness?.sections, (key) => names.get(key) ?? key);
     const cameras = counts(completeness?.cameras, (key) => (key === "-1" ? "not known yet" : key));
     if (!differs(box, { states, sections, cameras })) return;
-    const head = (name) => [name, "Expected", "Received", "Missing"];
+    const head = (name) => [name, "Received", "Missing"];
     box.replaceChildren(table("Places by state", ["State", "Places"], states));
     if (sections.length > 0) box.append(table("Tiles by section", head("Section"), sections));
     if (cameras.length > 0) box.append(table("Tiles by camera", head("Camera"), cameras));

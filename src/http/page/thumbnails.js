@@ -9,7 +9,8 @@ const AT_ONCE = 4;
 const BYTES_MAX = 128e6;
 /** A picture that changes all the time is fetched anew this often. */
 const AGAIN_MS = 1500;
-const AFTER_FAILURE_MS = [1000, 2000, 4000, 8000];
+/** One that is being made is soon there; a daemon in trouble is left alone for longer. */
+const AFTER_FAILURE_MS = [1000, 1000, 1000, 2000, 4000, 8000];
 export const LEVEL_MAX = 8;
 /** Pixels of a thumbnail's side. */
 export const SIDE = 256;
