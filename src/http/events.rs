@@ -42,8 +42,8 @@ struct Tiles {
     cells: Vec<(u32, u32, u8)>,
 }
 
-/// What happens, as server-sent events: `tiles` with the cells of the acquisition that changed, `status` once a second,
-/// `warning`, and `lagged` when the mosaic is to be fetched again. Open the stream first, then fetch the mosaic.
+/// What happens, as server-sent events: `tiles` with the cells of the acquisition that changed, `status` once a
+/// second and before the daemon stops, `warning`, and `lagged` when the mosaic is to be fetched again. Open the stream first, then fetch the mosaic.
 #[utoipa::path(get, path = "/api/v1/events", tag = "api v1",
     params(("acquisition" = Option<u64>, Query), ("for" = Option<u64>, Query)),
     responses((status = 200, content_type = "text/event-stream", body = String)))]

@@ -3,6 +3,7 @@ a page that is open for long."""
 
 from __future__ import annotations
 
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,19 @@ def test_another_acquisition_with_the_same_counts_has_its_summary(daemon: Daemon
     page.reload()
     view.count("missing", 16)
     view.wait("(chosen) => document.querySelector('#mosaic-title').textContent === chosen", chosen)
+
+
+def test_an_acquisition_that_is_deleted_is_not_shown_any_more(daemon: Daemon, view: View) -> None:
+    view.allow("status of 404")
+    daemon.started(3, 3, acq=124)
+    fill(daemon.started(4, 4), range(4), range(1))
+    page = view.open(daemon, f"?acquisition={ACQ}")
+    view.count("received", 4)
+    url = f"{daemon.http}/service/v1/acquisition/{ACQ}?confirm={ACQ}"
+    urllib.request.urlopen(urllib.request.Request(url, method="DELETE"), timeout=60).close()
+    page.get_by_text("Mosaic of 124, 3 × 3").wait_for()
+    view.count("missing", 9)
+    assert "acquisition=" not in page.url
 
 
 def test_an_answer_for_an_acquisition_that_is_left_is_not_shown(daemon: Daemon, view: View) -> None:
@@ -173,3 +187,21 @@ def test_a_daemon_that_does_not_even_refuse_is_given_up(daemon: Daemon, view: Vi
     page.unroute("**/api/v1/events*")
     page.clock.fast_forward(2_000)
     view.live()
+
+
+def test_a_page_that_is_not_looked_at_lets_go_and_is_right_when_it_is_looked_at(daemon: Daemon, view: View) -> None:
+    client = daemon.started(4, 4)
+    fill(client, range(4), range(1))
+    page = view.page
+    page.add_init_script("window.away = false; Object.defineProperty(document, 'hidden', { get: () => window.away });")
+    page.clock.install()
+    view.open(daemon)
+    view.count("received", 4)
+    turn = "(away) => { window.away = away; document.dispatchEvent(new Event('visibilitychange')); }"
+    page.evaluate(turn, True)
+    page.clock.fast_forward(61_000)
+    view.wait("() => document.title === 'tilecatcher'")
+    fill(client, range(4), range(1, 3))
+    page.evaluate(turn, False)
+    view.count("received", 12)
+    view.wait("() => document.title === '123: 12 of 16 · tilecatcher'")

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 from daemon import ACQ, Daemon, program
+from playwright.sync_api import Route
 from test_mosaic import fill, image, put, with_rois
 from view import View
 
@@ -121,4 +122,22 @@ def test_a_tile_that_is_sent_again_is_shown_anew(daemon: Daemon, view: View) -> 
     with client.sender() as sender:
         sender.send(Tile(acq=ACQ, col=1, row=0, image=image(7, 7)))
     page.locator("#tile-body .log").get_by_text("version 2, camera").wait_for()
-    page.wait_for_function("[...document.querySelectorAll('#tile-body .facts div')].some((each) => each.textContent === 'Version2')")
+    page.locator("#tile-body .facts div", has_text="Version2").wait_for()
+
+
+def test_who_sent_a_tile_is_told_where_it_is_known(daemon: Daemon, view: View) -> None:
+    fill(daemon.started(4, 4), range(4), range(1))
+    page = view.open(daemon)
+    view.count("received", 4)
+
+    def with_sender(route: Route) -> None:
+        answer = route.fetch()
+        life = answer.json()
+        for event in life["events"]:
+            if event["event"] == "stored":
+                event["from"] = "127.0.0.1:51234"
+        route.fulfill(response=answer, json=life)
+
+    page.route("**/places/**", with_sender)
+    ask(view, 0, 0)
+    assert "stored as tile 1, version 1, camera 0, from 127.0.0.1:51234" in view.text("#tile-body")

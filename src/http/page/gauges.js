@@ -181,7 +181,7 @@ function senders(list, total) {
     : el("p", { className: "empty" }, "No sender is connected."));
 }
 
-export function warnings(list) {
+function warnings(list) {
   const newest = [...list].reverse();
   say($("warnings-title"), list.length > 0 ? `Warnings (${count(list.length)})` : "Warnings");
   const box = $("warning-list");

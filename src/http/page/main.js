@@ -166,6 +166,7 @@ async function fetchMosaic() {
   } catch (problem) {
     if (signal.aborted) return;
     pending = null;
+    if (problem.status === 404 && !problem.isNoRoute) return acquisitions.forget(); // It was deleted.
     say($("no-mosaic"), `No mosaic: ${problem.message}`);
     show($("no-mosaic"), mosaic.cells === null);
     // What changed meanwhile would be missed. Where the connection is lost, all of it is fetched again with the next one.

@@ -1,17 +1,20 @@
 // One place in the side panel: its picture, its tiles' facts, the way to the content, its life. Every part is asked for by
 // itself, so that one that fails takes none of the others with it.
 
-import { $, bytes, el, facts, say, time } from "./dom.js";
+import { $, atMostEvery, bytes, el, facts, say, time } from "./dom.js";
 import { tell } from "./life.js";
 
 const PREVIEW = 512;
 const BUSY_MS = 1500;
+/** The journal is read again at most this often while a place changes. */
+const TELL_AGAIN_MS = 3000;
 
 export class TilePanel {
   constructor(api) {
     this.api = api;
     [this.place, this.parts] = [null, null];
     this.asked = new AbortController();
+    this.tellAgain = atMostEvery(TELL_AGAIN_MS, () => { if (this.parts?.isTold) this.#tell(); });
   }
 
   /** True when it shows this place. */
@@ -33,7 +36,7 @@ export class TilePanel {
     const { signal } = this.asked;
     const acquisition = `/api/v1/acquisitions/${cells.acquisition}`;
     if (!this.isAt(place)) this.#lay(acquisition, place);
-    else if (this.parts.isTold) this.#tell();
+    else if (this.parts.isTold) this.tellAgain();
     const { parts } = this;
     const byte = cells.at(place.col, place.row);
     say(parts.state, cells.words(byte));
@@ -41,7 +44,7 @@ export class TilePanel {
     const picture = `${acquisition}/tile/${place.col}/${place.row}/image?size=${PREVIEW}`;
     const jobs = [this.#picture(parts.picture, picture, signal), this.#tiles(parts.tiles, acquisition, place, signal)];
     await Promise.all(jobs.map((job) => job.catch((problem) => {
-      if (!signal.aborted) parts.tiles.append(el("p", { className: "problem" }, problem.message));
+      if (!signal.aborted) parts.tiles.replaceChildren(el("p", { className: "problem" }, problem.message));
     })));
   }
 
