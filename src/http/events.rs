@@ -42,8 +42,8 @@ struct Tiles {
     cells: Vec<(u32, u32, u8)>,
 }
 
-/// What happens, as server-sent events: `tiles` with the cells of the acquisition that changed, `status` once a second,
-/// `warning`, and `lagged` when the mosaic is to be fetched again. Open the stream first, then fetch the mosaic.
+/// What happens, as server-sent events: `tiles` with the cells of the acquisition that changed, `status` once a
+/// second and before the daemon stops, `warning`, and `lagged` when the mosaic is to be fetched again. Open the stream first, then fetch the mosaic.
 #[utoipa::path(get, path = "/api/v1/events", tag = "api v1",
     params(("acquisition" = Option<u64>, Query), ("for" = Option<u64>, Query)),
     responses((status = 200, content_type = "text/event-stream", body = String)))]
@@ -91,7 +91,8 @@ impl Stream {
         Self { state, acq, subscription, status, ended, warning, tick, until, has_begun: false }
     }
 
-    /// Waits for something to tell; `None`: the stream is over. Called when the reader has room.
+    /// Waits for something to tell; `None`: the stream is over. Called when the reader has room. What ends with the port tells
+    /// its last status first.
     async fn next(mut self) -> Option<(Result<Bytes, Infallible>, Self)> {
         loop {
             let until = self.until;
@@ -101,11 +102,14 @@ impl Stream {
                     None => std::future::pending().await,
                 }
             };
-            tokio::select! {
+            let is_ended = tokio::select! {
                 biased;
-                _ = self.ended.wait_for(|ended| *ended) => return None,
+                _ = self.ended.wait_for(|ended| *ended) => true,
                 () = over => return None,
-                _ = self.tick.tick() => {}
+                _ = self.tick.tick() => false,
+            };
+            if is_ended {
+                return self.last_words();
             }
             let mut chunk = Vec::new();
             if !std::mem::replace(&mut self.has_begun, true) {
@@ -118,6 +122,12 @@ impl Stream {
                 return Some((Ok(chunk.into()), self));
             }
         }
+    }
+
+    fn last_words(mut self) -> Option<(Result<Bytes, Infallible>, Self)> {
+        let mut chunk = Vec::new();
+        self.tell_status(&mut chunk);
+        (!chunk.is_empty()).then(|| (Ok(chunk.into()), self))
     }
 
     async fn tell_tiles(&mut self, chunk: &mut Vec<u8>) {

@@ -35,7 +35,7 @@ impl Default for Live {
     }
 }
 
-/// Makes the status every second as long as somebody looks; ends all streams when the port stops.
+/// Makes the status every second as long as somebody looks. When the port stops, a last one says so, and all streams end.
 pub(super) async fn run(state: AppState, mut stopping: watch::Receiver<bool>) {
     let work = async {
         let mut every = interval(STATUS_EVERY);
@@ -51,5 +51,6 @@ pub(super) async fn run(state: AppState, mut stopping: watch::Receiver<bool>) {
         _ = stopping.wait_for(|stopping| *stopping) => {}
         () = work => {}
     }
+    status::tell_last(&state).await;
     state.live.ended.send_replace(true);
 }

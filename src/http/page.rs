@@ -28,6 +28,7 @@ const FILES: &[(&str, &str, &[u8])] = &[
     ("controls.js", SCRIPT, include_bytes!("page/controls.js")),
     ("dom.js", SCRIPT, include_bytes!("page/dom.js")),
     ("gauges.js", SCRIPT, include_bytes!("page/gauges.js")),
+    ("life.js", SCRIPT, include_bytes!("page/life.js")),
     ("live.js", SCRIPT, include_bytes!("page/live.js")),
     ("main.js", SCRIPT, include_bytes!("page/main.js")),
     ("margins.js", SCRIPT, include_bytes!("page/margins.js")),

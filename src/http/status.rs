@@ -248,10 +248,25 @@ pub(super) async fn status(State(state): State<AppState>) -> Result<Json<Status>
 /// Hands the status to all streams.
 pub(super) async fn tell(state: &AppState) {
     if let Ok(status) = current(state).await {
-        let mut event = Vec::new();
-        put(&mut event, "status", &*status);
-        state.live.status.send_replace(Bytes::from(event));
+        send(state, &status);
     }
+}
+
+fn send(state: &AppState, status: &Status) {
+    let mut event = Vec::new();
+    put(&mut event, "status", status);
+    state.live.status.send_replace(Bytes::from(event));
+}
+
+/// Says to all streams that the daemon takes no more tiles. All else is as it was: nothing is counted while it stops.
+pub(super) async fn tell_last(state: &AppState) {
+    let known = state.live.known.lock().await;
+    let Some((_, status)) = &known.made else { return };
+    let capture = state.catalog.capture_state().name().to_owned();
+    send(
+        state,
+        &Status { ready: state.catalog.is_healthy(), pressure: pressure(state), capture, ..Status::clone(status) },
+    );
 }
 
 /// A status that is at most [`FRESH`] old. One is made at a time.

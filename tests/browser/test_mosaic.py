@@ -38,6 +38,18 @@ def fill(client: Client, cols: range, rows: range, side: int = 64) -> None:
                 sender.send(Tile(acq=ACQ, col=col, row=row, image=image(col, row, side)))
 
 
+def with_rois(daemon: Daemon, folder: Path) -> Client:
+    """A started acquisition of 4 x 4 whose left half is section 5800, and the right one 5801."""
+    client = daemon.started(4, 4)
+    spec = folder / f"{ACQ}_ROI_spec.ini"
+    spec.write_text('[Inclusion Section Numbers]\nRegion 0 = "5800"\nRegion 1 = "5801"\n')
+    places = "".join(f"{col},{row},{int(col > 1)},{5800 + int(col > 1)}\n" for col in range(4) for row in range(4))
+    tiles = folder / f"{ACQ}_ROI_tiles.csv"
+    tiles.write_text("Col,Row,Inclusion,Section number\n" + places)
+    client.create_rois(ACQ, tiles, spec)
+    return client
+
+
 def test_the_mosaic_fills_while_tiles_come(daemon: Daemon, view: View) -> None:
     client = daemon.started(8, 8)
     page = view.open(daemon)
@@ -201,13 +213,7 @@ def test_missing_tiles_are_listed_page_by_page(daemon: Daemon, view: View, page_
 
 
 def test_one_section_can_be_shown(daemon: Daemon, view: View, tmp_path: Path) -> None:
-    client = daemon.started(4, 4)
-    spec = tmp_path / f"{ACQ}_ROI_spec.ini"
-    spec.write_text('[Inclusion Section Numbers]\nRegion 0 = "5800"\nRegion 1 = "5801"\n')
-    places = "".join(f"{col},{row},{int(col > 1)},{5800 + int(col > 1)}\n" for col in range(4) for row in range(4))
-    tiles = tmp_path / f"{ACQ}_ROI_tiles.csv"
-    tiles.write_text("Col,Row,Inclusion,Section number\n" + places)
-    client.create_rois(ACQ, tiles, spec)
+    client = with_rois(daemon, tmp_path)
     fill(client, range(4), range(1))
     page = view.open(daemon)
     view.count("missing", 12)

@@ -45,6 +45,16 @@ def test_axe_finds_nothing(daemon: Daemon, browser: Browser, look: str) -> None:
     view.close()
 
 
+def test_a_desk_shows_all_at_once(daemon: Daemon, view: View) -> None:
+    fill(daemon.started(16, 8), range(16), range(4))
+    page = view.open(daemon)
+    view.count("missing", 64)
+    page.locator("#summary table").nth(1).wait_for()
+    assert page.evaluate("document.documentElement.scrollHeight <= innerHeight"), "the page is longer than the screen"
+    cut = page.evaluate("[...document.querySelectorAll('.scroll')].filter((box) => box.scrollWidth > box.clientWidth).map((box) => box.id)")
+    assert cut == []
+
+
 def test_axe_finds_nothing_where_nothing_is(daemon: Daemon, view: View) -> None:
     view.open(daemon).get_by_text("No acquisition yet.").wait_for()
     assert_accessible(view)

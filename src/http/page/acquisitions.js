@@ -1,6 +1,6 @@
 // The list of acquisitions, open ones first, as the daemon gives it; the chosen one; choices of section and camera.
 
-import { $, count, el, fill, short, show } from "./dom.js";
+import { $, count, differs, el, fill, short, show } from "./dom.js";
 
 export class Acquisitions {
   /** `chosen(id)`: another acquisition is to be shown. */
@@ -47,6 +47,9 @@ export class Acquisitions {
 
   #choose(id) {
     this.wanted = null;
+    // Only what somebody chose is in the address: loaded again, the page otherwise shows what is captured then.
+    const query = this.byHand && id !== null ? `?acquisition=${id}` : "";
+    if (location.search !== query) history.replaceState(null, "", query || location.pathname);
     if (id === this.current) return;
     this.current = id;
     this.chosen(id);
@@ -77,12 +80,19 @@ export class Acquisitions {
   }
 }
 
+/** How far an acquisition is, or a part of it. */
+export function received(one) {
+  return one.expected > 0 ? `${count(one.received)} of ${count(one.expected)}` : `${count(one.received ?? 0)} tiles`;
+}
+
 /** What is shown of an acquisition, so that nothing is made anew when none of that has changed. */
 function row(one) {
-  const all = Math.max(1, one.expected ?? 0, (one.received ?? 0) + (one.missing ?? 0) + (one.refused ?? 0));
+  const all = Math.max(1, one.expected ?? 0, (one.received ?? 0) + (one.missing ?? 0));
   const share = (number) => Number((((number ?? 0) / all) * 100).toFixed(1));
-  const words = [one.expected > 0 ? `${count(one.received)} of ${count(one.expected)}` : `${count(one.received ?? 0)} tiles`];
-  if (one.missing > 0) words.push(`${count(one.missing)} missing`);
+  const words = [received(one)];
+  // The daemon counts a place whose tile was refused as missing, too; the mosaic shows it as refused.
+  const missing = (one.missing ?? 0) - (one.refused ?? 0);
+  if (missing > 0) words.push(`${count(missing)} missing`);
   if (one.refused > 0) words.push(`${count(one.refused)} refused`);
   if (one.drift > 0) words.push(`${count(one.drift)} drift frames`);
   if (one.tiles_per_s > 0) words.push(`${short(one.tiles_per_s)} tiles/s`);
@@ -96,10 +106,8 @@ function row(one) {
 /** Fills a choice; hidden where there is nothing to choose. `options`: [value, words]. */
 export function offer(id, options, chosen) {
   const select = $(id);
-  const signature = JSON.stringify(options);
   show($(`${id}-choice`), options.length > 1);
-  if (select.dataset.shown !== signature) {
-    select.dataset.shown = signature;
+  if (differs(select, options)) {
     select.replaceChildren(...[["", "all"], ...options].map(([value, words]) => el("option", { value: String(value) }, words)));
   }
   select.value = options.some(([value]) => String(value) === chosen) ? chosen : "";

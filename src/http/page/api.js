@@ -10,6 +10,11 @@ export class ApiError extends Error {
   }
 }
 
+/** True when asking again would not help. */
+export function isForGood({ status }) {
+  return [400, 403, 404, 422].includes(status);
+}
+
 async function message(response) {
   const text = await response.text().catch(() => "");
   try {

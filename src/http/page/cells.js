@@ -18,7 +18,6 @@ export class Cells {
     this.firstCol = answer.first_col ?? 0;
     this.firstRow = answer.first_row ?? 0;
     this.legend = answer.legend;
-    this.qualityFlags = answer.quality_flags ?? [];
     const packed = atob(answer.cells);
     this.bytes = new Uint8Array(this.cols * this.rows);
     for (let index = 0; index < packed.length; index += 1) this.bytes[index] = packed.charCodeAt(index);

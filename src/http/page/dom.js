@@ -24,11 +24,17 @@ export function show(node, visible) {
   if (node.hidden === visible) node.hidden = !visible;
 }
 
+/** True when a node shows something else so far; notes what it is to show. */
+export function differs(node, shown) {
+  const signature = JSON.stringify(shown);
+  if (node.dataset.shown === signature) return false;
+  node.dataset.shown = signature;
+  return true;
+}
+
 /** Replaces the rows of a list only when what they show has changed, and keeps the focus on the row that had it. */
 export function fill(list, items, key, make) {
-  const signature = JSON.stringify(items);
-  if (list.dataset.shown === signature) return;
-  list.dataset.shown = signature;
+  if (!differs(list, items)) return;
   const focused = list.contains(document.activeElement) ? document.activeElement.closest("[data-key]")?.dataset.key : null;
   list.replaceChildren(...items.map((item) => {
     const node = make(item);

@@ -1,7 +1,7 @@
 // The daemon's state in figures: pills in the header, rates with their last two minutes, queues, disk, senders, warnings. What
 // the daemon does not tell is left out.
 
-import { $, bytes, count, el, facts, fill, say, short, show, span, table, time } from "./dom.js";
+import { $, bytes, count, differs, el, facts, fill, say, short, show, span, table, time } from "./dom.js";
 
 const KEPT = 120;
 const HEIGHT = 34;
@@ -14,11 +14,18 @@ const SERIES = [
   { id: "p99", name: "Ack, 99 %", unit: "ms", read: short, of: (entry) => entry.ack_p99_ms, now: (now) => now.ack_p99_ms },
   { id: "refused", name: "Refused", unit: "tiles/s", read: short, of: (entry) => entry.refused, now: (now) => now.refused_per_s },
 ];
+/** What is to be known while no tile is taken. */
+const HELD = {
+  paused: "Capture is paused: no tile is taken until an operator resumes it (tilecatcher admin resume). Senders wait.",
+  draining: "The daemon is stopping: it takes no new tile, and stores what has begun.",
+};
 const TONES = { GREEN: "good", YELLOW: "warn", RED: "bad", running: "good", paused: "warn", draining: "warn" };
 
 export class Gauges {
   constructor() {
     this.history = [];
+    /** Whether tiles are taken, and in words that none is. */
+    [this.capture, this.held] = [null, ""];
     this.sparks = new Map();
   }
 
@@ -26,6 +33,10 @@ export class Gauges {
   take(status) {
     if (status.history) this.history = status.history.slice(-KEPT);
     else if (status.sample) this.#append(status.sample);
+    this.capture = status.capture;
+    this.held = HELD[status.capture] ?? "";
+    say($("held-text"), this.held);
+    show($("held"), this.held !== "");
     pills(status);
     this.#rates(status.now ?? {});
     meters(status);
@@ -101,7 +112,8 @@ function pills(status) {
   say($("version"), status.version ?? "");
   const { capture, pressure, disk } = status;
   pill("capture", capture ? `Capture ${capture}` : null, TONES[capture] ?? "warn");
-  pill("pressure", pressure ? `Pressure ${pressure.system}` : null, TONES[pressure?.system] ?? "warn");
+  // It counts as RED while no tile is taken, which is said beside it.
+  pill("pressure", pressure && !(capture in HELD) ? `Pressure ${pressure.system}` : null, TONES[pressure?.system] ?? "warn");
   const fullSoon = disk && disk.full_in_s !== null && disk.full_in_s !== undefined && disk.full_in_s < 86400;
   const little = disk?.total_bytes > 0 && disk.free_bytes < disk.total_bytes * 0.05;
   const until = fullSoon ? `, full in ${span(disk.full_in_s)}` : "";
@@ -136,7 +148,7 @@ function meters(status) {
     ["Disk full in", disk && (disk.full_in_s === null || disk.full_in_s === undefined ? null : span(disk.full_in_s))],
     ["Pressure", pressure && `tiles ${pressure.tile_queue}, contents ${pressure.content_queue}`],
     ["Waiting for a buffer", queues?.buffer_waiters > 0 ? count(queues.buffer_waiters) : null],
-    ["Acknowledged when", status.ack_level],
+    ["Acknowledged", status.ack_level],
     ["Journal", journal && `${bytes(journal.bytes)} in ${count(journal.segments)} segments`],
     ["Index behind", index?.lag_tiles > 0 ? `${count(index.lag_tiles)} tiles` : null],
     ["Index", index?.store_failed ? "its store has failed" : null],
@@ -155,21 +167,21 @@ function scrubbed({ progress, passes, findings }) {
 function senders(list, total) {
   show($("senders"), list !== undefined);
   if (!list) return;
-  const head = ["Sender", "Acq", "Tiles", "Data", "Refused", "Last tile"];
+  // For a narrow table: a column that says nothing takes room from one that does.
+  const isRefusing = list.some((sender) => sender.refused > 0);
+  const head = ["Sender", "Acq", "Tiles", "Data", ...(isRefusing ? ["Refused"] : []), "Last tile"];
   const more = total > list.length ? ` (${count(total)}, first ${count(list.length)})` : ` (${count(list.length)})`;
   say($("senders-title"), `Senders${more}`);
   const name = ({ name, peer, port }) => `${name ?? peer}${port === "capture" ? "" : ` (${port})`}`;
   const row = (sender) => [name(sender), sender.acquisition ?? "–", count(sender.tiles ?? 0), bytes(sender.bytes ?? 0),
-    count(sender.refused ?? 0), sender.last_tile ? time(sender.last_tile) : "–"];
+    ...(isRefusing ? [count(sender.refused ?? 0)] : []), sender.last_tile ? time(sender.last_tile) : "–"];
   const rows = list.map(row);
-  const signature = JSON.stringify(rows);
-  if ($("sender-table").dataset.shown === signature) return;
-  $("sender-table").dataset.shown = signature;
+  if (!differs($("sender-table"), rows)) return;
   $("sender-table").replaceChildren(list.length > 0 ? table("Connected senders", head, rows)
     : el("p", { className: "empty" }, "No sender is connected."));
 }
 
-export function warnings(list) {
+function warnings(list) {
   const newest = [...list].reverse();
   say($("warnings-title"), list.length > 0 ? `Warnings (${count(list.length)})` : "Warnings");
   const box = $("warning-list");

@@ -5,6 +5,8 @@ import { ApiError } from "./api.js";
 
 /** The daemon says something every second; after this long without a word the connection is taken for lost. */
 const SILENCE_MS = 7000;
+/** A machine that was cut off does not even refuse: a request that has no answer by then is given up. */
+const NO_ANSWER_MS = 15000;
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 15000;
 
@@ -76,8 +78,14 @@ export class Live {
     const stop = () => connection.abort();
     stopped.addEventListener("abort", stop);
     let silence = null;
-    const heard = () => { clearTimeout(silence); silence = setTimeout(stop, SILENCE_MS); };
+    const allow = (ms) => {
+      clearTimeout(silence);
+      // While a token is asked for, it is not the daemon that is silent.
+      silence = setTimeout(() => (this.api.tokens.asking ? allow(ms) : stop()), ms);
+    };
+    const heard = () => allow(SILENCE_MS);
     try {
+      allow(NO_ANSWER_MS);
       const query = this.acquisition === null ? "" : `?acquisition=${this.acquisition}`;
       const response = await this.api.open(`/api/v1/events${query}`, { signal: connection.signal, cache: "no-store" });
       heard();

@@ -1,8 +1,8 @@
 // Starts the page and joins its parts: what comes from the daemon goes to the mosaic, the lists and the figures; what is chosen
 // here decides what is asked for.
 
-import { Acquisitions, offer } from "./acquisitions.js";
-import { Api } from "./api.js";
+import { Acquisitions, offer, received } from "./acquisitions.js";
+import { Api, isForGood } from "./api.js";
 import { Cells, STATE_MASK } from "./cells.js";
 import { control } from "./controls.js";
 import { $, atMostEvery, say, show, time } from "./dom.js";
@@ -20,7 +20,9 @@ import { Tokens } from "./token.js";
 const LISTS_MS = 400;
 const COMPLETENESS_MS = 10000;
 const FILTERED_AGAIN_MS = 2000;
+const SHAPE_AGAIN_MS = 4000;
 const UNSEEN_MS = 60000;
+const NOTHING = $("no-mosaic").textContent;
 
 const palette = new Palette();
 const api = new Api(new Tokens());
@@ -66,11 +68,13 @@ function disconnected(problem, pause) {
   document.title = "Not connected · tilecatcher";
   $("link").dataset.tone = "bad";
   show($("banner"), true);
+  show($("held"), gauges.capture === "paused");
+  const why = gauges.capture === "draining" ? "the daemon has stopped" : problem.message;
   const until = performance.now() + pause;
   const words = () => {
     const left = Math.max(0, Math.ceil((until - performance.now()) / 1000));
     say($("link"), "Not connected");
-    say($("banner-text"), `Not connected: ${problem.message}. What you see is of ${time(since)}. Trying again ${left > 0 ? `in ${left} s` : "now"}.`);
+    say($("banner-text"), `Not connected: ${why}. What you see is of ${time(since)}. Trying again ${left > 0 ? `in ${left} s` : "now"}.`);
   };
   clearInterval(tick);
   tick = setInterval(words, 1000);
@@ -79,11 +83,13 @@ function disconnected(problem, pause) {
 
 /** Everything again: at the beginning, after a pause, and when the stream has left something out. */
 async function refresh() {
+  thumbnails.outdate();
   const [status] = await Promise.all([
     api.json("/api/v1/status").catch(() => null),
-    mosaic.cells || acquisitions.current !== null ? fetchMosaic() : null,
+    fetchMosaic(),
   ]);
   if (status) take(status);
+  if (mosaic.cells && panel.place) panel.open(mosaic.cells, panel.place);
 }
 
 function happened(name, data) {
@@ -103,14 +109,19 @@ function take(status) {
     }
     started = status.started;
   }
+  const held = gauges.held;
   gauges.take(status);
+  if (gauges.held !== held) announce(gauges.held || "Tiles are taken again.");
   if (status.acquisitions) acquisitions.take(status.acquisitions);
+  if (acquisitions.current === null) show($("no-mosaic"), true);
   choices();
 }
 
 // The mosaic.
 
 function chosen(id) {
+  request.abort();
+  pending = null;
   panel.close();
   summary.reset();
   completeness = null;
@@ -119,7 +130,7 @@ function chosen(id) {
   mosaic.set(null, false);
   mosaic.shape({ width: 1, height: 1 });
   shaped = null;
-  history.replaceState(null, "", id === null ? location.pathname : `?acquisition=${id}`);
+  say($("no-mosaic"), NOTHING);
   show($("no-mosaic"), id === null);
   lists();
   live.follow(id); // Fetches the mosaic once the events come.
@@ -147,6 +158,7 @@ async function fetchMosaic() {
     const kept = pending;
     pending = null;
     mosaic.set(new Cells(answer), true);
+    say($("no-mosaic"), NOTHING);
     show($("no-mosaic"), mosaic.cells.bytes.length === 0);
     change(kept);
     lists();
@@ -154,8 +166,11 @@ async function fetchMosaic() {
   } catch (problem) {
     if (signal.aborted) return;
     pending = null;
+    if (problem.status === 404 && !problem.isNoRoute) return acquisitions.forget(); // It was deleted.
     say($("no-mosaic"), `No mosaic: ${problem.message}`);
     show($("no-mosaic"), mosaic.cells === null);
+    // What changed meanwhile would be missed. Where the connection is lost, all of it is fetched again with the next one.
+    if (since === null && !isForGood(problem)) fetchAgain();
   }
 }
 
@@ -173,8 +188,11 @@ function change(cells) {
     const isKnown = (byte & STATE_MASK) < mosaic.cells.legend.length && (mosaic.filter === "" || before !== 0);
     const index = isKnown ? mosaic.cells.put(col, row, byte) : -1;
     if (index >= 0) changed.push(index);
-    else unknown = true;
-    if (index >= 0 && panel.isAt({ col, row }) && before !== byte) panel.open(mosaic.cells, { col, row });
+    else {
+      unknown = true;
+      thumbnails.touch(col, row);
+    }
+    if (index >= 0 && panel.isAt({ col, row })) panel.open(mosaic.cells, { col, row });
   }
   if (changed.length > 0) mosaic.touch(changed);
   if (unknown) fetchAgain();
@@ -206,11 +224,12 @@ function sectionNames() {
 }
 
 function choices() {
-  const one = acquisitions.get();
+  const [one, id] = [acquisitions.get(), acquisitions.current];
   offer("section", [...sectionNames()], $("section").value);
   offer("camera", (one?.cameras ?? []).map((camera) => [camera, String(camera)]), $("camera").value);
-  const name = one ? `Mosaic of ${one.id}` : "Mosaic";
-  document.title = one ? `${one.id}: ${one.received} of ${one.expected} · tilecatcher` : "tilecatcher";
+  // One that is chosen may be too old for the list.
+  const name = id === null ? "Mosaic" : `Mosaic of ${id}`;
+  document.title = [one ? `${id}: ${received(one)}` : id, "tilecatcher"].filter((part) => part !== null).join(" · ");
   say($("mosaic-title"), mosaic.cells ? `${name}, ${mosaic.cells.cols} × ${mosaic.cells.rows}` : name);
 }
 
@@ -233,7 +252,7 @@ async function open(place, moveFocus) {
 async function native() {
   const { col, row } = mosaic.cursor;
   if (!mosaic.cells.isShowable(mosaic.cells.at(col, row))) return;
-  const size = await thumbnails.measure(mosaic.url(`tile/${col}/${row}/image`));
+  const size = await thumbnails.measure(mosaic.url(`tile/${col}/${row}/image`)).catch(() => null);
   if (size === null) return;
   mosaic.shape(size);
   mosaic.zoomTo(size.width / mosaic.ratio);
@@ -246,8 +265,14 @@ async function learnShape() {
   const place = cells.first((byte) => cells.isShowable(byte));
   if (place === null) return;
   shaped = cells.acquisition;
-  const size = await thumbnails.measure(mosaic.url(`tile/${place.col}/${place.row}/image`, new URLSearchParams({ size: 256 })));
-  if (size !== null && mosaic.cells?.acquisition === cells.acquisition) mosaic.shape(size);
+  const isShown = () => mosaic.cells?.acquisition === cells.acquisition;
+  try {
+    const size = await thumbnails.measure(mosaic.url(`tile/${place.col}/${place.row}/image`, new URLSearchParams({ size: 256 })));
+    if (isShown()) mosaic.shape(size);
+  } catch (problem) {
+    if (isForGood(problem) || !isShown()) return;
+    setTimeout(() => { if (isShown()) shaped = null; lists(); }, SHAPE_AGAIN_MS);
+  }
 }
 
 control($("canvas"), mosaic, { open, native, help: () => $("help").showModal() });
@@ -259,11 +284,18 @@ $("tile").addEventListener("keydown", (event) => { if (event.key === "Escape") $
 for (const choice of ["section", "camera"]) $(choice).addEventListener("change", filtered);
 // A browser has six connections for one daemon, all its tabs together, and a daemon 64 streams: who is not looked at needs none.
 let unseen = null;
-document.addEventListener("visibilitychange", () => {
+function seen() {
   clearTimeout(unseen);
-  if (document.hidden) unseen = setTimeout(() => live.pauseNow(), UNSEEN_MS);
+  if (document.hidden) unseen = setTimeout(rest, UNSEEN_MS);
   else live.resume();
-});
+}
+function rest() {
+  live.pauseNow();
+  clearInterval(tick);
+  // A tab's title must not go on to say how far it was.
+  document.title = "tilecatcher";
+}
+document.addEventListener("visibilitychange", seen);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
   mosaic.recolour();
   summary.reset();
@@ -275,5 +307,6 @@ async function start() {
   const status = await api.json("/api/v1/status").catch(() => null);
   if (status) take(status);
   if (acquisitions.current === null) live.follow(null);
+  if (document.hidden) seen();
 }
 start();

@@ -21,7 +21,9 @@ export class Mosaic {
     this.images = "auto";
     this.follows = false;
     this.filter = "";
+    this.single = null;
     this.cursor = { col: 0, row: 0 };
+    this.isPlaced = false; // True once somebody put the cursor somewhere.
     this.waiting = false;
     new ResizeObserver(() => this.#measure()).observe(canvas);
   }
@@ -30,12 +32,13 @@ export class Mosaic {
   set(cells, stays) {
     const same = stays && this.cells && cells && sameShape(this.cells, cells);
     this.cells = cells;
-    this.bitmap = cells && new Bitmap(cells, this.palette);
+    this.bitmap = cells && new Bitmap(cells, this.palette, this.single);
     if (!cells) return this.changed();
     if (!same) {
       this.thumbnails.clear();
       this.latest = null;
       this.cursor = { col: cells.firstCol, row: cells.firstRow };
+      this.isPlaced = false;
       this.fit();
     }
     this.changed();
@@ -72,6 +75,7 @@ export class Mosaic {
 
   /** Fades what does not fit, or nothing. */
   only(test) {
+    this.single = test;
     this.bitmap?.colour(this.palette, test);
     this.changed();
   }
@@ -113,10 +117,10 @@ export class Mosaic {
     this.changed();
   }
 
-  /** Zooms at the middle of what is seen, where the cursor is not. */
+  /** Zooms at the cursor; at the middle where it is not in view, or nobody has put it anywhere. */
   zoomHere(factor) {
     const at = this.#centre(this.cursor);
-    const seen = at.x > GUTTER.left && at.y > GUTTER.top && at.x < this.width && at.y < this.height;
+    const seen = this.isPlaced && at.x > GUTTER.left && at.y > GUTTER.top && at.x < this.width && at.y < this.height;
     this.zoom(factor, seen ? at : { x: this.width / 2, y: this.height / 2 });
   }
 
@@ -142,6 +146,7 @@ export class Mosaic {
     const { firstCol, firstRow, cols, rows } = this.cells;
     const within = (value, first, length) => Math.max(first, Math.min(first + length - 1, value));
     this.cursor = { col: within(place.col, firstCol, cols), row: within(place.row, firstRow, rows) };
+    this.isPlaced = true;
     this.reveal(this.cursor, false);
     this.on.moved(this.cursor);
     this.changed();

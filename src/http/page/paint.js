@@ -48,14 +48,13 @@ function rgb(color) {
 
 /** A pixel for each place. */
 export class Bitmap {
-  constructor(cells, palette) {
+  constructor(cells, palette, only) {
     this.cells = cells;
     this.canvas = new OffscreenCanvas(Math.max(1, cells.cols), Math.max(1, cells.rows));
     this.context = this.canvas.getContext("2d");
     this.image = this.context.createImageData(this.canvas.width, this.canvas.height);
     this.pixels = new Uint32Array(this.image.data.buffer);
-    this.only = null;
-    this.colour(palette);
+    this.colour(palette, only);
   }
 
   /** Colours anew; `only` tells which bytes keep their colour while all others fade. */

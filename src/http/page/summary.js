@@ -1,9 +1,13 @@
 // The mosaic in words: the legend with its counts, which can single out a kind of place, and the table for those who do not
 // see the canvas.
 
-import { $, count, el, fill, table } from "./dom.js";
+import { received } from "./acquisitions.js";
+import { $, count, differs, el, fill, table } from "./dom.js";
 import { STATE_MASK } from "./cells.js";
 import { MARKS, swatch } from "./paint.js";
+
+/** None, missing, refused, received; what follows is of sections. */
+const OWN_STATES = 4;
 
 export class Summary {
   /** `only(test or null)`: single out the bytes that pass. */
@@ -31,7 +35,9 @@ export class Summary {
       number: cells.counts[index], test: (byte) => (byte & STATE_MASK) === index }));
     const marks = MARKS.map(({ name, bit, label, test }) => ({ key: name, label, byte: bit | cells.legend.indexOf("received"),
       number: cells.marks[name], test }));
-    const always = ["received", "missing"];
+    // Tiles of sections are in states of their own: that none is "received" would say that none has come.
+    const hasOthers = states.slice(OWN_STATES).some(({ number }) => number > 0);
+    const always = hasOthers ? ["missing"] : ["received", "missing"];
     return [...states, ...marks].filter(({ key, number }) => key !== "none" && (number > 0 || always.includes(key)));
   }
 
@@ -50,16 +56,16 @@ export class Summary {
   /** The table: states, then sections and cameras as far as the daemon counts them. */
   table(cells, completeness, names) {
     const box = $("summary");
-    if (!cells) return box.replaceChildren(el("p", { className: "empty" }, "No places yet."));
+    if (!cells) {
+      if (differs(box, null)) box.replaceChildren(el("p", { className: "empty" }, "No places yet."));
+      return;
+    }
     const states = this.#kinds(cells).map(({ label, number }) => [label, count(number)]);
-    const counts = (sums, name) => Object.entries(sums ?? {}).map(([key, sum]) => [name(key), count(sum.expected), count(sum.received), count(sum.missing)]);
+    const counts = (sums, name) => Object.entries(sums ?? {}).map(([key, sum]) => [name(key), received(sum), count(sum.missing)]);
     const sections = counts(completeness?.sections, (key) => names.get(key) ?? key);
     const cameras = counts(completeness?.cameras, (key) => (key === "-1" ? "not known yet" : key));
-    const rows = { states, sections, cameras };
-    const signature = JSON.stringify(rows);
-    if (box.dataset.shown === signature) return;
-    box.dataset.shown = signature;
-    const head = (name) => [name, "Expected", "Received", "Missing"];
+    if (!differs(box, { states, sections, cameras })) return;
+    const head = (name) => [name, "Received", "Missing"];
     box.replaceChildren(table("Places by state", ["State", "Places"], states));
     if (sections.length > 0) box.append(table("Tiles by section", head("Section"), sections));
     if (cameras.length > 0) box.append(table("Tiles by camera", head("Camera"), cameras));

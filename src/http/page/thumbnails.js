@@ -1,13 +1,16 @@
 // Pictures of places: fetched when they are seen, few at a time, the newest wish first; kept within a bound; fetched again when
 // a tile in them has changed. Must never ask for what is not looked at.
 
+import { isForGood } from "./api.js";
+
 /** Browsers give one daemon six connections: the events need one, and what is clicked must not wait. */
 const AT_ONCE = 4;
 /** Bytes of decoded pictures that are kept. */
 const BYTES_MAX = 128e6;
 /** A picture that changes all the time is fetched anew this often. */
 const AGAIN_MS = 1500;
-const AFTER_FAILURE_MS = [1000, 2000, 4000, 8000];
+/** One that is being made is soon there; a daemon in trouble is left alone for longer. */
+const AFTER_FAILURE_MS = [1000, 1000, 1000, 2000, 4000, 8000];
 export const LEVEL_MAX = 8;
 /** Pixels of a thumbnail's side. */
 export const SIDE = 256;
@@ -36,16 +39,12 @@ export class Thumbnails {
     [this.bytes, this.running, this.wishes] = [0, 0, []];
   }
 
-  /** Width and height of an image, pixels; `null` where it can not be had. */
+  /** Width and height of an image, pixels. */
   async measure(url) {
-    try {
-      const bitmap = await createImageBitmap(await this.api.blob(url, { signal: this.generation.signal }));
-      const { width, height } = bitmap;
-      bitmap.close();
-      return { width, height };
-    } catch {
-      return null;
-    }
+    const bitmap = await createImageBitmap(await this.api.blob(url, { signal: this.generation.signal }));
+    const { width, height } = bitmap;
+    bitmap.close();
+    return { width, height };
   }
 
   /** Begins a frame: wishes of earlier frames count no more. */
@@ -59,13 +58,13 @@ export class Thumbnails {
     const now = performance.now();
     let picture = this.pictures.get(key);
     if (!picture) {
-      picture = { key, bitmap: null, stale: true, loading: false, notBefore: 0, failures: 0, seen: 0 };
+      picture = { key, bitmap: null, stale: true, loading: false, notBefore: 0, failures: 0, seen: 0, timer: null };
       this.pictures.set(key, picture);
     }
     picture.seen = this.frame;
     if (picture.stale && !picture.loading) {
       if (now >= picture.notBefore) this.wishes.push({ picture, url });
-      else setTimeout(this.changed, picture.notBefore - now + 5);
+      else picture.timer ??= setTimeout(() => { picture.timer = null; this.changed(); }, picture.notBefore - now + 5);
     }
     return picture.bitmap;
   }
@@ -85,6 +84,11 @@ export class Thumbnails {
       if (this.bytes <= BYTES_MAX * 0.75 && this.pictures.size < 3000) return;
       this.#drop(picture);
     }
+  }
+
+  /** Tiles may have come of which nothing was heard. */
+  outdate() {
+    for (const picture of this.pictures.values()) picture.stale = true;
   }
 
   /** A tile at this place is new. */
@@ -122,7 +126,7 @@ export class Thumbnails {
       bitmap = await createImageBitmap(await this.api.blob(url, { signal, cache: "no-cache" }));
     } catch (problem) {
       // What is not there, or can not be shown, stays so until its tile changes; the rest is tried again later.
-      failed = !signal.aborted && ![400, 404, 422].includes(problem.status);
+      failed = !signal.aborted && !isForGood(problem);
     }
     if (signal.aborted) return bitmap?.close();
     this.running -= 1;

@@ -1,16 +1,20 @@
 // One place in the side panel: its picture, its tiles' facts, the way to the content, its life. Every part is asked for by
 // itself, so that one that fails takes none of the others with it.
 
-import { $, bytes, el, facts, say, time } from "./dom.js";
+import { $, atMostEvery, bytes, el, facts, say, time } from "./dom.js";
+import { tell } from "./life.js";
 
 const PREVIEW = 512;
 const BUSY_MS = 1500;
+/** The journal is read again at most this often while a place changes. */
+const TELL_AGAIN_MS = 3000;
 
 export class TilePanel {
   constructor(api) {
     this.api = api;
-    this.place = null;
+    [this.place, this.parts] = [null, null];
     this.asked = new AbortController();
+    this.tellAgain = atMostEvery(TELL_AGAIN_MS, () => { if (this.parts?.isTold) this.#tell(); });
   }
 
   /** True when it shows this place. */
@@ -20,29 +24,41 @@ export class TilePanel {
 
   close() {
     this.asked.abort();
-    this.place = null;
+    [this.place, this.parts] = [null, null];
     say($("tile-title"), "Tile");
     $("tile-body").replaceChildren(el("p", { className: "empty" }, "Choose a tile in the mosaic."));
   }
 
-  /** Shows a place of these cells. */
+  /** Shows a place of these cells. Of the place that is shown already, each part stays until there is a newer one. */
   async open(cells, place) {
     this.asked.abort();
     this.asked = new AbortController();
     const { signal } = this.asked;
-    this.place = place;
-    const byte = cells.at(place.col, place.row);
-    say($("tile-title"), `Tile ${place.col}, ${place.row}`);
-    const parts = { state: el("p", { className: "state-line" }, cells.words(byte)), picture: el("div"), tiles: el("div"), life: el("div") };
-    $("tile-body").replaceChildren(parts.state, parts.picture, parts.tiles, parts.life);
     const acquisition = `/api/v1/acquisitions/${cells.acquisition}`;
-    this.#life(parts.life, acquisition, place, signal);
-    if (!cells.isStored(byte)) return;
+    if (!this.isAt(place)) this.#lay(acquisition, place);
+    else if (this.parts.isTold) this.tellAgain();
+    const { parts } = this;
+    const byte = cells.at(place.col, place.row);
+    say(parts.state, cells.words(byte));
+    if (!cells.isStored(byte)) return [parts.picture, parts.tiles].forEach((part) => part.replaceChildren());
     const picture = `${acquisition}/tile/${place.col}/${place.row}/image?size=${PREVIEW}`;
     const jobs = [this.#picture(parts.picture, picture, signal), this.#tiles(parts.tiles, acquisition, place, signal)];
     await Promise.all(jobs.map((job) => job.catch((problem) => {
-      if (!signal.aborted) parts.tiles.append(el("p", { className: "problem" }, problem.message));
+      if (!signal.aborted) parts.tiles.replaceChildren(el("p", { className: "problem" }, problem.message));
     })));
+  }
+
+  #lay(acquisition, { col, row }) {
+    this.place = { col, row };
+    say($("tile-title"), `Tile ${col}, ${row}`);
+    const [button, status] = [el("button", { type: "button", id: "life" }, "What happened here"), el("p", { role: "status" })];
+    button.addEventListener("click", () => this.#tell());
+    this.parts = {
+      state: el("p", { className: "state-line" }), picture: el("div"), tiles: el("div"), life: el("div", {}, button, status),
+      button, status, head: el("h3", { tabIndex: -1 }, "What happened here"), told: el("div", { className: "life" }),
+      url: `${acquisition}/places/${col}/${row}`, isTold: false,
+    };
+    $("tile-body").replaceChildren(this.parts.state, this.parts.picture, this.parts.tiles, this.parts.life);
   }
 
   async #picture(box, url, signal) {
@@ -66,6 +82,7 @@ export class TilePanel {
     const page = await this.api.json(`${acquisition}/tiles?col=${col}&row=${row}&frame-type=all&length=50`, { signal });
     const stable = page.tiles.filter((tile) => tile.frame === undefined);
     const drift = page.tiles.length - stable.length;
+    if (signal.aborted) return;
     box.replaceChildren(...stable.map((tile) => this.#facts(tile)));
     if (drift > 0) box.append(el("p", { className: "quiet" }, drift === 1 ? "1 drift frame" : `${drift} drift frames`));
   }
@@ -106,36 +123,23 @@ export class TilePanel {
   }
 
   /** What the journal says of the place; read when it is asked for, for it costs the daemon something. */
-  #life(box, acquisition, { col, row }, signal) {
-    const button = el("button", { type: "button", id: "life" }, "What happened here");
-    const status = el("p", { role: "status" });
-    button.addEventListener("click", async () => {
-      button.disabled = true;
-      say(status, "Reading the journal …");
-      try {
-        const life = await this.api.json(`${acquisition}/places/${col}/${row}`, { signal });
-        box.replaceChildren(el("h3", {}, "What happened here"), el("p", {}, life.because), lifeList(life));
-      } catch (problem) {
-        if (!signal.aborted) say(status, problem.isNoRoute ? "This daemon does not tell." : problem.message);
-      }
-    });
-    box.replaceChildren(button, status);
+  async #tell() {
+    const [{ parts }, { signal }] = [this, this.asked];
+    [parts.isTold, parts.button.disabled] = [true, true];
+    say(parts.status, "Reading the journal …");
+    try {
+      parts.told.replaceChildren(...tell(await this.api.json(parts.url, { signal })));
+      if (!parts.button.isConnected) return;
+      parts.life.replaceChildren(parts.head, parts.told);
+      // The button that had the focus is gone, and what it was pressed for may lie below what is in view.
+      parts.head.focus({ preventScroll: true });
+      parts.life.scrollIntoView({ block: "nearest" });
+    } catch (problem) {
+      if (signal.aborted) return;
+      [parts.isTold, parts.button.disabled] = [!parts.button.isConnected, false];
+      say(parts.status, problem.isNoRoute ? "This daemon does not tell." : problem.message);
+    }
   }
-}
-
-/** Events of the journal and refusals that the daemon remembers, in the order of their times. */
-function lifeList({ events = [], refusals = [], problems = [] }) {
-  const refused = refusals.map(({ at, reason, peer }) => ({ at, words: `refused: ${reason}${peer ? `, from ${peer}` : ""}` }));
-  const told = events.map((event) => ({ at: event.at, words: eventWords(event) }));
-  const all = [...told, ...refused].sort((one, other) => one.at.localeCompare(other.at));
-  const line = ({ at, words }) => el("li", {}, el("time", { dateTime: at, title: at }, time(at)), el("span", {}, words));
-  return el("ol", { className: "log" }, all.map(line), problems.map((words) => el("li", { className: "problem" }, el("span", {}, words))));
-}
-
-function eventWords({ event, tile, version, size, roi, state, segment }) {
-  const details = [roi && `section ${roi}`, state, tile && `tile ${tile}`, version > 1 && `version ${version}`,
-    size && bytes(size), segment && `segment ${segment}`];
-  return [event, details.filter(Boolean).join(", ")].filter(Boolean).join(": ");
 }
 
 function quality(figures) {
