@@ -1,8 +1,12 @@
 //! The built binary on storage that fails: system calls that strace turns into errors, file systems that are full or
-//! frozen. Nothing is acknowledged falsely, and what was acknowledged is there afterwards.
+//! frozen, block devices that fail, writes that are cut short. Nothing is acknowledged falsely, and what was acknowledged is
+//! there afterwards.
 //!
-//! Needs root, strace, loop devices and mounts; a test that does not find its tools says so and passes, unless
+//! Needs root, strace, a C compiler, loop devices and mounts; a test that does not find its tools says so and passes, unless
 //! TILECATCHER_REQUIRE_FAULT_TOOLS=1. Loop devices are never required: containers have none.
+
+mod block_errors;
+mod short_writes;
 
 use super::support::{ACQ, Daemon, PATIENCE, RawConnection, command, data_dir, frame, key, noise, program, tile};
 use super::web::{Form, ask, get, name};
@@ -40,11 +44,24 @@ fn traced(data: &Path, faults: &[&str], settings: &[&str]) -> Command {
     for fault in faults {
         traced.args(["-e", &format!("inject={fault}")]);
     }
-    traced.arg(plain.get_program()).args(plain.get_args());
+    through(traced, &plain)
+}
+
+/// A command run by another program, which becomes it.
+fn through(mut by: Command, plain: &Command) -> Command {
+    by.arg(plain.get_program()).args(plain.get_args());
     for (name, _) in plain.get_envs() {
-        traced.env_remove(name);
+        by.env_remove(name);
     }
-    traced
+    by
+}
+
+/// Builds `faults.c`, which runs a program with faults that strace can not inject.
+fn build_faults(dir: &Path) -> Option<PathBuf> {
+    let (source, program) = (dir.join("faults.c"), dir.join("faults"));
+    std::fs::write(&source, include_str!("io_errors/faults.c")).expect("a file");
+    let built = succeeds(Command::new("cc").args(["-O1", "-Wall", "-Werror", "-o"]).arg(&program).arg(&source));
+    has("cc with Linux' headers", built).then_some(program)
 }
 
 fn strace_works() -> bool {
@@ -73,6 +90,29 @@ fn send_until_refused(daemon: &Daemon, row: u32, most: u32) -> Vec<u32> {
             }
             _ => break,
         }
+    }
+    acknowledged
+}
+
+/// Sends with several tiles in flight, until the connection ends; the columns that were acknowledged. Refusals must be a 3 or 4.
+fn send_ahead(daemon: &Daemon, row: u32, cols: std::ops::Range<u32>) -> Vec<u32> {
+    let mut acknowledged = Vec::new();
+    let Ok(mut client) = tilecatcher::client::CaptureClient::connect(daemon.capture, 8, PATIENCE) else {
+        return acknowledged;
+    };
+    let mut note = |answered: tilecatcher::client::Answered<u32>| match answered.response.status {
+        0 => acknowledged.push(answered.tag),
+        status => assert!(matches!(status, 3 | 4), "{:?}", answered.response),
+    };
+    for col in cols {
+        let image = noise(u64::from(row * 1000 + col), IMAGE);
+        match client.send(&tile(key(col, row), &image), col) {
+            Ok(answered) => answered.into_iter().for_each(&mut note),
+            Err(_) => break,
+        }
+    }
+    while let Ok(Some(answered)) = client.receive() {
+        note(answered);
     }
     acknowledged
 }
@@ -162,15 +202,22 @@ impl Mount {
     }
 
     fn ext4(bytes: u64) -> Option<Self> {
-        let dir = data_dir();
         let image = tempfile::NamedTempFile::new().expect("a file");
         image.as_file().set_len(bytes).expect("sparse");
-        let made = succeeds(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(image.path()))
-            && succeeds(Command::new("mount").args(["-o", "loop"]).arg(image.path()).arg(dir.path()));
-        if !made {
-            eprintln!("skipped: loop devices can not be used here");
+        let made = succeeds(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(image.path()));
+        let mut mount = made.then(|| Self::image(image.path())).flatten();
+        match &mut mount {
+            Some(mount) => mount._image = Some(image),
+            None => eprintln!("skipped: loop devices can not be used here"),
         }
-        made.then_some(Self { dir, _image: Some(image) })
+        mount
+    }
+
+    /// A file with a file system in it, through a loop device that goes with the mount.
+    fn image(image: &Path) -> Option<Self> {
+        let dir = data_dir();
+        let mounted = succeeds(Command::new("mount").args(["-o", "loop"]).arg(image).arg(dir.path()));
+        mounted.then_some(Self { dir, _image: None })
     }
 
     fn path(&self) -> PathBuf {
