@@ -8,6 +8,7 @@ use super::answer::{Failure, Path, blocking, number};
 use super::content::matches_tag;
 use super::query::Query;
 use super::shapes::ErrorBody;
+use super::share::{Room, Sending};
 use super::tiles::{find_by_id, find_by_position};
 use crate::model::{AcqId, TileEntry};
 use crate::pixels::{Contrast, Region, SIDE_MAX};
@@ -16,6 +17,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use std::sync::Arc;
 
 /// A browser may keep an image, and asks each time whether it is still the one.
@@ -96,7 +98,11 @@ pub(super) async fn thumbnail(
         Some(preview) => preview,
         None => state.previews.make(ask).await?,
     };
-    Ok(respond(preview, &headers))
+    if has(&headers, &preview.etag) {
+        return Ok(unchanged(&preview.etag));
+    }
+    let room = state.showing.take(preview.png.len()).await?;
+    Ok(respond(preview, room))
 }
 
 /// What of a tile is asked for.
@@ -122,6 +128,14 @@ impl Wanted {
         Ok(Self { region: region.transpose()?, size, contrast })
     }
 
+    /// About how large the image will be: hardly more than it has pixels, or than the content has bytes.
+    fn bytes(&self, entry: &TileEntry) -> usize {
+        let pixels = |width: u32, height: u32| u64::from(width) * u64::from(height);
+        let region = self.region.map_or(u64::MAX, |region| pixels(region.width, region.height));
+        let size = self.size.map_or(u64::MAX, |side| pixels(side, side));
+        usize::try_from(region.min(size).min(entry.image.len.into())).unwrap_or(usize::MAX)
+    }
+
     /// Which content, and how it is shown.
     fn etag(&self, entry: &TileEntry) -> String {
         let contrast = self.contrast.map_or_else(|| "usual".to_owned(), |contrast| contrast.to_string());
@@ -144,15 +158,15 @@ async fn image(state: &AppState, entry: &TileEntry, wanted: Wanted, headers: &He
     if has(headers, &etag) {
         return Ok(unchanged(&etag));
     }
+    // Taken first: whole images are large, and those who wait for room must not hold one meanwhile.
+    let room = state.showing.take(wanted.bytes(entry)).await?;
     let made = state.previews.make(tile_ask(entry, wanted.region, wanted.size, wanted.contrast)).await?;
-    Ok(respond(Preview { etag, ..made }, headers))
+    let room = state.showing.resize(room, made.png.len()).await?;
+    Ok(respond(Preview { etag, ..made }, room))
 }
 
-fn respond(preview: Preview, headers: &HeaderMap) -> Response {
-    if has(headers, &preview.etag) {
-        return unchanged(&preview.etag);
-    }
-    let mut response = Response::new(Body::from(preview.png));
+fn respond(preview: Preview, room: Room) -> Response {
+    let mut response = Response::new(Body::from(Bytes::from_owner(Sending::new(preview.png, room))));
     let out = response.headers_mut();
     out.insert(header::CONTENT_TYPE, HeaderValue::from_static("image/png"));
     out.insert(header::CACHE_CONTROL, KEEP);
