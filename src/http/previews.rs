@@ -10,6 +10,7 @@ use super::query::Query;
 use super::shapes::ErrorBody;
 use super::share::{Room, Sending};
 use super::tiles::{find_by_id, find_by_position};
+use crate::index::AcquisitionView;
 use crate::model::{AcqId, TileEntry};
 use crate::pixels::{Contrast, Region, SIDE_MAX};
 use crate::preview::{Ask, At, LEVEL_MAX, Layer, Preview, PreviewError, tile_ask};
@@ -90,7 +91,9 @@ pub(super) async fn thumbnail(
     }
     let section = query.number::<i64>("section")?.filter(|section| *section >= 0);
     let layer = Layer { acq, section, camera: query.number("camera")? };
-    find(&state, acq)?;
+    if !may_have_tiles(&find(&state, acq)?, &layer) {
+        return Err(Failure::missing("no tile is stored there"));
+    }
     let ask = Ask::Thumbnail { layer, at: At { level, x, y } };
     let previews = Arc::clone(&state.previews);
     let at_hand = blocking(&state, move |_| Ok::<_, Failure>(previews.at_hand(&ask))).await?;
@@ -103,6 +106,17 @@ pub(super) async fn thumbnail(
     }
     let room = state.showing.take(preview.png.len()).await?;
     Ok(respond(preview, room))
+}
+
+/// False when the acquisition is known to have no such section or camera: then no tile need be looked at.
+fn may_have_tiles(view: &AcquisitionView, layer: &Layer) -> bool {
+    let has_section = |section| view.head.rois.iter().any(|roi| roi.section == section);
+    let counters = &view.counters;
+    // A version that replaced another may be of another camera, and those of high numbers are counted as one.
+    let counted: u64 = counters.cameras.values().flatten().sum();
+    let are_known = counters.replaced == 0 && counted == counters.tiles && !counters.cameras.contains_key(&-1);
+    let has_camera = |camera| !are_known || counters.cameras.contains_key(&camera);
+    layer.section.is_none_or(has_section) && layer.camera.is_none_or(has_camera)
 }
 
 /// What of a tile is asked for.
@@ -190,6 +204,18 @@ fn tag(etag: &str) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sections_and_cameras_that_are_not_there_are_known_without_a_look_at_tiles() {
+        let mut view = AcquisitionView::default();
+        view.counters.tiles = 5;
+        view.counters.cameras.insert(2, [5, 0, 0, 0]);
+        let of = |section, camera| Layer { acq: AcqId(1), section, camera };
+        assert!(may_have_tiles(&view, &of(None, None)) && may_have_tiles(&view, &of(None, Some(2))));
+        assert!(!may_have_tiles(&view, &of(None, Some(3))) && !may_have_tiles(&view, &of(Some(7), None)));
+        view.counters.replaced = 1;
+        assert!(may_have_tiles(&view, &of(None, Some(3))), "by the tile that replaced another");
+    }
 
     #[test]
     fn a_region_is_four_numbers_with_pixels() {

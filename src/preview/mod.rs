@@ -145,7 +145,7 @@ impl Previews {
     ) -> std::io::Result<Arc<Self>> {
         let (queue, changes) = (Arc::new(Queue::new(QUEUE)), Arc::new(Changes::default()));
         let cache = Cache::new(data_dir.join("cache"), options.cache_bytes, catalog.metrics());
-        let pyramids = Pyramids::new(Arc::clone(catalog.index()), Arc::clone(&changes));
+        let pyramids = Pyramids::new(Arc::clone(catalog.index()), Arc::clone(&changes), catalog.stop().clone());
         let maker = Arc::new(Maker::new(Arc::clone(catalog), lanes.clone(), cache, pyramids));
         let is_on = options.threads > 0;
         if is_on {

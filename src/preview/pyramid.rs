@@ -5,11 +5,13 @@
 //! the acquisitions that were not asked for longest go first.
 
 use super::{At, LEVEL_MAX, Layer, PreviewError};
-use crate::index::{Index, StoreError};
+use crate::base::stop::Stop;
+use crate::index::Index;
 use crate::model::{AcqId, Fact, FactBody, Sequence, TileEntry, TileId, TileKey};
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Squares of all pyramids together; one of a million tiles has a million and a third.
 const SQUARES_MAX: usize = 1 << 21;
@@ -19,6 +21,9 @@ const PYRAMIDS_MAX: usize = 64;
 const CHANGES_MAX: usize = 1 << 16;
 /// Tiles read from the index at a time.
 const STEP: usize = 4096;
+/// How long it is remembered that there were too many tiles, and of how many pyramids.
+const TOO_LARGE_FOR: Duration = Duration::from_secs(600);
+const TOO_LARGE_MAX: usize = 256;
 
 /// Stands for all current tiles of a square: another one when any of them is another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,8 +63,16 @@ enum Change {
 pub(super) struct Pyramids {
     index: Arc<Index>,
     changes: Arc<Changes>,
+    stop: Stop,
+    held: Mutex<Held>,
+}
+
+#[derive(Default)]
+struct Held {
     /// The one asked for last at the end.
-    held: Mutex<Vec<(Layer, Pyramid)>>,
+    pyramids: Vec<(Layer, Pyramid)>,
+    /// Those that were not made, for there are too many tiles, and when that was found.
+    too_large: Vec<(Layer, Instant)>,
 }
 
 /// Squares by level; the last one has all tiles in its first square.
@@ -127,57 +140,55 @@ impl Stamp {
 }
 
 impl Pyramids {
-    pub(super) fn new(index: Arc<Index>, changes: Arc<Changes>) -> Self {
-        Self { index, changes, held: Mutex::default() }
+    pub(super) fn new(index: Arc<Index>, changes: Arc<Changes>, stop: Stop) -> Self {
+        Self { index, changes, stop, held: Mutex::default() }
     }
 
     /// What stands for the tiles of a square. `None`: it is empty.
     pub(super) fn stamp(&self, layer: &Layer, at: At) -> Result<Option<Stamp>, PreviewError> {
         let mut held = self.lock();
         self.catch_up(&mut held);
-        if let Some(n) = held.iter().position(|(known, _)| known == layer) {
-            let found = held.remove(n);
-            held.push(found);
-        } else {
-            self.changes.want();
-            let built = self.build(layer).map_err(|error| PreviewError::Storage(error.to_string()))?;
-            let mut squares = built.squares();
-            if squares > SQUARES_MAX {
-                let problem = format!("acquisition {} has too many tiles for thumbnails", layer.acq);
-                return Err(PreviewError::Invalid(problem));
-            }
-            if held.len() >= PYRAMIDS_MAX {
-                held.remove(0);
-            }
-            held.push((*layer, built));
-            held.reverse();
-            held.retain(|(known, pyramid)| {
-                let fits = known == layer || squares + pyramid.squares() <= SQUARES_MAX;
-                squares += if fits && known != layer { pyramid.squares() } else { 0 };
-                fits
-            });
-            held.reverse();
+        if !held.touch(layer) {
+            self.hold(&mut held, layer)?;
         }
-        Ok(held.last().and_then(|(_, pyramid)| pyramid.stamp(at)))
+        Ok(held.pyramids.last().and_then(|(_, pyramid)| pyramid.stamp(at)))
     }
 
     /// As [`Self::stamp`], from what is there; `None` when that is not known without work.
     pub(super) fn stamp_at_hand(&self, layer: &Layer, at: At) -> Option<Stamp> {
         let mut held = self.held.try_lock().ok()?;
         self.catch_up(&mut held);
-        held.iter().find(|(known, _)| known == layer).and_then(|(_, pyramid)| pyramid.stamp(at))
+        held.pyramids.iter().find(|(known, _)| known == layer).and_then(|(_, pyramid)| pyramid.stamp(at))
     }
 
-    fn catch_up(&self, held: &mut Vec<(Layer, Pyramid)>) {
+    /// Makes a pyramid, at the end of those that are held.
+    fn hold(&self, held: &mut Held, layer: &Layer) -> Result<(), PreviewError> {
+        let too_large =
+            || PreviewError::Invalid(format!("acquisition {} has too many tiles for thumbnails", layer.acq));
+        if held.is_too_large(layer, Instant::now()) {
+            return Err(too_large());
+        }
+        self.changes.want();
+        let built = self.build(layer)?;
+        if built.squares() > SQUARES_MAX {
+            held.too_large(layer, Instant::now());
+            return Err(too_large());
+        }
+        held.pyramids.push((*layer, built));
+        held.fit(SQUARES_MAX);
+        Ok(())
+    }
+
+    fn catch_up(&self, held: &mut Held) {
         let (changes, lagged) = self.changes.take();
         if lagged {
-            held.clear();
+            *held = Held::default();
         }
         for change in changes {
             match change {
-                Change::Reset(acq) => held.retain(|(layer, _)| layer.acq != acq),
+                Change::Reset(acq) => held.reset(acq),
                 Change::Tile(key, camera, tile) => {
-                    for (layer, pyramid) in held.iter_mut().filter(|(layer, _)| layer.acq == key.acq) {
+                    for (layer, pyramid) in held.pyramids.iter_mut().filter(|(layer, _)| layer.acq == key.acq) {
                         if self.takes(layer, &key, camera) {
                             pyramid.put(key.col, key.row, tile);
                         }
@@ -185,13 +196,18 @@ impl Pyramids {
                 }
             }
         }
+        held.fit(SQUARES_MAX);
     }
 
     /// Changes that are published meanwhile are taken over behind it: a tile that is put twice is there once.
-    fn build(&self, layer: &Layer) -> Result<Pyramid, StoreError> {
+    fn build(&self, layer: &Layer) -> Result<Pyramid, PreviewError> {
         let (mut pyramid, mut after) = (Pyramid::default(), TileId::NONE);
         loop {
-            let entries = self.index.tiles_of(layer.acq, after, STEP)?;
+            if self.stop.reason().is_some() {
+                return Err(PreviewError::Busy("the daemon is stopping"));
+            }
+            let entries = self.index.tiles_of(layer.acq, after, STEP);
+            let entries = entries.map_err(|error| PreviewError::Storage(error.to_string()))?;
             for entry in entries.iter().filter(|entry| entry.key.frame.is_stable()) {
                 if self.takes(layer, &entry.key, entry.camera) {
                     pyramid.put(entry.key.col, entry.key.row, Newest::of(entry));
@@ -212,8 +228,44 @@ impl Pyramids {
         layer.camera.is_none_or(|wanted| wanted == camera) && layer.section.is_none_or(in_section)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<(Layer, Pyramid)>> {
+    fn lock(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    /// Puts a pyramid at the end; false when it is not there.
+    fn touch(&mut self, layer: &Layer) -> bool {
+        let found = self.pyramids.iter().position(|(known, _)| known == layer);
+        if let Some(n) = found {
+            self.pyramids[n..].rotate_left(1);
+        }
+        found.is_some()
+    }
+
+    /// Lets go those not asked for longest, until the others fit.
+    fn fit(&mut self, squares_max: usize) {
+        let mut squares: usize = self.pyramids.iter().map(|(_, pyramid)| pyramid.squares()).sum();
+        while squares > squares_max || self.pyramids.len() > PYRAMIDS_MAX {
+            squares -= self.pyramids.remove(0).1.squares();
+        }
+    }
+
+    fn reset(&mut self, acq: AcqId) {
+        self.pyramids.retain(|(layer, _)| layer.acq != acq);
+        self.too_large.retain(|(layer, _)| layer.acq != acq);
+    }
+
+    fn too_large(&mut self, layer: &Layer, now: Instant) {
+        if self.too_large.len() >= TOO_LARGE_MAX {
+            self.too_large.remove(0);
+        }
+        self.too_large.push((*layer, now));
+    }
+
+    fn is_too_large(&mut self, layer: &Layer, now: Instant) -> bool {
+        self.too_large.retain(|(_, found)| now.saturating_duration_since(*found) < TOO_LARGE_FOR);
+        self.too_large.iter().any(|(known, _)| known == layer)
     }
 }
 
@@ -309,6 +361,43 @@ mod tests {
         let before = found(&pyramid, 1, 0, 0);
         pyramid.put(1, 0, tile(9));
         assert_ne!(found(&pyramid, 1, 0, 0), before);
+    }
+
+    fn layer(acq: u64) -> Layer {
+        Layer { acq: AcqId(acq), section: None, camera: None }
+    }
+
+    #[test]
+    fn pyramids_that_grow_drive_out_those_not_asked_for_longest() {
+        let mut held = Held::default();
+        for acq in 1..=3 {
+            let mut pyramid = Pyramid::default();
+            pyramid.put(0, 0, tile(acq));
+            held.pyramids.push((layer(acq), pyramid));
+        }
+        assert!(held.touch(&layer(1)) && !held.touch(&layer(4)));
+        let kept = |held: &Held| held.pyramids.iter().map(|(layer, _)| layer.acq.0).collect::<Vec<_>>();
+        held.fit(3);
+        assert_eq!(kept(&held), [2, 3, 1]);
+        held.pyramids[1].1.put(1, 0, tile(9));
+        assert_eq!(held.pyramids[1].1.squares(), 3);
+        held.fit(4);
+        assert_eq!(kept(&held), [3, 1]);
+        held.fit(2);
+        assert_eq!(kept(&held), [1]);
+    }
+
+    #[test]
+    fn that_there_are_too_many_tiles_is_remembered_for_some_minutes_or_until_they_are_deleted() {
+        let (mut held, now) = (Held::default(), Instant::now());
+        for acq in 0..TOO_LARGE_MAX as u64 + 1 {
+            held.too_large(&layer(acq), now);
+        }
+        assert_eq!(held.too_large.len(), TOO_LARGE_MAX);
+        assert!(held.is_too_large(&layer(7), now) && !held.is_too_large(&layer(0), now));
+        held.reset(AcqId(7));
+        assert!(!held.is_too_large(&layer(7), now) && held.is_too_large(&layer(8), now));
+        assert!(!held.is_too_large(&layer(8), now + TOO_LARGE_FOR));
     }
 
     #[test]
