@@ -185,9 +185,14 @@ impl Previews {
         answer.await.unwrap_or(Err(PreviewError::Busy("the daemon is stopping")))
     }
 
+    /// Tells the threads to end, and whoever waits that they do.
+    pub fn begin_stop(&self) {
+        self.queue.stop();
+    }
+
     /// Ends the threads; each does what it is at, which takes about a second at most.
     pub fn stop(&self) {
-        self.queue.stop();
+        self.begin_stop();
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             let _ = thread.join();
