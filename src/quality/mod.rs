@@ -198,8 +198,12 @@ impl Worker {
         !left.is_empty()
     }
 
-    /// Judges one tile that was left, or looks at some that need not be. False: not now, capture needs the room.
+    /// Judges one tile that was left, or looks at some that need not be. False: not now, capture needs the room, or what
+    /// is found could not be recorded.
     fn judge_one_that_was_left(&mut self) -> bool {
+        if self.pending.is_in_vain() {
+            return false;
+        }
         let next = self.left.lock().unwrap_or_else(PoisonError::into_inner).first_key_value().map(|(k, v)| (*k, *v));
         let Some((acq, after)) = next else { return true };
         match self.next_unjudged(acq, after) {
