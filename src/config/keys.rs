@@ -588,6 +588,13 @@ pub(super) const KEYS: &[Key] = &[
         put: |config, text| set(&mut config.notify.webhook().url, text.to_owned()),
     },
     Key {
+        name: "notify.webhook_url_file",
+        unit: "path",
+        default: "",
+        about: "file whose first line is the webhook's URL, in place of notify.webhook_url: where the URL is a secret",
+        put: |config, text| set(&mut config.notify.webhook().url_file, path_if_any(text)),
+    },
+    Key {
         name: "notify.webhook_secret_file",
         unit: "path",
         default: "",
