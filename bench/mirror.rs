@@ -12,8 +12,8 @@ mod closed_loop;
 mod harness;
 
 use clap::Parser;
-use closed_loop::{Figures, TIMEOUT, Way, drive, image_of};
-use harness::{LOG, Process, field, median};
+use closed_loop::{Figures, TIMEOUT, Way, drive};
+use harness::{LOG, Process, field, image_of, median, metric};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tilecatcher::client::HttpClient;
@@ -94,10 +94,12 @@ fn run(places: &Places, is_replicated: bool, image: &[u8], time: Duration) -> Fi
     let (process, ready) = Process::daemon(&places.data, &settings);
     let http = HttpClient::new(&format!("http://{}", field(&ready, "http")), TIMEOUT);
     http.start_acquisition("1_bench_logfile.ini", LOG.as_bytes()).expect("an acquisition");
-    let way = Way { address: field(&ready, "capture").parse().expect("an address"), tls: None };
+    let way = Way::to(&ready, "capture");
     drive(&process, &way, image, Duration::from_millis(500), 0);
     let figures = drive(&process, &way, image, time, 1);
-    assert_eq!(ack_level(&http), if is_replicated { "3" } else { "2" }, "the level in force behind the run");
+    // A run whose mirror was lost on its way would be no replicated one.
+    let level = metric(&http, "tilecatcher_ack_level");
+    assert_eq!(level, if is_replicated { 3.0 } else { 2.0 }, "the level in force behind the run");
     drop(process);
     empty(places);
     figures
@@ -107,11 +109,4 @@ fn empty(places: &Places) {
     let remove = |dir: &Path| drop(std::fs::remove_dir_all(dir));
     remove(&places.data);
     remove(&places.mirror);
-}
-
-/// A run whose mirror was lost on its way would be no replicated one.
-fn ack_level(http: &HttpClient) -> String {
-    let metrics = String::from_utf8(http.get_path("/metrics").expect("metrics").bytes).expect("text");
-    let line = metrics.lines().find_map(|line| line.strip_prefix("tilecatcher_ack_level "));
-    line.expect("a level").to_owned()
 }

@@ -200,14 +200,17 @@ impl Server {
     ///
     /// # Errors
     /// A last sync failed.
-    pub fn shut_down(self) -> Result<Option<StopReason>, ServerError> {
+    pub fn shut_down(mut self) -> Result<Option<StopReason>, ServerError> {
         self.http.begin_stop();
         self.notifier.look_now();
         self.scrub.stop();
+        // Those that look on are told first and waited for last: who sends tiles need not wait for them.
+        self.previews.begin_stop();
+        self.judge.begin_stop();
+        self.capture.stop();
         self.previews.stop();
         self.judge.stop();
         self.sampler.stop();
-        self.capture.stop();
         self.http.stop(self.stop_time / 4);
         // Lanes end when nobody can hand them tiles or look at them any more.
         drop(self.previews);

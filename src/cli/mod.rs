@@ -26,6 +26,8 @@ mod notify;
 mod offline;
 #[cfg(feature = "daemon")]
 mod pages;
+#[cfg(feature = "daemon")]
+mod printable;
 mod replay;
 mod replay_args;
 mod replay_view;

@@ -19,7 +19,9 @@ pub(super) fn run(args: &NotifyArgs) -> Outcome {
     let config = args.config.load().or_exit(BAD_INPUT)?.config;
     let channels = Channels::load(&config.notify).or_exit(BAD_INPUT)?;
     if channels.is_empty() {
-        let error = anyhow::anyhow!("nobody is told anything: set notify.webhook_url or notify.mail_server");
+        let error = anyhow::anyhow!(
+            "nobody is told anything: set notify.webhook_url, notify.webhook_url_file or notify.mail_server"
+        );
         return Err(Failure { code: BAD_INPUT, error });
     }
     let message = Message::test(&config.data.display().to_string());

@@ -1,6 +1,7 @@
 //! `status`: how a running daemon is, on one screen.
 
 use super::http_args::HttpArgs;
+use super::printable::printable;
 use super::{COULD_NOT_RUN, FOUND_A_PROBLEM, OrExit, Outcome};
 use crate::base::words::{bytes, clock, span};
 use crate::client::{AcquisitionStatus, DaemonStatus, SenderStatus};
@@ -44,7 +45,7 @@ fn page(status: &DaemonStatus, url: &str) -> String {
     let newest = status.warnings.len().saturating_sub(SHOWN);
     let warning = status.warnings[newest..].iter();
     lines.extend(warning.map(|warning| format!("  {} {}: {}", clock(&warning.at), warning.level, warning.message)));
-    lines.join("\n") + "\n"
+    lines.iter().map(|line| printable(line) + "\n").collect()
 }
 
 fn head(status: &DaemonStatus, url: &str) -> Vec<String> {
@@ -107,4 +108,17 @@ fn sender_line(sender: &SenderStatus) -> String {
     let last = sender.last_tile.as_ref().map_or("no tile yet".to_owned(), |last| format!("last {}", clock(last)));
     let SenderStatus { id, peer, port, tiles, refused, .. } = sender;
     format!("  {id} {peer}{name} on {port}: {tiles} tiles, {}, {refused} refused, {last}", bytes(sender.bytes as f64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_warnings_can_not_command_the_terminal() {
+        let mut status = DaemonStatus::default();
+        status.acquisitions.push(AcquisitionStatus { name: "a\x1b[2J".to_owned(), ..AcquisitionStatus::default() });
+        let page = page(&status, "http://x");
+        assert!(page.contains("a\u{fffd}[2J") && !page.contains('\x1b'), "{page}");
+    }
 }

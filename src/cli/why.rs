@@ -2,6 +2,7 @@
 
 use super::http_args::{HttpArgs, failure};
 use super::offline::existing;
+use super::printable::printable;
 use super::{COULD_NOT_RUN, FOUND_A_PROBLEM, OrExit, Outcome};
 use crate::catalog::PlaceLife;
 use crate::journal::{Filesystem, RealFilesystem};
@@ -67,25 +68,26 @@ fn list(value: &Value) -> impl Iterator<Item = &Value> {
 }
 
 fn print(life: &Value) {
-    println!(
+    let say = |line: String| println!("{}", printable(&line));
+    say(format!(
         "acquisition {}, column {}, row {}: {}",
         life["acquisition"],
         life["col"],
         life["row"],
         text(&life["because"])
-    );
+    ));
     for event in list(&life["events"]) {
-        println!("  {}  {}", text(&event["at"]), told(event));
+        say(format!("  {}  {}", text(&event["at"]), told(event)));
     }
     for refusal in list(&life["refusals"]) {
         let peer = refusal["peer"].as_str().unwrap_or("unknown");
-        println!("  {}  refused: {}, from {peer}", text(&refusal["at"]), text(&refusal["reason"]));
+        say(format!("  {}  refused: {}, from {peer}", text(&refusal["at"]), text(&refusal["reason"])));
     }
     for roi in list(&life["rois"]) {
-        println!("  now {} in ROI {} (section {})", text(&roi["state"]), text(&roi["roi"]), roi["section"]);
+        say(format!("  now {} in ROI {} (section {})", text(&roi["state"]), text(&roi["roi"]), roi["section"]));
     }
     for problem in list(&life["problems"]) {
-        eprintln!("tilecatcher: could not be read: {}", text(problem));
+        eprintln!("tilecatcher: could not be read: {}", printable(text(problem)));
     }
 }
 

@@ -588,6 +588,13 @@ pub(super) const KEYS: &[Key] = &[
         put: |config, text| set(&mut config.notify.webhook().url, text.to_owned()),
     },
     Key {
+        name: "notify.webhook_url_file",
+        unit: "path",
+        default: "",
+        about: "file whose first line is the webhook's URL, in place of notify.webhook_url: where the URL is a secret",
+        put: |config, text| set(&mut config.notify.webhook().url_file, path_if_any(text)),
+    },
+    Key {
         name: "notify.webhook_secret_file",
         unit: "path",
         default: "",
@@ -671,8 +678,8 @@ pub(super) const KEYS: &[Key] = &[
         name: "notify.repeat",
         unit: "time",
         default: "6h",
-        about: "shortest time between two messages of one kind about one thing; what lasts is told again after it",
-        put: |config, text| read_time(text).map(|time| config.notify.repeat = time),
+        about: "shortest time between two messages of one kind about one thing, at least 1min; what lasts is told again after it",
+        put: |config, text| read_time_at_least(text, 60).map(|time| config.notify.repeat = time),
     },
     Key {
         name: "log.format",
@@ -879,6 +886,11 @@ fn read_size_at_least(text: &str, least: u64) -> Result<u64, String> {
 
 fn read_time(text: &str) -> Result<Duration, String> {
     text.parse::<Span>().map(|span| span.0)
+}
+
+fn read_time_at_least(text: &str, least_s: u64) -> Result<Duration, String> {
+    let (time, least) = (read_time(text)?, Duration::from_secs(least_s));
+    if time < least { Err(format!("\"{text}\": at least {}", Span(least))) } else { Ok(time) }
 }
 
 /// A number of threads; `auto`: one for each `share` CPUs, at least one.

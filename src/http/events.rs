@@ -29,6 +29,8 @@ const BATCHED: Duration = Duration::from_millis(100);
 const CELLS: usize = 2000;
 /// Longest stream that can be asked for, s.
 const FOR_MAX_S: u64 = 86_400;
+/// Longest stream otherwise, s: who looks on for longer connects again, and shows again who he is.
+const FOR_S: u64 = 3600;
 
 /// An answer that is a stream without an end of its own: its connection is not waited for when the daemon stops.
 #[derive(Clone, Copy)]
@@ -42,8 +44,9 @@ struct Tiles {
     cells: Vec<(u32, u32, u8)>,
 }
 
-/// What happens, as server-sent events: `tiles` with the cells of the acquisition that changed, `status` once a
-/// second and before the daemon stops, `warning`, and `lagged` when the mosaic is to be fetched again. Open the stream first, then fetch the mosaic.
+/// What happens, as server-sent events: `tiles` with the cells of the acquisition that changed, `status` once a second and
+/// before the daemon stops, `warning`, and `lagged` when the mosaic is to be fetched again. Open the stream first, then fetch
+/// the mosaic. Ends after `for` seconds, without it after an hour.
 #[utoipa::path(get, path = "/api/v1/events", tag = "api v1",
     params(("acquisition" = Option<u64>, Query), ("for" = Option<u64>, Query)),
     responses((status = 200, content_type = "text/event-stream", body = String)))]
@@ -58,7 +61,7 @@ pub(super) async fn events(State(state): State<AppState>, query: Query) -> Resul
     }
     let subscription = state.catalog.activity().subscribe();
     let full = || Failure::new(StatusCode::SERVICE_UNAVAILABLE, "too many look on: close a view, or try again");
-    let stream = Stream::begin(state, acq, subscription.ok_or_else(full)?, seconds).await;
+    let stream = Stream::begin(state, acq, subscription.ok_or_else(full)?, seconds.unwrap_or(FOR_S)).await;
     let body = Body::from_stream(futures_util::stream::unfold(stream, Stream::next));
     let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
     let mut response = (headers, body).into_response();
@@ -75,18 +78,18 @@ struct Stream {
     /// The last warning that was told.
     warning: u64,
     tick: Interval,
-    until: Option<Instant>,
+    until: Instant,
     has_begun: bool,
 }
 
 impl Stream {
-    async fn begin(state: AppState, acq: Option<AcqId>, subscription: Subscription, seconds: Option<u64>) -> Self {
+    async fn begin(state: AppState, acq: Option<AcqId>, subscription: Subscription, seconds: u64) -> Self {
         let (mut status, ended) = (state.live.status.subscribe(), state.live.ended.subscribe());
         status::tell(&state).await;
         status.mark_changed();
         let mut tick = interval(BATCHED);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let until = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+        let until = Instant::now() + Duration::from_secs(seconds);
         let warning = last_warning();
         Self { state, acq, subscription, status, ended, warning, tick, until, has_begun: false }
     }
@@ -95,17 +98,10 @@ impl Stream {
     /// its last status first.
     async fn next(mut self) -> Option<(Result<Bytes, Infallible>, Self)> {
         loop {
-            let until = self.until;
-            let over = async move {
-                match until {
-                    Some(until) => sleep_until(until).await,
-                    None => std::future::pending().await,
-                }
-            };
             let is_ended = tokio::select! {
                 biased;
                 _ = self.ended.wait_for(|ended| *ended) => true,
-                () = over => return None,
+                () = sleep_until(self.until) => return None,
                 _ = self.tick.tick() => false,
             };
             if is_ended {

@@ -118,6 +118,8 @@ struct AppState {
     fixed_temcas: Arc<BTreeSet<u32>>,
     /// What of the tile buffers contents on their way to readers may hold.
     reading: Share,
+    /// Bytes of images and pictures of mosaics that may be on their way, beside the tile buffers.
+    showing: Share,
     /// What of the tile buffers tiles on their way from HTTP senders may hold.
     sending: Share,
     /// Bodies that are held in memory at a time.
@@ -181,6 +183,7 @@ impl HttpServer {
             accept_unknown: options.accept_unknown,
             fixed_temcas: Arc::new(options.fixed_temcas.clone()),
             reading: Share::new(catalog.pool().capacity() / 4),
+            showing: Share::new(catalog.pool().capacity() / 4),
             sending: Share::new(catalog.pool().capacity() / 2),
             uploads: Arc::new(Semaphore::new(parts::UPLOADS_AT_ONCE)),
             long_listings: Arc::new(Semaphore::new(1)),

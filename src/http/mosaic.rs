@@ -4,13 +4,16 @@ use super::AppState;
 use super::answer::{Failure, Path, blocking, number};
 use super::query::Query;
 use super::shapes::ErrorBody;
+use super::share::Sending;
 use crate::catalog::{CatalogError, MosaicError, MosaicFilter};
 use crate::model::{AcqId, QualityFlag};
-use axum::Json;
+use axum::body::Body;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -56,7 +59,7 @@ pub(super) async fn mosaic(
     State(state): State<AppState>,
     Path(acqid): Path<String>,
     query: Query,
-) -> Result<Json<MosaicShape>, Failure> {
+) -> Result<Response, Failure> {
     let acq = AcqId(number("acqid", &acqid)?);
     let section = query.number::<i64>("section")?;
     if section.is_some_and(|section| section < -1) {
@@ -64,9 +67,9 @@ pub(super) async fn mosaic(
     }
     let filter = MosaicFilter { section: section.filter(|section| *section >= 0), camera: query.number("camera")? };
     let _place = state.live.pictures.acquire().await;
-    let shape = blocking(&state, move |catalog| {
+    let json = blocking(&state, move |catalog| {
         let mosaic = catalog.mosaic(acq, filter)?;
-        Ok::<_, MosaicError>(MosaicShape {
+        let shape = MosaicShape {
             acquisition: acq.0,
             cols: mosaic.cols,
             rows: mosaic.rows,
@@ -76,7 +79,12 @@ pub(super) async fn mosaic(
             cells: STANDARD.encode(&mosaic.cells),
             sequence: mosaic.sequence.0,
             quality_flags: QualityFlag::ALL.map(|flag| flag.name().to_owned()).into(),
-        })
+        };
+        Ok::<_, MosaicError>(serde_json::to_vec(&shape).expect("numbers and texts can be written"))
     });
-    Ok(Json(shape.await?))
+    let json = json.await?;
+    // Behind the making, of which there are few at a time: those who wait here are no more.
+    let room = state.showing.take(json.len()).await?;
+    let body = Body::from(Bytes::from_owner(Sending::new(json, room)));
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }

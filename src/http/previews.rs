@@ -8,7 +8,9 @@ use super::answer::{Failure, Path, blocking, number};
 use super::content::matches_tag;
 use super::query::Query;
 use super::shapes::ErrorBody;
+use super::share::{Room, Sending};
 use super::tiles::{find_by_id, find_by_position};
+use crate::index::AcquisitionView;
 use crate::model::{AcqId, TileEntry};
 use crate::pixels::{Contrast, Region, SIDE_MAX};
 use crate::preview::{Ask, At, LEVEL_MAX, Layer, Preview, PreviewError, tile_ask};
@@ -16,6 +18,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use std::sync::Arc;
 
 /// A browser may keep an image, and asks each time whether it is still the one.
@@ -88,7 +91,9 @@ pub(super) async fn thumbnail(
     }
     let section = query.number::<i64>("section")?.filter(|section| *section >= 0);
     let layer = Layer { acq, section, camera: query.number("camera")? };
-    find(&state, acq)?;
+    if !may_have_tiles(&find(&state, acq)?, &layer) {
+        return Err(Failure::missing("no tile is stored there"));
+    }
     let ask = Ask::Thumbnail { layer, at: At { level, x, y } };
     let previews = Arc::clone(&state.previews);
     let at_hand = blocking(&state, move |_| Ok::<_, Failure>(previews.at_hand(&ask))).await?;
@@ -96,7 +101,22 @@ pub(super) async fn thumbnail(
         Some(preview) => preview,
         None => state.previews.make(ask).await?,
     };
-    Ok(respond(preview, &headers))
+    if has(&headers, &preview.etag) {
+        return Ok(unchanged(&preview.etag));
+    }
+    let room = state.showing.take(preview.png.len()).await?;
+    Ok(respond(preview, room))
+}
+
+/// False when the acquisition is known to have no such section or camera: then no tile need be looked at.
+fn may_have_tiles(view: &AcquisitionView, layer: &Layer) -> bool {
+    let has_section = |section| view.head.rois.iter().any(|roi| roi.section == section);
+    let counters = &view.counters;
+    // A version that replaced another may be of another camera, and those of high numbers are counted as one.
+    let counted: u64 = counters.cameras.values().flatten().sum();
+    let are_known = counters.replaced == 0 && counted == counters.tiles && !counters.cameras.contains_key(&-1);
+    let has_camera = |camera| !are_known || counters.cameras.contains_key(&camera);
+    layer.section.is_none_or(has_section) && layer.camera.is_none_or(has_camera)
 }
 
 /// What of a tile is asked for.
@@ -122,6 +142,14 @@ impl Wanted {
         Ok(Self { region: region.transpose()?, size, contrast })
     }
 
+    /// About how large the image will be: hardly more than it has pixels, or than the content has bytes.
+    fn bytes(&self, entry: &TileEntry) -> usize {
+        let pixels = |width: u32, height: u32| u64::from(width) * u64::from(height);
+        let region = self.region.map_or(u64::MAX, |region| pixels(region.width, region.height));
+        let size = self.size.map_or(u64::MAX, |side| pixels(side, side));
+        usize::try_from(region.min(size).min(entry.image.len.into())).unwrap_or(usize::MAX)
+    }
+
     /// Which content, and how it is shown.
     fn etag(&self, entry: &TileEntry) -> String {
         let contrast = self.contrast.map_or_else(|| "usual".to_owned(), |contrast| contrast.to_string());
@@ -144,15 +172,15 @@ async fn image(state: &AppState, entry: &TileEntry, wanted: Wanted, headers: &He
     if has(headers, &etag) {
         return Ok(unchanged(&etag));
     }
+    // Taken first: whole images are large, and those who wait for room must not hold one meanwhile.
+    let room = state.showing.take(wanted.bytes(entry)).await?;
     let made = state.previews.make(tile_ask(entry, wanted.region, wanted.size, wanted.contrast)).await?;
-    Ok(respond(Preview { etag, ..made }, headers))
+    let room = state.showing.resize(room, made.png.len()).await?;
+    Ok(respond(Preview { etag, ..made }, room))
 }
 
-fn respond(preview: Preview, headers: &HeaderMap) -> Response {
-    if has(headers, &preview.etag) {
-        return unchanged(&preview.etag);
-    }
-    let mut response = Response::new(Body::from(preview.png));
+fn respond(preview: Preview, room: Room) -> Response {
+    let mut response = Response::new(Body::from(Bytes::from_owner(Sending::new(preview.png, room))));
     let out = response.headers_mut();
     out.insert(header::CONTENT_TYPE, HeaderValue::from_static("image/png"));
     out.insert(header::CACHE_CONTROL, KEEP);
@@ -176,6 +204,18 @@ fn tag(etag: &str) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sections_and_cameras_that_are_not_there_are_known_without_a_look_at_tiles() {
+        let mut view = AcquisitionView::default();
+        view.counters.tiles = 5;
+        view.counters.cameras.insert(2, [5, 0, 0, 0]);
+        let of = |section, camera| Layer { acq: AcqId(1), section, camera };
+        assert!(may_have_tiles(&view, &of(None, None)) && may_have_tiles(&view, &of(None, Some(2))));
+        assert!(!may_have_tiles(&view, &of(None, Some(3))) && !may_have_tiles(&view, &of(Some(7), None)));
+        view.counters.replaced = 1;
+        assert!(may_have_tiles(&view, &of(None, Some(3))), "by the tile that replaced another");
+    }
 
     #[test]
     fn a_region_is_four_numbers_with_pixels() {

@@ -19,7 +19,7 @@ pub(super) struct Share {
 
 /// Room that is taken; given back when it is dropped.
 pub(super) struct Room {
-    _permit: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
 }
 
 /// Bytes on their way to a client, and the room that they take until they are gone.
@@ -48,12 +48,30 @@ impl Share {
 
     /// Takes room for `bytes`, waiting its turn; what is more than the whole share takes all of it.
     pub(super) async fn take(&self, bytes: usize) -> Result<Room, Failure> {
-        let blocks = u32::try_from(bytes.div_ceil(BLOCK)).unwrap_or(u32::MAX).min(self.capacity);
-        let permit = timeout(PATIENCE, Arc::clone(&self.blocks).acquire_many_owned(blocks)).await;
+        let permit = timeout(PATIENCE, Arc::clone(&self.blocks).acquire_many_owned(self.blocks_of(bytes))).await;
         match permit {
-            Ok(Ok(permit)) => Ok(Room { _permit: permit }),
+            Ok(Ok(permit)) => Ok(Room { permit }),
             _ => Err(Failure::busy()),
         }
+    }
+
+    /// Room for `bytes` out of room that was taken for a guess.
+    pub(super) async fn resize(&self, mut room: Room, bytes: usize) -> Result<Room, Failure> {
+        let surplus = room.permit.num_permits().checked_sub(self.blocks_of(bytes) as usize);
+        match surplus {
+            Some(surplus) => {
+                drop(room.permit.split(surplus));
+                Ok(room)
+            }
+            None => {
+                drop(room);
+                self.take(bytes).await
+            }
+        }
+    }
+
+    fn blocks_of(&self, bytes: usize) -> u32 {
+        u32::try_from(bytes.div_ceil(BLOCK)).unwrap_or(u32::MAX).min(self.capacity)
     }
 }
 
@@ -71,5 +89,16 @@ mod tests {
         assert!(share.take(1).await.is_err());
         drop(all);
         assert!(share.take(1).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_guessed_too_much_is_given_back_and_too_little_is_taken_anew() {
+        let share = Share::new(10 * BLOCK);
+        let room = share.take(8 * BLOCK).await.expect("room");
+        let small = share.resize(room, 3 * BLOCK).await.expect("less");
+        let others = share.take(7 * BLOCK).await.expect("the rest");
+        assert!(share.resize(small, 4 * BLOCK).await.is_err(), "all else is taken");
+        drop(others);
+        assert!(share.take(10 * BLOCK).await.is_ok(), "nothing is lost");
     }
 }

@@ -121,7 +121,7 @@ fn by_mail(server: String, security: MailSecurity, ca: &Path) -> NotifyOptions {
 }
 
 fn by_webhook(address: &str, ca: &Path) -> NotifyOptions {
-    let webhook = WebhookOptions { url: format!("https://{address}/hook"), secret_file: None };
+    let webhook = WebhookOptions { url: format!("https://{address}/hook"), ..WebhookOptions::default() };
     NotifyOptions { webhook: Some(webhook), ca: ca.to_owned(), ..NotifyOptions::default() }
 }
 

@@ -181,10 +181,18 @@ fn run(run: &MissingRun) -> String {
 
 /// For how long an open acquisition has been silent, if that is longer than `after` and it was not just left open.
 pub(super) fn silence(view: &AcquisitionView, after: Duration, now_ns: i64) -> Option<Duration> {
+    silent_for(view, now_ns).filter(|silent| (after..LEFT_OPEN + after).contains(silent))
+}
+
+/// Whether it has been silent for so long that it was just left open: that is no end of a stall.
+pub(super) fn is_left_open(view: &AcquisitionView, after: Duration, now_ns: i64) -> bool {
+    silent_for(view, now_ns).is_some_and(|silent| silent >= LEFT_OPEN + after)
+}
+
+fn silent_for(view: &AcquisitionView, now_ns: i64) -> Option<Duration> {
     let started = view.head.started.as_ref().filter(|started| started.ended_ns.is_none())?;
     let last_ns = view.counters.last_received_ns.max(started.first_started_ns);
-    let silent = Duration::from_nanos(u64::try_from(now_ns.saturating_sub(last_ns)).ok()?);
-    (silent >= after && silent < LEFT_OPEN + after).then_some(silent)
+    u64::try_from(now_ns.saturating_sub(last_ns)).ok().map(Duration::from_nanos)
 }
 
 pub(super) fn of_stall(acq: AcqId, silence: Duration, tiles: u64) -> News {
@@ -324,6 +332,15 @@ mod tests {
         assert_eq!(silence(&open(1000, Some(5)), 1600), None, "ended");
         assert_eq!(silence(&open(1000, None), 1000 + 3 * 86400), None, "left open");
         assert_eq!(silence(&open(1000, None), 10), None, "the clock was set back");
+    }
+
+    #[test]
+    fn an_acquisition_that_is_left_open_has_not_gone_on() {
+        let after = Duration::from_secs(600);
+        let is_left_open = |view: &AcquisitionView, now_s: i64| is_left_open(view, after, now_s * 1_000_000_000);
+        assert!(is_left_open(&open(1000, None), 1000 + 86400 + 600));
+        assert!(!is_left_open(&open(1000, None), 1000 + 86400 + 599), "it still stalls");
+        assert!(!is_left_open(&open(1000, Some(5)), 1000 + 3 * 86400), "ended");
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub struct NotifyOptions {
 pub struct WebhookOptions {
     /// Where messages are posted.
     pub url: String,
+    /// A file with that URL in place of it: many URLs are secrets.
+    pub url_file: Option<PathBuf>,
     /// What they are signed with; `None`: not at all.
     pub secret_file: Option<PathBuf>,
 }
@@ -93,10 +95,16 @@ impl NotifyOptions {
     /// Something is set that does nothing, or something needed is not.
     pub(crate) fn settle(&mut self) -> Result<(), String> {
         if let Some(webhook) = self.webhook.take() {
-            match (webhook.url.is_empty(), webhook.secret_file.is_some()) {
-                (true, true) => return Err("notify.webhook_secret_file: set notify.webhook_url, too".to_owned()),
-                (true, false) => {}
-                (false, _) => self.webhook = Some(webhook),
+            let is_named = [!webhook.url.is_empty(), webhook.url_file.is_some()];
+            match (is_named, webhook.secret_file.is_some()) {
+                ([true, true], _) => {
+                    return Err("notify.webhook_url_file: set it or notify.webhook_url, not both".to_owned());
+                }
+                ([false, false], true) => {
+                    return Err("notify.webhook_secret_file: set notify.webhook_url, too".to_owned());
+                }
+                ([false, false], false) => {}
+                _ => self.webhook = Some(webhook),
             }
         }
         if let Some(mail) = self.mail.take() {
@@ -161,6 +169,11 @@ mod tests {
         assert!(options.settle().expect_err("no url").contains("webhook_url"));
         let mut options = NotifyOptions::default();
         options.webhook().url = "http://x".into();
+        options.settle().expect("good");
+        assert!(options.webhook.is_some());
+        options.webhook().url_file = Some("u".into());
+        assert!(options.clone().settle().expect_err("two URLs").contains("webhook_url_file"));
+        options.webhook().url.clear();
         options.settle().expect("good");
         assert!(options.webhook.is_some());
     }

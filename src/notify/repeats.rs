@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 /// Things that are remembered; beyond, the one that was told longest ago is forgotten.
 const REMEMBERED_MAX: usize = 1000;
+/// Whoever was told last that it is over is told after this that it is not.
+const BACK_AFTER: Duration = Duration::from_secs(600);
 
 /// What was told when.
 pub(super) struct Repeats {
@@ -15,7 +17,7 @@ pub(super) struct Repeats {
 
 struct Told {
     at: Instant,
-    is_raised: bool,
+    state: State,
 }
 
 impl Repeats {
@@ -29,17 +31,25 @@ impl Repeats {
         let about = if news.state == State::Happened { &news.title } else { &news.subject };
         let key = (news.kind, about.clone());
         match news.state {
-            State::Resolved => self.told.get_mut(&key).is_some_and(|told| std::mem::take(&mut told.is_raised)),
+            State::Resolved => {
+                let told = self.told.get_mut(&key).filter(|told| told.state == State::Raised);
+                told.map(|told| *told = Told { at: now, state: State::Resolved }).is_some()
+            }
             State::Happened | State::Raised => {
-                let is_recent = |told: &Told| now.saturating_duration_since(told.at) < self.shortest;
+                let is_recent = |told: &Told| now.saturating_duration_since(told.at) < self.pause(told.state);
                 if self.told.get(&key).is_some_and(is_recent) {
                     return false;
                 }
                 self.make_room();
-                self.told.insert(key, Told { at: now, is_raised: news.state == State::Raised });
+                self.told.insert(key, Told { at: now, state: news.state });
                 true
             }
         }
+    }
+
+    /// Shortest time behind what was told before something is told again.
+    fn pause(&self, told: State) -> Duration {
+        if told == State::Resolved { self.shortest.min(BACK_AFTER) } else { self.shortest }
     }
 
     fn make_room(&mut self) {
@@ -79,8 +89,18 @@ mod tests {
         assert!(!repeats.is_due(&over, now));
         assert!(repeats.is_due(&low, now) && repeats.is_due(&over, now));
         assert!(!repeats.is_due(&over, now));
-        // Back within the interval: neither it nor its end is told.
-        assert!(!repeats.is_due(&low, now + HOUR / 2) && !repeats.is_due(&over, now + HOUR / 2));
+    }
+
+    #[test]
+    fn what_is_back_is_told_long_before_the_interval_is_over_but_not_at_once() {
+        let (mut repeats, now) = (Repeats::new(HOUR), Instant::now());
+        let (low, over) = (news(State::Raised, "disk", ""), news(State::Resolved, "disk", ""));
+        let ended = now + HOUR / 4;
+        assert!(repeats.is_due(&low, now) && repeats.is_due(&over, ended));
+        let soon = ended + BACK_AFTER / 2;
+        assert!(!repeats.is_due(&low, soon) && !repeats.is_due(&over, soon), "it wavers");
+        let back = ended + BACK_AFTER;
+        assert!(repeats.is_due(&low, back) && repeats.is_due(&over, back + BACK_AFTER));
     }
 
     #[test]

@@ -80,7 +80,11 @@ impl Watcher {
         let all = self.catalog.index().acquisitions();
         let silent: Vec<_> =
             all.into_iter().filter_map(|(acq, view)| Some((acq, news::silence(&view, after, now_ns)?, view))).collect();
-        let is_missing = |acq| self.catalog.completeness(acq).is_ok_and(|completeness| completeness.all.missing > 0);
+        // What can not be known now is left as it was.
+        let is_missing = |acq| match self.catalog.completeness(acq) {
+            Ok(completeness) => completeness.all.missing > 0,
+            Err(_) => self.stalled.contains(&acq),
+        };
         let stalled: Vec<_> = silent.into_iter().filter(|(acq, ..)| is_missing(*acq)).collect();
         let now_stalled = stalled.iter().map(|(acq, ..)| *acq).collect();
         let before = std::mem::replace(&mut self.stalled, now_stalled);
@@ -88,7 +92,10 @@ impl Watcher {
             self.tell(news::of_stall(acq, silence, view.counters.tiles));
         }
         for acq in before.difference(&self.stalled.clone()) {
-            self.tell(news::of_end_of_stall(*acq));
+            let view = self.catalog.acquisition(*acq);
+            if !view.is_some_and(|view| news::is_left_open(&view, after, now_ns)) {
+                self.tell(news::of_end_of_stall(*acq));
+            }
         }
     }
 

@@ -6,22 +6,47 @@ use super::{NotifyError, WebhookOptions, secret};
 use crate::model::hex;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 use ureq::http::Uri;
 
 /// From the look-up of the name to the end of the answer.
 const TIME_MAX: Duration = Duration::from_secs(10);
 const URL_KEY: &str = "notify.webhook_url";
+const URL_FILE_KEY: &str = "notify.webhook_url_file";
 const SECRET_KEY: &str = "notify.webhook_secret_file";
 
 /// A server that takes messages.
 pub(super) struct Webhook {
     agent: ureq::Agent,
+    /// What the agent is made for.
+    encrypts: bool,
+    options: WebhookOptions,
+}
+
+/// A server's URL.
+struct Address {
     url: String,
+    encrypts: bool,
     /// Scheme and host: the rest of a URL is often a secret.
     target: String,
-    secret_file: Option<PathBuf>,
+}
+
+impl Address {
+    /// Read anew for each use where it is in a file.
+    fn of(options: &WebhookOptions) -> Result<Self, NotifyError> {
+        let (key, url) = match &options.url_file {
+            Some(path) => (URL_FILE_KEY, secret::read(URL_FILE_KEY, path)?),
+            None => (URL_KEY, options.url.clone()),
+        };
+        let uri: Uri = url.parse().map_err(|error| NotifyError::new(key, format!("no URL: {error}")))?;
+        let (scheme, host) = (uri.scheme_str().unwrap_or_default(), uri.authority().map(|name| name.host()));
+        let Some(host) = host.filter(|_| ["http", "https"].contains(&scheme)) else {
+            let problem = "no URL of HTTP: it begins with http:// or https:// and names a host";
+            return Err(NotifyError::new(key, problem));
+        };
+        Ok(Self { encrypts: scheme == "https", target: format!("webhook {scheme}://{host}"), url })
+    }
 }
 
 /// The signature of a body that is sent at `timestamp` (seconds since 1970), as the header `Tilecatcher-Signature` has it:
@@ -38,24 +63,25 @@ impl Webhook {
     /// # Errors
     /// The URL is none, a file can not be used.
     pub(super) fn load(options: &WebhookOptions, ca: &Path) -> Result<Self, NotifyError> {
-        let uri: Uri = options.url.parse().map_err(|error| NotifyError::new(URL_KEY, format!("no URL: {error}")))?;
-        let (scheme, host) = (uri.scheme_str().unwrap_or_default(), uri.authority().map(|name| name.host()));
-        let Some(host) = host.filter(|_| ["http", "https"].contains(&scheme)) else {
-            return Err(NotifyError::new(
-                URL_KEY,
-                "no URL of HTTP: it begins with http:// or https:// and names a host",
-            ));
-        };
+        let encrypts = Address::of(options)?.encrypts;
         if let Some(path) = &options.secret_file {
             secret::read(SECRET_KEY, path)?;
         }
-        let target = format!("webhook {scheme}://{host}");
-        let agent = agent(scheme == "https", ca)?;
-        Ok(Self { agent, url: options.url.clone(), target, secret_file: options.secret_file.clone() })
+        Ok(Self { agent: agent(encrypts, ca)?, encrypts, options: options.clone() })
+    }
+
+    /// Where the message goes now.
+    fn address(&self) -> Result<Address, NotifyError> {
+        let address = Address::of(&self.options)?;
+        if address.encrypts != self.encrypts {
+            let problem = "http instead of https, or the other way round, since the start: restart the daemon";
+            return Err(NotifyError::new(URL_FILE_KEY, problem));
+        }
+        Ok(address)
     }
 
     fn signed(&self, timestamp: u64, body: &str) -> Result<Option<String>, NotifyError> {
-        let secret = self.secret_file.as_ref().map(|path| secret::read(SECRET_KEY, path)).transpose()?;
+        let secret = self.options.secret_file.as_ref().map(|path| secret::read(SECRET_KEY, path)).transpose()?;
         Ok(secret.map(|secret| signature(&secret, timestamp, body)))
     }
 }
@@ -82,15 +108,16 @@ fn agent(encrypts: bool, ca: &Path) -> Result<ureq::Agent, NotifyError> {
 
 impl Channel for Webhook {
     fn target(&self) -> String {
-        self.target.clone()
+        Address::of(&self.options).map_or_else(|_| "webhook".to_owned(), |address| address.target)
     }
 
     fn send(&self, message: &Message) -> Result<String, SendError> {
         let body = message.json();
         let timestamp = u64::try_from(crate::base::clock::unix_ns() / 1_000_000_000).unwrap_or(0);
+        let address = self.address()?;
         let mut request = self
             .agent
-            .post(&self.url)
+            .post(&address.url)
             .content_type("application/json")
             .header("Tilecatcher-Timestamp", timestamp.to_string())
             .header("Tilecatcher-Delivery", &message.id);
@@ -120,6 +147,7 @@ mod tests {
     use super::*;
     use std::io::{BufRead, BufReader, Read, Write};
     use std::net::TcpListener;
+    use std::path::PathBuf;
 
     /// Answers one request for each status; gives each request's head and body.
     fn server(statuses: &'static [u16]) -> (String, std::thread::JoinHandle<Vec<(String, String)>>) {
@@ -155,7 +183,8 @@ mod tests {
     }
 
     fn webhook(url: &str, secret_file: Option<PathBuf>) -> Result<Webhook, NotifyError> {
-        Webhook::load(&WebhookOptions { url: url.to_owned(), secret_file }, Path::new("/nowhere/ca.pem"))
+        let options = WebhookOptions { url: url.to_owned(), secret_file, ..WebhookOptions::default() };
+        Webhook::load(&options, Path::new("/nowhere/ca.pem"))
     }
 
     #[test]
@@ -179,6 +208,25 @@ mod tests {
         assert_eq!(field(&head, "Tilecatcher-Delivery"), message.id);
         assert_eq!(body, message.json());
         assert!(!hook.target().contains("secret-path"), "{}", hook.target());
+    }
+
+    #[test]
+    fn a_url_that_is_a_secret_comes_from_a_file_and_may_change() {
+        let (first, second) = (server(&[200]), server(&[200]));
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let write = |url: &str| std::fs::write(file.path(), format!("{url}\n")).expect("written");
+        write(&first.0);
+        let options = WebhookOptions { url_file: Some(file.path().to_owned()), ..WebhookOptions::default() };
+        let load = || Webhook::load(&options, Path::new("/nowhere/ca.pem"));
+        let hook = load().expect("good");
+        hook.send(&Message::test("")).expect("sent");
+        write(&second.0);
+        hook.send(&Message::test("")).expect("sent");
+        assert_eq!([first, second].map(|(_, received)| received.join().expect("served").len()), [1, 1]);
+        write("https://x/");
+        assert!(hook.send(&Message::test("")).expect_err("was http").problem.contains("restart"));
+        write("hooks");
+        assert_eq!(load().err().expect("no URL").key, URL_FILE_KEY);
     }
 
     #[test]

@@ -6,10 +6,9 @@
 //! | offset | size | field |
 //! |---|---|---|
 //! | 0 | 8 | magic `TILEVIEW` |
-//! | 8 | 8 | sequence of the newest tile that it shows |
-//! | 16 | 4 | CRC-32 of that tile's image |
-//! | 20 | 4 | 1: a PNG follows; 2: the reason, UTF-8, why the tile can not be shown |
-//! | 24 | 4 | CRC-32 of bytes 0..24 and of what follows from 28 on |
+//! | 8 | 8 | what stands for the tiles that it shows |
+//! | 16 | 4 | 1: a PNG follows; 2: the reason, UTF-8, why the tile can not be shown |
+//! | 20 | 4 | CRC-32 of bytes 0..20 and of what follows from 24 on |
 
 use super::pyramid::Stamp;
 use super::{At, Layer};
@@ -22,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 const MAGIC: &[u8; 8] = b"TILEVIEW";
-const HEAD_BYTES: usize = 28;
+const HEAD_BYTES: usize = 24;
 /// What a file takes of the disk, at least.
 const BLOCK_BYTES: u64 = 4096;
 /// Longest file that is read.
@@ -217,7 +216,7 @@ fn encode(stamp: Stamp, kept: &Kept) -> Vec<u8> {
 }
 
 fn head(stamp: Stamp, kind: u32, body: &[u8]) -> Vec<u8> {
-    let fields = [MAGIC, &stamp.sequence.0.to_le_bytes()[..], &stamp.crc.to_le_bytes(), &kind.to_le_bytes()];
+    let fields = [MAGIC, &stamp.0.to_le_bytes()[..], &kind.to_le_bytes()];
     let mut head = fields.concat();
     let mut crc = crc32fast::Hasher::new();
     crc.update(&head);
@@ -228,7 +227,7 @@ fn head(stamp: Stamp, kind: u32, body: &[u8]) -> Vec<u8> {
 
 fn decode(file: &Bytes, stamp: Stamp) -> Option<Kept> {
     let (found, body) = file.split_at_checked(HEAD_BYTES)?;
-    let kind = found[20];
+    let kind = found[16];
     // What is the same in every byte is whole, and of the tiles that are asked for.
     if found != head(stamp, u32::from(kind), body) {
         return None;
@@ -243,9 +242,8 @@ fn decode(file: &Bytes, stamp: Stamp) -> Option<Kept> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Sequence;
 
-    const STAMP: Stamp = Stamp { sequence: Sequence(7), crc: 9 };
+    const STAMP: Stamp = Stamp(7 << 32 | 9);
 
     fn layer(acq: u64) -> Layer {
         Layer { acq: AcqId(acq), section: Some(-1), camera: None }
@@ -271,7 +269,7 @@ mod tests {
         cache.put(&layer(1), at(1), STAMP, &Kept::Refused("no TIFF".to_owned()));
         assert_eq!(cache.get(&layer(1), at(0), STAMP), Some(image(100)));
         assert_eq!(cache.get(&layer(1), at(1), STAMP), Some(Kept::Refused("no TIFF".to_owned())));
-        for other in [Stamp { sequence: Sequence(8), ..STAMP }, Stamp { crc: 1, ..STAMP }] {
+        for other in [Stamp(STAMP.0 + 1), Stamp(STAMP.0 ^ 1 << 40)] {
             cache.put(&layer(1), at(0), STAMP, &image(100));
             assert_eq!(cache.get(&layer(1), at(0), other), None);
         }

@@ -200,7 +200,7 @@ fn cached_as(layer: &Layer, at: At) -> Layer {
 }
 
 fn preview(stamp: Stamp, png: Bytes) -> Preview {
-    Preview { etag: format!("\"{:x}-{:08x}\"", stamp.sequence.0, stamp.crc), png }
+    Preview { etag: format!("\"{:016x}\"", stamp.0), png }
 }
 
 /// A square of the level below; `None` for one behind the last place.

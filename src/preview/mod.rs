@@ -145,7 +145,7 @@ impl Previews {
     ) -> std::io::Result<Arc<Self>> {
         let (queue, changes) = (Arc::new(Queue::new(QUEUE)), Arc::new(Changes::default()));
         let cache = Cache::new(data_dir.join("cache"), options.cache_bytes, catalog.metrics());
-        let pyramids = Pyramids::new(Arc::clone(catalog.index()), Arc::clone(&changes));
+        let pyramids = Pyramids::new(Arc::clone(catalog.index()), Arc::clone(&changes), catalog.stop().clone());
         let maker = Arc::new(Maker::new(Arc::clone(catalog), lanes.clone(), cache, pyramids));
         let is_on = options.threads > 0;
         if is_on {
@@ -185,9 +185,14 @@ impl Previews {
         answer.await.unwrap_or(Err(PreviewError::Busy("the daemon is stopping")))
     }
 
+    /// Tells the threads to end, and whoever waits that they do.
+    pub fn begin_stop(&self) {
+        self.queue.stop();
+    }
+
     /// Ends the threads; each does what it is at, which takes about a second at most.
     pub fn stop(&self) {
-        self.queue.stop();
+        self.begin_stop();
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             let _ = thread.join();

@@ -1,14 +1,17 @@
-//! Which tiles a thumbnail shows, without asking the index for each: of every square of places, the newest tile in it.
+//! Which tiles a thumbnail shows, without asking the index for each: of every square of places, a sum over the tiles in it.
 //!
-//! Made from the index when an acquisition is first asked for, kept up to date by what is published since. A square
-//! whose newest tile is another one has changed: that is all a composite must know. Bounded: the acquisitions that
-//! were not asked for longest go first.
+//! Made from the index when an acquisition is first asked for, kept up to date by what is published since, in any order:
+//! lanes do not wait for each other. A square with another sum has changed: that is all a composite must know. Bounded:
+//! the acquisitions that were not asked for longest go first.
 
 use super::{At, LEVEL_MAX, Layer, PreviewError};
-use crate::index::{Index, StoreError};
+use crate::base::stop::Stop;
+use crate::index::Index;
 use crate::model::{AcqId, Fact, FactBody, Sequence, TileEntry, TileId, TileKey};
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Squares of all pyramids together; one of a million tiles has a million and a third.
 const SQUARES_MAX: usize = 1 << 21;
@@ -18,14 +21,21 @@ const PYRAMIDS_MAX: usize = 64;
 const CHANGES_MAX: usize = 1 << 16;
 /// Tiles read from the index at a time.
 const STEP: usize = 4096;
+/// How long it is remembered that there were too many tiles, and of how many pyramids.
+const TOO_LARGE_FOR: Duration = Duration::from_secs(600);
+const TOO_LARGE_MAX: usize = 256;
 
-/// The newest tile of a square.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Stamp {
+/// Stands for all current tiles of a square: another one when any of them is another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Stamp(pub(super) u64);
+
+/// The newest tile of a place; later ones are greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Newest {
     /// Its record's place in the journal.
-    pub(super) sequence: Sequence,
+    sequence: Sequence,
     /// CRC-32 of its image: a journal that was put back to an earlier day gives sequences again.
-    pub(super) crc: u32,
+    crc: u32,
 }
 
 /// What was published and no pyramid knows yet.
@@ -44,7 +54,7 @@ struct Waiting {
 }
 
 enum Change {
-    Tile(TileKey, i32, Stamp),
+    Tile(TileKey, i32, Newest),
     /// Something that makes the acquisition's pyramids wrong as a whole.
     Reset(AcqId),
 }
@@ -53,14 +63,25 @@ enum Change {
 pub(super) struct Pyramids {
     index: Arc<Index>,
     changes: Arc<Changes>,
+    stop: Stop,
+    held: Mutex<Held>,
+}
+
+#[derive(Default)]
+struct Held {
     /// The one asked for last at the end.
-    held: Mutex<Vec<(Layer, Pyramid)>>,
+    pyramids: Vec<(Layer, Pyramid)>,
+    /// Those that were not made, for there are too many tiles, and when that was found.
+    too_large: Vec<(Layer, Instant)>,
 }
 
 /// Squares by level; the last one has all tiles in its first square.
 #[derive(Default)]
 struct Pyramid {
-    levels: Vec<HashMap<(u32, u32), Stamp>>,
+    /// Level 0.
+    tiles: HashMap<(u32, u32), Newest>,
+    /// From level 1 on.
+    above: Vec<HashMap<(u32, u32), Stamp>>,
 }
 
 impl Changes {
@@ -72,7 +93,7 @@ impl Changes {
         }
         let change = |fact: &Fact| match &fact.body {
             FactBody::TileStored(entry) => {
-                entry.key.frame.is_stable().then(|| Change::Tile(entry.key, entry.camera, Stamp::of(entry)))
+                entry.key.frame.is_stable().then(|| Change::Tile(entry.key, entry.camera, Newest::of(entry)))
             }
             FactBody::RoisCreated(created) => Some(Change::Reset(created.acq)),
             FactBody::AcquisitionDeleted(deleted) => Some(Change::Reset(deleted.acq)),
@@ -95,81 +116,101 @@ impl Changes {
     }
 }
 
-impl Stamp {
+impl Newest {
     fn of(entry: &TileEntry) -> Self {
         Self { sequence: entry.sequence, crc: entry.image_crc }
+    }
+
+    /// Mixed, so that sums of different tiles differ.
+    fn stamp(&self) -> Stamp {
+        let mut mixed = DefaultHasher::new();
+        self.hash(&mut mixed);
+        Stamp(mixed.finish())
+    }
+}
+
+impl Stamp {
+    fn add(&mut self, other: Self) {
+        self.0 = self.0.wrapping_add(other.0);
+    }
+
+    fn subtract(&mut self, other: Self) {
+        self.0 = self.0.wrapping_sub(other.0);
     }
 }
 
 impl Pyramids {
-    pub(super) fn new(index: Arc<Index>, changes: Arc<Changes>) -> Self {
-        Self { index, changes, held: Mutex::default() }
+    pub(super) fn new(index: Arc<Index>, changes: Arc<Changes>, stop: Stop) -> Self {
+        Self { index, changes, stop, held: Mutex::default() }
     }
 
-    /// The newest tile of a square. `None`: it is empty.
+    /// What stands for the tiles of a square. `None`: it is empty.
     pub(super) fn stamp(&self, layer: &Layer, at: At) -> Result<Option<Stamp>, PreviewError> {
         let mut held = self.lock();
         self.catch_up(&mut held);
-        if let Some(n) = held.iter().position(|(known, _)| known == layer) {
-            let found = held.remove(n);
-            held.push(found);
-        } else {
-            self.changes.want();
-            let built = self.build(layer).map_err(|error| PreviewError::Storage(error.to_string()))?;
-            let mut squares = built.squares();
-            if squares > SQUARES_MAX {
-                let problem = format!("acquisition {} has too many tiles for thumbnails", layer.acq);
-                return Err(PreviewError::Invalid(problem));
-            }
-            if held.len() >= PYRAMIDS_MAX {
-                held.remove(0);
-            }
-            held.push((*layer, built));
-            held.reverse();
-            held.retain(|(known, pyramid)| {
-                let fits = known == layer || squares + pyramid.squares() <= SQUARES_MAX;
-                squares += if fits && known != layer { pyramid.squares() } else { 0 };
-                fits
-            });
-            held.reverse();
+        if !held.touch(layer) {
+            self.hold(&mut held, layer)?;
         }
-        Ok(held.last().and_then(|(_, pyramid)| pyramid.stamp(at)))
+        Ok(held.pyramids.last().and_then(|(_, pyramid)| pyramid.stamp(at)))
     }
 
     /// As [`Self::stamp`], from what is there; `None` when that is not known without work.
     pub(super) fn stamp_at_hand(&self, layer: &Layer, at: At) -> Option<Stamp> {
         let mut held = self.held.try_lock().ok()?;
         self.catch_up(&mut held);
-        held.iter().find(|(known, _)| known == layer).and_then(|(_, pyramid)| pyramid.stamp(at))
+        held.pyramids.iter().find(|(known, _)| known == layer).and_then(|(_, pyramid)| pyramid.stamp(at))
     }
 
-    fn catch_up(&self, held: &mut Vec<(Layer, Pyramid)>) {
+    /// Makes a pyramid, at the end of those that are held.
+    fn hold(&self, held: &mut Held, layer: &Layer) -> Result<(), PreviewError> {
+        let too_large =
+            || PreviewError::Invalid(format!("acquisition {} has too many tiles for thumbnails", layer.acq));
+        if held.is_too_large(layer, Instant::now()) {
+            return Err(too_large());
+        }
+        self.changes.want();
+        let built = self.build(layer)?;
+        if built.squares() > SQUARES_MAX {
+            held.too_large(layer, Instant::now());
+            return Err(too_large());
+        }
+        held.pyramids.push((*layer, built));
+        held.fit(SQUARES_MAX);
+        Ok(())
+    }
+
+    fn catch_up(&self, held: &mut Held) {
         let (changes, lagged) = self.changes.take();
         if lagged {
-            held.clear();
+            *held = Held::default();
         }
         for change in changes {
             match change {
-                Change::Reset(acq) => held.retain(|(layer, _)| layer.acq != acq),
-                Change::Tile(key, camera, stamp) => {
-                    for (layer, pyramid) in held.iter_mut().filter(|(layer, _)| layer.acq == key.acq) {
+                Change::Reset(acq) => held.reset(acq),
+                Change::Tile(key, camera, tile) => {
+                    for (layer, pyramid) in held.pyramids.iter_mut().filter(|(layer, _)| layer.acq == key.acq) {
                         if self.takes(layer, &key, camera) {
-                            pyramid.put(key.col, key.row, stamp);
+                            pyramid.put(key.col, key.row, tile);
                         }
                     }
                 }
             }
         }
+        held.fit(SQUARES_MAX);
     }
 
     /// Changes that are published meanwhile are taken over behind it: a tile that is put twice is there once.
-    fn build(&self, layer: &Layer) -> Result<Pyramid, StoreError> {
+    fn build(&self, layer: &Layer) -> Result<Pyramid, PreviewError> {
         let (mut pyramid, mut after) = (Pyramid::default(), TileId::NONE);
         loop {
-            let entries = self.index.tiles_of(layer.acq, after, STEP)?;
+            if self.stop.reason().is_some() {
+                return Err(PreviewError::Busy("the daemon is stopping"));
+            }
+            let entries = self.index.tiles_of(layer.acq, after, STEP);
+            let entries = entries.map_err(|error| PreviewError::Storage(error.to_string()))?;
             for entry in entries.iter().filter(|entry| entry.key.frame.is_stable()) {
                 if self.takes(layer, &entry.key, entry.camera) {
-                    pyramid.put(entry.key.col, entry.key.row, Stamp::of(entry));
+                    pyramid.put(entry.key.col, entry.key.row, Newest::of(entry));
                 }
             }
             match entries.last() {
@@ -187,39 +228,90 @@ impl Pyramids {
         layer.camera.is_none_or(|wanted| wanted == camera) && layer.section.is_none_or(in_section)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<(Layer, Pyramid)>> {
+    fn lock(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+impl Held {
+    /// Puts a pyramid at the end; false when it is not there.
+    fn touch(&mut self, layer: &Layer) -> bool {
+        let found = self.pyramids.iter().position(|(known, _)| known == layer);
+        if let Some(n) = found {
+            self.pyramids[n..].rotate_left(1);
+        }
+        found.is_some()
+    }
+
+    /// Lets go those not asked for longest, until the others fit.
+    fn fit(&mut self, squares_max: usize) {
+        let mut squares: usize = self.pyramids.iter().map(|(_, pyramid)| pyramid.squares()).sum();
+        while squares > squares_max || self.pyramids.len() > PYRAMIDS_MAX {
+            squares -= self.pyramids.remove(0).1.squares();
+        }
+    }
+
+    fn reset(&mut self, acq: AcqId) {
+        self.pyramids.retain(|(layer, _)| layer.acq != acq);
+        self.too_large.retain(|(layer, _)| layer.acq != acq);
+    }
+
+    fn too_large(&mut self, layer: &Layer, now: Instant) {
+        if self.too_large.len() >= TOO_LARGE_MAX {
+            self.too_large.remove(0);
+        }
+        self.too_large.push((*layer, now));
+    }
+
+    fn is_too_large(&mut self, layer: &Layer, now: Instant) -> bool {
+        self.too_large.retain(|(_, found)| now.saturating_duration_since(*found) < TOO_LARGE_FOR);
+        self.too_large.iter().any(|(known, _)| known == layer)
+    }
+}
+
 impl Pyramid {
-    fn put(&mut self, col: u32, row: u32, stamp: Stamp) {
-        if self.levels.is_empty() {
-            self.levels.push(HashMap::new());
+    fn put(&mut self, col: u32, row: u32, tile: Newest) {
+        let before = self.tiles.get(&(col, row)).copied();
+        if before.is_some_and(|before| before >= tile) {
+            return;
         }
-        while self.levels.len() <= usize::from(LEVEL_MAX) && (col | row) >> (self.levels.len() - 1) > 0 {
-            let mut above: HashMap<(u32, u32), Stamp> = HashMap::new();
-            for ((x, y), stamp) in self.levels.last().into_iter().flatten() {
-                let newest = above.entry((x / 2, y / 2)).or_insert(*stamp);
-                *newest = (*newest).max(*stamp);
-            }
-            self.levels.push(above);
+        while self.above.len() < usize::from(LEVEL_MAX) && (col | row) >> self.above.len() > 0 {
+            self.grow();
         }
-        for (level, squares) in self.levels.iter_mut().enumerate() {
-            let newest = squares.entry((col >> level, row >> level)).or_insert(stamp);
-            *newest = (*newest).max(stamp);
+        self.tiles.insert((col, row), tile);
+        let (old, new) = (before.map(|before| before.stamp()).unwrap_or_default(), tile.stamp());
+        for (level, squares) in (1..).zip(&mut self.above) {
+            let square = squares.entry((col >> level, row >> level)).or_default();
+            square.subtract(old);
+            square.add(new);
         }
+    }
+
+    /// Another level on top.
+    fn grow(&mut self) {
+        let mut above: HashMap<(u32, u32), Stamp> = HashMap::new();
+        let mut add = |(x, y): &(u32, u32), stamp| above.entry((x / 2, y / 2)).or_default().add(stamp);
+        match self.above.last() {
+            Some(below) => below.iter().for_each(|(place, stamp)| add(place, *stamp)),
+            None => self.tiles.iter().for_each(|(place, tile)| add(place, tile.stamp())),
+        }
+        self.above.push(above);
     }
 
     /// Above the top there is but one square.
     fn stamp(&self, at: At) -> Option<Stamp> {
-        let level = usize::from(at.level);
-        let squares = self.levels.get(level).or(self.levels.last().filter(|_| (at.x, at.y) == (0, 0)))?;
-        squares.get(&(at.x, at.y)).copied()
+        let (level, place) = (usize::from(at.level), (at.x, at.y));
+        if level > self.above.len() && place != (0, 0) {
+            return None;
+        }
+        match level.min(self.above.len()).checked_sub(1) {
+            Some(n) => self.above[n].get(&place).copied(),
+            None => self.tiles.get(&place).map(Newest::stamp),
+        }
     }
 
     fn squares(&self) -> usize {
-        self.levels.iter().map(HashMap::len).sum()
+        self.tiles.len() + self.above.iter().map(HashMap::len).sum::<usize>()
     }
 }
 
@@ -227,37 +319,93 @@ impl Pyramid {
 mod tests {
     use super::*;
 
-    fn stamp(sequence: u64) -> Stamp {
-        Stamp { sequence: Sequence(sequence), crc: 0 }
+    fn tile(sequence: u64) -> Newest {
+        Newest { sequence: Sequence(sequence), crc: 0 }
     }
 
-    fn found(pyramid: &Pyramid, level: u8, x: u32, y: u32) -> Option<u64> {
-        pyramid.stamp(At { level, x, y }).map(|stamp| stamp.sequence.0)
+    fn found(pyramid: &Pyramid, level: u8, x: u32, y: u32) -> Option<Stamp> {
+        pyramid.stamp(At { level, x, y })
+    }
+
+    fn sum(sequences: &[u64]) -> Option<Stamp> {
+        let mut sum = Stamp::default();
+        sequences.iter().for_each(|sequence| sum.add(tile(*sequence).stamp()));
+        Some(sum)
     }
 
     #[test]
-    fn a_square_has_its_newest_tile_whatever_the_order() {
+    fn a_square_stands_for_its_current_tiles_whatever_the_order() {
         for order in [[(0, 0, 5), (1, 1, 9), (7, 2, 3)], [(7, 2, 3), (1, 1, 9), (0, 0, 5)]] {
             let mut pyramid = Pyramid::default();
-            order.into_iter().for_each(|(col, row, sequence)| pyramid.put(col, row, stamp(sequence)));
-            assert_eq!(found(&pyramid, 0, 0, 0), Some(5));
-            assert_eq!(found(&pyramid, 1, 0, 0), Some(9));
-            assert_eq!((found(&pyramid, 1, 3, 1), found(&pyramid, 1, 1, 0)), (Some(3), None));
+            order.into_iter().for_each(|(col, row, sequence)| pyramid.put(col, row, tile(sequence)));
+            assert_eq!(found(&pyramid, 0, 0, 0), sum(&[5]));
+            assert_eq!(found(&pyramid, 1, 0, 0), sum(&[5, 9]));
+            assert_eq!((found(&pyramid, 1, 3, 1), found(&pyramid, 1, 1, 0)), (sum(&[3]), None));
+            let all = sum(&[3, 5, 9]);
             assert_eq!(
                 (found(&pyramid, 3, 0, 0), found(&pyramid, 20, 0, 0), found(&pyramid, 20, 1, 0)),
-                (Some(9), Some(9), None)
+                (all, all, None)
             );
-            pyramid.put(1, 1, stamp(4));
-            assert_eq!(found(&pyramid, 0, 1, 1), Some(9), "an older one changes nothing");
+            pyramid.put(1, 1, tile(4));
+            assert_eq!(found(&pyramid, 3, 0, 0), all, "an older one changes nothing");
+            pyramid.put(1, 1, tile(10));
+            assert_eq!((found(&pyramid, 0, 1, 1), found(&pyramid, 3, 0, 0)), (sum(&[10]), sum(&[3, 5, 10])));
         }
+    }
+
+    #[test]
+    fn an_earlier_tile_that_is_published_later_changes_its_squares() {
+        let mut pyramid = Pyramid::default();
+        pyramid.put(0, 0, tile(10));
+        pyramid.put(5, 5, tile(11));
+        let before = found(&pyramid, 1, 0, 0);
+        pyramid.put(1, 0, tile(9));
+        assert_ne!(found(&pyramid, 1, 0, 0), before);
+    }
+
+    fn layer(acq: u64) -> Layer {
+        Layer { acq: AcqId(acq), section: None, camera: None }
+    }
+
+    #[test]
+    fn pyramids_that_grow_drive_out_those_not_asked_for_longest() {
+        let mut held = Held::default();
+        for acq in 1..=3 {
+            let mut pyramid = Pyramid::default();
+            pyramid.put(0, 0, tile(acq));
+            held.pyramids.push((layer(acq), pyramid));
+        }
+        assert!(held.touch(&layer(1)) && !held.touch(&layer(4)));
+        let kept = |held: &Held| held.pyramids.iter().map(|(layer, _)| layer.acq.0).collect::<Vec<_>>();
+        held.fit(3);
+        assert_eq!(kept(&held), [2, 3, 1]);
+        held.pyramids[1].1.put(1, 0, tile(9));
+        assert_eq!(held.pyramids[1].1.squares(), 3);
+        held.fit(4);
+        assert_eq!(kept(&held), [3, 1]);
+        held.fit(2);
+        assert_eq!(kept(&held), [1]);
+    }
+
+    #[test]
+    fn that_there_are_too_many_tiles_is_remembered_for_some_minutes_or_until_they_are_deleted() {
+        let (mut held, now) = (Held::default(), Instant::now());
+        for acq in 0..TOO_LARGE_MAX as u64 + 1 {
+            held.too_large(&layer(acq), now);
+        }
+        assert_eq!(held.too_large.len(), TOO_LARGE_MAX);
+        assert!(held.is_too_large(&layer(7), now) && !held.is_too_large(&layer(0), now));
+        held.reset(AcqId(7));
+        assert!(!held.is_too_large(&layer(7), now) && held.is_too_large(&layer(8), now));
+        assert!(!held.is_too_large(&layer(8), now + TOO_LARGE_FOR));
     }
 
     #[test]
     fn the_last_place_of_all_fits() {
         let mut pyramid = Pyramid::default();
-        pyramid.put(u32::MAX, 0, stamp(1));
-        pyramid.put(0, u32::MAX, stamp(2));
-        assert_eq!(found(&pyramid, 31, 1, 0), Some(1));
-        assert_eq!(found(&pyramid, 31, 0, 1), Some(2));
+        pyramid.put(u32::MAX, 0, tile(1));
+        pyramid.put(0, u32::MAX, tile(2));
+        assert_eq!(found(&pyramid, 31, 1, 0), sum(&[1]));
+        assert_eq!(found(&pyramid, 31, 0, 1), sum(&[2]));
     }
 }

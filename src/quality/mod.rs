@@ -55,7 +55,8 @@ type Left = Arc<Mutex<BTreeMap<AcqId, TileId>>>;
 
 /// The thread that judges.
 pub struct Judge {
-    stop: Sender<()>,
+    /// Dropped, it ends the thread.
+    stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -67,7 +68,7 @@ impl Judge {
     pub fn start(options: QualityOptions, catalog: &Arc<Catalog>, lanes: &Lanes) -> std::io::Result<Self> {
         let (stop, stopping) = bounded(0);
         if !options.is_on {
-            return Ok(Self { stop, thread: None });
+            return Ok(Self { stop: None, thread: None });
         }
         let left = Left::default();
         let (queue, tiles) = HotQueue::new(catalog.pool().capacity() / 8, catalog.metrics());
@@ -85,12 +86,17 @@ impl Judge {
             runs: Runs::new(catalog.metrics()),
         };
         let thread = std::thread::Builder::new().name("quality".into()).spawn(move || worker.run())?;
-        Ok(Self { stop, thread: Some(thread) })
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// Tells the thread to end.
+    pub fn begin_stop(&mut self) {
+        self.stop = None;
     }
 
     /// Ends the thread, within a tile; what was found is recorded. What was not is caught up with after a start.
-    pub fn stop(self) {
-        drop(self.stop);
+    pub fn stop(mut self) {
+        self.begin_stop();
         if let Some(thread) = self.thread {
             let _ = thread.join();
         }
@@ -192,8 +198,12 @@ impl Worker {
         !left.is_empty()
     }
 
-    /// Judges one tile that was left, or looks at some that need not be. False: not now, capture needs the room.
+    /// Judges one tile that was left, or looks at some that need not be. False: not now, capture needs the room, or what
+    /// is found could not be recorded.
     fn judge_one_that_was_left(&mut self) -> bool {
+        if self.pending.is_in_vain() {
+            return false;
+        }
         let next = self.left.lock().unwrap_or_else(PoisonError::into_inner).first_key_value().map(|(k, v)| (*k, *v));
         let Some((acq, after)) = next else { return true };
         match self.next_unjudged(acq, after) {

@@ -2,15 +2,17 @@
 
 use super::Left;
 use crate::catalog::Catalog;
-use crate::model::{AcqId, JudgedTile, TileId, TileVersion, TilesJudged};
+use crate::model::{AcqId, JudgedTile, Pressure, TileId, TileVersion, TilesJudged};
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Tiles of one record.
 const TILES_MAX: usize = 256;
 /// Longest wait for company.
 const WAIT: Duration = Duration::from_millis(500);
+/// Pause behind records that could not be written: judging again at once would end the same way.
+const FAILED_PAUSE: Duration = Duration::from_secs(30);
 
 pub(super) struct Pending {
     catalog: Arc<Catalog>,
@@ -18,12 +20,20 @@ pub(super) struct Pending {
     tiles: BTreeMap<AcqId, Vec<JudgedTile>>,
     count: usize,
     since: Option<Instant>,
+    /// When records could not be written the last time.
+    failed: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Pending {
     pub(super) fn new(catalog: &Arc<Catalog>, left: &Left) -> Self {
         let (catalog, left) = (Arc::clone(catalog), Arc::clone(left));
-        Self { catalog, left, tiles: BTreeMap::new(), count: 0, since: None }
+        Self { catalog, left, tiles: BTreeMap::new(), count: 0, since: None, failed: Arc::default() }
+    }
+
+    /// True while there is no use in judging what can wait: it would not be recorded.
+    pub(super) fn is_in_vain(&self) -> bool {
+        let failed = *self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        self.catalog.disk_pressure() == Pressure::Red || failed.is_some_and(|at| at.elapsed() < FAILED_PAUSE)
     }
 
     pub(super) fn add(&mut self, acq: AcqId, tile: JudgedTile) {
@@ -53,8 +63,11 @@ impl Pending {
         (self.count, self.since) = (0, None);
         for (acq, tiles) in std::mem::take(&mut self.tiles) {
             let leave = || {
-                let left = Arc::clone(&self.left);
-                move || _ = left.lock().unwrap_or_else(PoisonError::into_inner).insert(acq, TileId::NONE)
+                let (left, failed) = (Arc::clone(&self.left), Arc::clone(&self.failed));
+                move || {
+                    left.lock().unwrap_or_else(PoisonError::into_inner).insert(acq, TileId::NONE);
+                    *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+                }
             };
             let (if_refused, if_failed) = (leave(), leave());
             let recorded = self.catalog.record_judgements(TilesJudged { acq, tiles }, move |done| {

@@ -233,6 +233,13 @@ fn limits_are_listed_and_changed_and_none_locks_the_operator_out() {
         let (code, _, complaint) = admin(&daemon, &["limits", &format!("{key}={value}")]);
         assert!(code == 2 && complaint.contains(hint), "{complaint}");
     }
+    // One that can not be set: the others stay, too.
+    let wanted = json!({ "capture.connections_per_peer": "5", "capture.slow_rate": "7KiB", "http.listing_max": "0" });
+    assert!(put(&daemon, "limits", &wanted).refused(400).contains("http.listing_max"));
+    let listed = get_json(&daemon, &format!("{BASE}/limits"));
+    let value_of = |key: &str| (limit(&listed, key)["value"].clone(), limit(&listed, key)["source"].clone());
+    assert_eq!(value_of("capture.connections_per_peer"), (json!("1"), json!("admin")));
+    assert_eq!(value_of("capture.slow_rate").1, "default");
 }
 
 #[test]

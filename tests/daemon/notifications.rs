@@ -287,6 +287,7 @@ fn what_can_not_work_is_refused_at_the_start_with_its_key() {
         ("notify.webhook_url=nonsense", "notify.webhook_url"),
         ("notify.mail_server=mail.lab", "notify.mail_from"),
         ("notify.events=everything", "notify.events"),
+        ("notify.repeat=59s", "notify.repeat"),
         ("notify.webhook_secret_file=/nowhere", "notify.webhook_url"),
     ] {
         let data = data_dir();

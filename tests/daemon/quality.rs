@@ -1,12 +1,13 @@
 //! Tiles are judged by their pixels behind their acknowledgement: what is found is there for readers, survives kill -9, is
 //! the same when the index is built anew, and goes with the tile that it is about.
 
-use super::support::{Daemon, await_found, data_dir, noise, program};
+use super::support::{Daemon, await_found, await_that, data_dir, noise, program};
 use super::web::{ask, get, get_json, name, put};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use std::path::Path;
+use std::time::{Duration, Instant};
 use tilecatcher::formats::{encode_gray8, encode_gray16};
 
 const ACQ: u64 = 123;
@@ -170,5 +171,22 @@ fn tiles_that_find_no_room_are_judged_when_no_others_come() {
     daemon.await_metric("tilecatcher_quality_deferred_total", 5.0);
     await_judged(&daemon);
     assert_eq!(cols(&daemon, "quality=good"), [0, 1, 2, 3, 4]);
+    daemon.stop();
+}
+
+/// A reserve that no disk has: records of what was found have no room, and would be made over and over.
+#[test]
+fn nothing_that_was_left_is_judged_while_the_disk_is_full() {
+    let data = data_dir();
+    let daemon = Daemon::start(data.path(), &["quality.enabled=false"]);
+    (0..4).for_each(|col| _ = put(&daemon, ACQ, &name(col, 0), &picture(col.into())));
+    daemon.stop();
+    let daemon = Daemon::start_bare(data.path(), &[ON, "storage.reserve=1000TiB"]);
+    let began = Instant::now();
+    await_that("several looks at what was left", || began.elapsed() > Duration::from_secs(3));
+    assert_eq!(daemon.metric("tilecatcher_quality_judged_total"), 0.0);
+    daemon.stop();
+    let daemon = Daemon::start_bare(data.path(), &[ON]);
+    await_judged(&daemon);
     daemon.stop();
 }

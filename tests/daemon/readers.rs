@@ -1,8 +1,10 @@
 //! HTTP clients that are slow, or stop: what they hold is bounded, and capture goes on.
 
-use super::support::{ACQ, Daemon, PATIENCE, data_dir, frame, key, noise};
+use super::support::{ACQ, Daemon, PATIENCE, await_ok, data_dir, frame, key, noise};
+use super::web;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use tilecatcher::formats::encode_gray8;
 
 /// A connection on which a request was sent and nothing was read.
 fn ask(daemon: &Daemon, head: &str) -> TcpStream {
@@ -30,6 +32,24 @@ fn readers_that_do_not_read_leave_capture_its_buffers() {
     // A quarter of the buffers is the readers' share.
     daemon.await_metric_that("tilecatcher_buffer_bytes", |bytes| bytes <= 8.0 * 1024.0 * 1024.0);
     drop(readers);
+}
+
+#[test]
+fn images_for_readers_that_do_not_read_are_bounded() {
+    let data = data_dir();
+    // Images may take a quarter of it: one of nearly 6 MiB, and no second one.
+    let daemon = Daemon::start(data.path(), &["memory.buffers=32MiB"]);
+    let image = encode_gray8(2400, 2400, &noise(1, 2400 * 2400)).expect("an image");
+    let id = web::put(&daemon, ACQ.0, &web::name(0, 0), &image);
+    let path = format!("/api/v1/tiles/{id}/image");
+    let mut stopped = ask(&daemon, &format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
+    let mut begun = [0; 12];
+    stopped.read_exact(&mut begun).expect("an answer");
+    assert_eq!(&begun, b"HTTP/1.1 200");
+    assert!(web::get(&daemon, &path).refused(503).contains("too much is going on"));
+    assert_eq!(web::get(&daemon, &format!("{path}?size=64")).status, 200, "a small one finds room");
+    drop(stopped);
+    await_ok(|| Some(web::get(&daemon, &path)).filter(|answer| answer.status == 200).ok_or("no room"));
 }
 
 #[test]
