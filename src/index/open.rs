@@ -13,6 +13,7 @@ use super::store::{StoreError, ViewStore};
 use crate::base::planted::{Bug, planted};
 use crate::model::{Fact, Sequence, Tally, TileEntry};
 use serde::de::DeserializeOwned;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -183,9 +184,12 @@ fn remove_unfinished(dir: &Path) {
     }
 }
 
+/// Removes all generations but one, for good: one that came back after a power cut, in place of the one that was kept, could
+/// agree with the journal in number and content of the facts, and not in their times and places.
 pub(super) fn remove_others(generations: &[(u64, PathBuf)], keep: &Path) {
+    let sync = |dir: &Path| File::open(dir).and_then(|dir| dir.sync_all());
     for (_, path) in generations.iter().filter(|(_, path)| path != keep) {
-        if let Err(error) = std::fs::remove_dir_all(path) {
+        if let Err(error) = std::fs::remove_dir_all(path).and_then(|()| path.parent().map_or(Ok(()), sync)) {
             tracing::warn!(path = %path.display(), %error, "could not remove an old generation of the index");
         }
     }

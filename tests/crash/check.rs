@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tilecatcher::index::{MemoryStore, OpenOutcome, ViewStore};
+use tilecatcher::index::{MemoryStore, OpenOutcome, Row, ViewStore};
 use tilecatcher::journal::{DamageKind, Journal, verify_segments};
 use tilecatcher::model::{Sequence, TileKey, TileVersion};
 
@@ -86,7 +86,7 @@ fn checked(
     check_tiles(&store, &found);
     let (folded, rows) = (fold_of(journal), Arc::clone(&store.rows));
     store.close().expect("the disk works");
-    assert!(rows_of(&*rows) == folded, "the index is not the fold of the journal");
+    assert_same_rows(&rows_of(&*rows), &folded, &opened.index.outcome);
     check_again(dir, &cut, &found, image);
 
     count(&seen.cuts, 1);
@@ -101,6 +101,21 @@ fn checked(
         OpenOutcome::Rebuilt(_) => count(&seen.index_rebuilt, 1),
     }
     found
+}
+
+/// The index is the fold of the journal.
+fn assert_same_rows(index: &[Row], folded: &[Row], outcome: &OpenOutcome) {
+    let only = |rows: &[Row], others: &[Row]| {
+        let rows = rows.iter().filter(|row| !others.contains(row));
+        let text = |(key, value): &Row| {
+            [Some(key), value.as_ref()].map(|part| part.map(|bytes| bytes.escape_ascii().to_string()))
+        };
+        format!("{:?}", rows.map(text).collect::<Vec<_>>())
+    };
+    if index != folded {
+        let (too_many, missing) = (only(index, folded), only(folded, index));
+        panic!("the index ({outcome:?}) is not the fold of the journal: {too_many} instead of {missing}");
+    }
 }
 
 fn compare(found: &Records, truth: &Records, promised: &BTreeSet<Sequence>) {
