@@ -19,6 +19,8 @@ pub mod importance;
 pub mod keepalive;
 #[cfg(feature = "daemon")]
 pub mod life;
+#[cfg(feature = "daemon")]
+pub mod limited_log;
 pub mod limits;
 #[cfg(feature = "daemon")]
 pub mod live;

@@ -13,6 +13,7 @@ use super::verify::VerifiedTile;
 use crate::base::failpoint;
 use crate::base::guard::stop_on_panic;
 use crate::base::life::Pulse;
+use crate::base::limited_log::LimitedLog;
 use crate::base::limits::{BATCH_RECORDS_MAX, round_up_to_block};
 use crate::base::planted::{Bug, planted};
 use crate::base::stop::{Stop, StopReason};
@@ -183,6 +184,7 @@ struct Lane {
     pulse: Arc<Pulse>,
     unsynced_bytes: u64,
     failed: bool,
+    no_space_log: LimitedLog,
     compare: Vec<u8>,
     damage: DamageLog,
     hot: Arc<OnceLock<Arc<dyn HotTiles>>>,
@@ -238,6 +240,7 @@ impl Lanes {
                 pulse: metrics.life.pulse(&format!("lane-{number}")),
                 unsynced_bytes: 0,
                 failed: false,
+                no_space_log: LimitedLog::default(),
                 compare: Vec::new(),
                 damage: damage.clone(),
                 hot: Arc::clone(&hot),
@@ -644,7 +647,7 @@ impl Lane {
 
     fn refusal_for(&mut self, error: &JournalError) -> Refusal {
         if let JournalError::NoSpace { .. } = error {
-            tracing::warn!(%error, "refusing tiles");
+            self.no_space_log.warn(|more| tracing::warn!(%error, more, "refusing tiles"));
             return Refusal::NoSpace;
         }
         self.fail(error);

@@ -1,16 +1,19 @@
-//! A log line that strangers can cause: one in a while, with the number of those that were left out.
+//! A log line that strangers, or a disk, can cause at any rate: one in a while, with the number of those that were left out.
+//!
+//! Must never wait but for another line.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 const EVERY: Duration = Duration::from_secs(5);
 
-#[derive(Default)]
-pub(super) struct LimitedLog {
+/// When a line was said last, and how often it was not since.
+#[derive(Debug, Default)]
+pub struct LimitedLog {
     state: Mutex<State>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct State {
     last: Option<Instant>,
     left_out: u64,
@@ -18,7 +21,7 @@ struct State {
 
 impl LimitedLog {
     /// Calls `say` with the number of lines left out since the last one, or counts this one among them.
-    pub(super) fn warn(&self, say: impl FnOnce(u64)) {
+    pub fn warn(&self, say: impl FnOnce(u64)) {
         if let Some(left_out) = self.turn(Instant::now()) {
             say(left_out);
         }
