@@ -23,6 +23,8 @@ use utoipa::ToSchema;
 
 /// A status is given again to whoever asks within this.
 const FRESH: Duration = Duration::from_millis(500);
+/// Longest wait to say that the daemon stops.
+const LAST_WORDS_MAX: Duration = Duration::from_millis(500);
 /// Acquisitions that are listed.
 const ACQUISITIONS: usize = 50;
 /// Sections of an acquisition that are listed, and how much of their names: every second each stream gets all this.
@@ -260,7 +262,8 @@ fn send(state: &AppState, status: &Status) {
 
 /// Says to all streams that the daemon takes no more tiles. All else is as it was: nothing is counted while it stops.
 pub(super) async fn tell_last(state: &AppState) {
-    let known = state.live.known.lock().await;
+    // One that is being made may hang on a disk that hangs.
+    let Ok(known) = tokio::time::timeout(LAST_WORDS_MAX, state.live.known.lock()).await else { return };
     let Some((_, status)) = &known.made else { return };
     let capture = state.catalog.capture_state().name().to_owned();
     send(
