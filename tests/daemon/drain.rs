@@ -181,6 +181,7 @@ fn a_daemon_that_was_suspended_goes_on_and_blames_nobody() {
     let mut waiting = daemon.connect();
     waiting.assert_works(1);
     signal(daemon.pid(), "-STOP");
+    await_found(|| threads_that_run(daemon.pid()), |running| *running == 0);
     waiting.send(&frame(key(4, 4), b"sent to a daemon that stands still"));
     let pause = if super::hostile::long() { 60 } else { 5 };
     waiting.stream.set_read_timeout(Some(Duration::from_secs(pause))).expect("a timeout");
@@ -191,6 +192,13 @@ fn a_daemon_that_was_suspended_goes_on_and_blames_nobody() {
     begun.send(&message[1_000_000..]);
     assert_eq!(begun.answer().status, 0, "whoever was inside a tile is not taken for slow");
     assert_eq!(daemon.http.content(ACQ, 0, 0).expect("stored").bytes, noise(2, 2_000_000));
+}
+
+/// Threads that a stop signal has not reached yet.
+fn threads_that_run(pid: u32) -> usize {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("a process");
+    let stat = tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("stat")).ok());
+    stat.filter(|stat| !stat.rsplit(')').next().is_some_and(|fields| fields.starts_with(" T"))).count()
 }
 
 /// Runs a daemon that panics where it is told to, in the given passing of that place.

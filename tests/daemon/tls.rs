@@ -491,7 +491,7 @@ fn new_certificates_are_taken_up_at_sighup_and_wrong_ones_are_not() {
         std::fs::copy(from, to).expect("copied");
     }
     signal(daemon.pid(), "-HUP");
-    await_log("read again");
+    await_log("certificates are read again, for new connections");
     assert_serves(&daemon, &later.client("ca", Some("client")), 1);
     let refused = CaptureClient::<u32>::connect_with(tls_address(&daemon), 1, PATIENCE, Some(&old));
     assert!(refused.is_err(), "the old CA is no longer the server's");
