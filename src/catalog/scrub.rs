@@ -129,8 +129,8 @@ struct Scrubber {
 /// The scrub's turn to read.
 #[derive(Default)]
 struct Turn {
-    /// When the next step may be read, at the rate that was then.
-    due: Option<(Instant, ScrubRate)>,
+    /// When the last step was due, and its bytes.
+    step: Option<(Instant, usize)>,
     /// When the last step was let go.
     went: Option<Instant>,
     /// Bytes received from senders until then.
@@ -138,6 +138,17 @@ struct Turn {
 }
 
 impl Turn {
+    /// When the next step may be read, at this rate.
+    fn due(&self, rate: ScrubRate, now: Instant) -> Instant {
+        let earliest = now.checked_sub(BEHIND_MAX).unwrap_or(now);
+        let due = match (self.step, rate) {
+            (Some((due, bytes)), ScrubRate::Bytes(per_s)) => due + Duration::from_secs_f64(bytes as f64 / per_s as f64),
+            (Some((due, _)), ScrubRate::Off | ScrubRate::Unlimited) => due,
+            (None, _) => now,
+        };
+        due.max(earliest)
+    }
+
     /// How long to rest now: nothing, unless tiles came since the last step went.
     fn rest(&self, now: Instant, received: u64) -> Duration {
         match self.went {
@@ -256,18 +267,16 @@ impl Scrubber {
         while self.pressure() != Pressure::Green {
             self.control().pause(PRESSED)?;
         }
-        let rate = self.control().rate();
-        let now = Instant::now();
-        // At another rate it would have been another time.
-        let due = turn.due.filter(|(_, then)| *then == rate).map_or(now, |(due, _)| due);
-        let due = due.max(now.checked_sub(BEHIND_MAX).unwrap_or(now));
-        self.control().pause_at(rate, due.saturating_duration_since(now))?;
-        let rate = self.control().rate();
-        turn.due = match rate {
-            ScrubRate::Bytes(per_s) => due.checked_add(Duration::from_secs_f64(bytes as f64 / per_s as f64)),
-            ScrubRate::Off | ScrubRate::Unlimited => None,
+        loop {
+            // Another rate, another time.
+            let (rate, now) = (self.control().rate(), Instant::now());
+            let due = turn.due(rate, now);
+            self.control().pause_at(rate, due.saturating_duration_since(now))?;
+            if due <= Instant::now() {
+                turn.step = Some((due, bytes));
+                break;
+            }
         }
-        .map(|due| (due, rate));
         (turn.went, turn.received) = (Some(Instant::now()), metrics.received_bytes.get());
         metrics.scrub_bytes.inc_by(bytes as u64);
         Ok(())
@@ -296,12 +305,28 @@ mod tests {
     #[test]
     fn the_scrub_rests_after_a_step_only_while_tiles_come() {
         let began = Instant::now();
-        let turn = Turn { due: None, went: Some(began), received: 1000 };
+        let turn = Turn { step: None, went: Some(began), received: 1000 };
         let after = |ms| began + Duration::from_millis(ms);
         assert_eq!(turn.rest(after(2), 1000), Duration::ZERO, "nothing came");
         assert_eq!(turn.rest(after(2), 1001), Duration::from_millis(2) * REST);
         assert_eq!(turn.rest(after(60_000), 1001), REST_MAX);
         assert_eq!(Turn::default().rest(began, 7), Duration::ZERO, "the first step");
+    }
+
+    #[test]
+    fn a_step_is_due_by_the_rate_that_is_now_whatever_it_was_before() {
+        let now = Instant::now();
+        assert_eq!(Turn::default().due(ScrubRate::Bytes(1), now), now, "the first step");
+        let turn = Turn { step: Some((now, 1 << 20)), ..Turn::default() };
+        assert_eq!(turn.due(ScrubRate::Bytes(1), now), now + Duration::from_secs(1 << 20));
+        assert_eq!(turn.due(ScrubRate::Bytes(1 << 20), now), now + Duration::from_secs(1));
+        assert_eq!(turn.due(ScrubRate::Unlimited, now), now);
+        let later = now + Duration::from_secs(60);
+        assert_eq!(
+            turn.due(ScrubRate::Bytes(1 << 20), later),
+            later - BEHIND_MAX,
+            "it does not catch up with a minute"
+        );
     }
 
     #[test]
