@@ -4,16 +4,14 @@ use super::AppState;
 use super::answer::{Failure, Path, blocking, number};
 use super::query::Query;
 use super::shapes::{ErrorBody, VerifiedTile, stored_checksum};
-use super::share::Sending;
+use super::share::sending;
 use super::tiles::{asked_version, find_by_id, find_by_position, whole};
 use crate::catalog::{Catalog, ContentError, TileContent};
 use crate::model::{ByteRange, Checksum, ChecksumKind, TileEntry};
-use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
-use bytes::Bytes;
 use std::sync::Arc;
 
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
@@ -80,7 +78,7 @@ pub(super) async fn serve(state: &AppState, entry: TileEntry, headers: &HeaderMa
     // Readers share a part of the buffers, so that slow ones can not hold up capture.
     let room = state.reading.take(part.len as usize).await?;
     let (content, media_type) = blocking(state, move |catalog| read(catalog, &entry, part)).await?;
-    let mut response = Response::new(Body::from(Bytes::from_owner(Sending::new(content, room))));
+    let mut response = Response::new(sending(content, room));
     *response.status_mut() = status;
     let out = response.headers_mut();
     out.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));

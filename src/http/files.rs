@@ -6,17 +6,15 @@ use super::answer::{Failure, Path, blocking, number};
 use super::parts::{Part, Parts, read_parts};
 use super::query::{Query, utc_time};
 use super::shapes::{FileListing, FileResult, FileResults, StoredFile};
-use super::share::Sending;
+use super::share::sending;
 use crate::catalog::NewFile;
 use crate::formats::{ancillary_kind, safe_file_name};
 use crate::index::{AcquisitionView, FileEntry};
 use crate::model::AcqId;
 use axum::Json;
-use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
-use bytes::Bytes;
 
 const FILE_PART: &str = "ancillary-file";
 
@@ -140,7 +138,7 @@ pub(super) async fn content(
     let etag = HeaderValue::from_str(&format!("\"file-{}-{:08x}\"", entry.id, entry.file.crc));
     let room = state.reading.take(usize::try_from(entry.file.len).unwrap_or(usize::MAX)).await?;
     let content = blocking(&state, move |catalog| catalog.read_file(&entry)).await?;
-    let mut response = Response::new(Body::from(Bytes::from_owner(Sending::new(content, room))));
+    let mut response = Response::new(sending(content, room));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
     // Whatever a stranger stored is shown as what it is called, never run as something else.

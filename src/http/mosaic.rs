@@ -4,16 +4,14 @@ use super::AppState;
 use super::answer::{Failure, Path, blocking, number};
 use super::query::Query;
 use super::shapes::ErrorBody;
-use super::share::Sending;
+use super::share::sending;
 use crate::catalog::{CatalogError, MosaicError, MosaicFilter};
 use crate::model::{AcqId, QualityFlag};
-use axum::body::Body;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -85,6 +83,5 @@ pub(super) async fn mosaic(
     let json = json.await?;
     // Behind the making, of which there are few at a time: those who wait here are no more.
     let room = state.showing.take(json.len()).await?;
-    let body = Body::from(Bytes::from_owner(Sending::new(json, room)));
-    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+    Ok(([(header::CONTENT_TYPE, "application/json")], sending(json, room)).into_response())
 }

@@ -8,17 +8,15 @@ use super::answer::{Failure, Path, blocking, number};
 use super::content::matches_tag;
 use super::query::Query;
 use super::shapes::ErrorBody;
-use super::share::{Room, Sending};
+use super::share::{Room, sending};
 use super::tiles::{find_by_id, find_by_position};
 use crate::index::AcquisitionView;
 use crate::model::{AcqId, TileEntry};
 use crate::pixels::{Contrast, Region, SIDE_MAX};
 use crate::preview::{Ask, At, LEVEL_MAX, Layer, Preview, PreviewError, tile_ask};
-use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use std::sync::Arc;
 
 /// A browser may keep an image, and asks each time whether it is still the one.
@@ -180,7 +178,7 @@ async fn image(state: &AppState, entry: &TileEntry, wanted: Wanted, headers: &He
 }
 
 fn respond(preview: Preview, room: Room) -> Response {
-    let mut response = Response::new(Body::from(Bytes::from_owner(Sending::new(preview.png, room))));
+    let mut response = Response::new(sending(preview.png, room));
     let out = response.headers_mut();
     out.insert(header::CONTENT_TYPE, HeaderValue::from_static("image/png"));
     out.insert(header::CACHE_CONTROL, KEEP);

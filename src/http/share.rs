@@ -2,6 +2,8 @@
 
 use super::answer::Failure;
 use crate::base::limits::BLOCK;
+use axum::body::Body;
+use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -23,15 +25,14 @@ pub(super) struct Room {
 }
 
 /// Bytes on their way to a client, and the room that they take until they are gone.
-pub(super) struct Sending<T> {
+struct Sending<T> {
     content: T,
     _room: Room,
 }
 
-impl<T> Sending<T> {
-    pub(super) fn new(content: T, room: Room) -> Self {
-        Self { content, _room: room }
-    }
+/// A body that gives its room back when its last byte is gone.
+pub(super) fn sending<T: AsRef<[u8]> + Send + 'static>(content: T, room: Room) -> Body {
+    Body::from(Bytes::from_owner(Sending { content, _room: room }))
 }
 
 impl<T: AsRef<[u8]>> AsRef<[u8]> for Sending<T> {
