@@ -57,6 +57,17 @@ impl fmt::Display for ByteSize {
     }
 }
 
+impl Span {
+    /// Parses a time that may not be shorter than `least`.
+    ///
+    /// # Errors
+    /// It is shorter, or no time; as a line for whoever wrote it.
+    pub fn at_least(text: &str, least: Duration) -> Result<Self, String> {
+        let span: Self = text.parse()?;
+        if span.0 < least { Err(format!("\"{text}\": at least {}", Self(least))) } else { Ok(span) }
+    }
+}
+
 impl FromStr for Span {
     type Err = String;
 
@@ -115,5 +126,13 @@ mod tests {
         assert_eq!("50ms".parse(), Ok(Span(Duration::from_millis(50))));
         assert_eq!("2min".parse::<Span>().map(|s| s.to_string()), Ok("120s".to_owned()));
         assert!("50".parse::<Span>().is_err());
+    }
+
+    #[test]
+    fn a_time_below_the_least_is_refused_with_the_least() {
+        let second = Duration::from_secs(1);
+        assert_eq!(Span::at_least("1000ms", second), Ok(Span(second)));
+        assert_eq!(Span::at_least("999ms", second), Err("\"999ms\": at least 1s".to_owned()));
+        assert!(Span::at_least("1", second).is_err());
     }
 }

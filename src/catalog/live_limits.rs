@@ -66,7 +66,7 @@ struct Entry {
     write: fn(&Catalog, &str) -> Result<(), String>,
 }
 
-const ENTRIES: [Entry; 9] = [
+static ENTRIES: [Entry; 9] = [
     Entry {
         key: "scrub.rate",
         read: |catalog| catalog.scrub().rate().to_string(),
@@ -172,20 +172,45 @@ impl Catalog {
         ENTRIES.iter().map(limit).collect()
     }
 
-    /// Sets a limit. Returns what it was and what it is.
+    /// Sets all of these limits, or none, and nobody else any meanwhile. Returns key, value before and value now of each.
     ///
     /// # Errors
-    /// The key is none of these, or can not take the value; nothing is changed.
-    pub fn set_limit(&self, key: &str, value: &str) -> Result<(String, String), String> {
-        let names = || ENTRIES.map(|entry| entry.key).join(", ");
+    /// A key is none of these, or can not take its value; nothing is changed.
+    pub fn set_limits(&self, wanted: &BTreeMap<String, String>) -> Result<Vec<(String, String, String)>, String> {
+        let limits = self.limits();
+        let _one_at_a_time = limits.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut done: Vec<(&Entry, String)> = Vec::new();
+        for (key, value) in wanted {
+            match self.set(key, value) {
+                Ok(set) => done.push(set),
+                Err(problem) => {
+                    done.iter().rev().for_each(|(entry, before)| self.put_back(entry, before));
+                    return Err(problem);
+                }
+            }
+        }
+        let told = |(entry, before): (&Entry, String)| {
+            let configured = Configured { source: SET_AT_RUN_TIME.to_owned(), ..limits.configured(entry.key) };
+            limits.configure(entry.key, configured);
+            (entry.key.to_owned(), before, (entry.read)(self))
+        };
+        Ok(done.into_iter().map(told).collect())
+    }
+
+    /// Gives what was set, and its value before.
+    fn set(&self, key: &str, value: &str) -> Result<(&'static Entry, String), String> {
+        let names = || ENTRIES.iter().map(|entry| entry.key).collect::<Vec<_>>().join(", ");
         let entry = ENTRIES.iter().find(|entry| entry.key == key);
         let entry = entry.ok_or_else(|| format!("{key} can not be changed at run time: {} can", names()))?;
-        let _one_at_a_time = self.limits().changing.lock().unwrap_or_else(PoisonError::into_inner);
         let before = (entry.read)(self);
         (entry.write)(self, value).map_err(|problem| format!("{key}: {problem}"))?;
-        let configured = Configured { source: SET_AT_RUN_TIME.to_owned(), ..self.limits().configured(entry.key) };
-        self.limits().configure(entry.key, configured);
-        Ok((before, (entry.read)(self)))
+        Ok((entry, before))
+    }
+
+    fn put_back(&self, entry: &Entry, before: &str) {
+        if let Err(problem) = (entry.write)(self, before) {
+            tracing::error!(key = entry.key, before, problem, "a limit could not be put back");
+        }
     }
 }
 
@@ -196,8 +221,7 @@ fn at_least(text: &str, least: u64) -> Result<u64, String> {
 
 /// A time that a sender is given: none would cut all of them off.
 fn patience(text: &str) -> Result<Duration, String> {
-    let Span(time) = text.parse()?;
-    if time < Duration::from_secs(1) { Err(format!("\"{text}\": at least 1s")) } else { Ok(time) }
+    Span::at_least(text, Duration::from_secs(1)).map(|Span(time)| time)
 }
 
 /// Connections beyond the descriptors that there are would take those of the journal.

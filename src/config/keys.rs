@@ -889,8 +889,7 @@ fn read_time(text: &str) -> Result<Duration, String> {
 }
 
 fn read_time_at_least(text: &str, least_s: u64) -> Result<Duration, String> {
-    let (time, least) = (read_time(text)?, Duration::from_secs(least_s));
-    if time < least { Err(format!("\"{text}\": at least {}", Span(least))) } else { Ok(time) }
+    Span::at_least(text, Duration::from_secs(least_s)).map(|span| span.0)
 }
 
 /// A number of threads; `auto`: one for each `share` CPUs, at least one.

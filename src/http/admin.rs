@@ -10,7 +10,7 @@ use super::shapes::ErrorBody;
 use super::states::JsonBody;
 use super::status::SenderShape;
 use crate::base::stop::StopReason;
-use crate::catalog::{CaptureState, Catalog, Limit};
+use crate::catalog::{CaptureState, Limit};
 use crate::telemetry::{LogLevel, log_level, set_log_level};
 use axum::Json;
 use axum::extract::State;
@@ -178,36 +178,12 @@ pub(super) async fn put_limits(
     State(state): State<AppState>,
     JsonBody(LimitsBody(wanted)): JsonBody<LimitsBody>,
 ) -> Result<Response, Failure> {
-    let done = set_all(&state.catalog, wanted).map_err(Failure::bad_request)?;
+    let done = state.catalog.set_limits(&wanted).map_err(Failure::bad_request)?;
     for (key, before, now) in &done {
         tracing::info!(key, before, now, "a limit was changed by an operator");
     }
     let done: Vec<String> = done.iter().map(|(key, before, now)| format!("{key} {before} -> {now}")).collect();
     Ok(changed(done.join(", "), limits_shape(&state)))
-}
-
-/// Sets all, or none. Gives key, value before, value now.
-fn set_all(catalog: &Catalog, wanted: BTreeMap<String, String>) -> Result<Vec<(String, String, String)>, String> {
-    let (all, mut done) = (catalog.list_limits(), Vec::new());
-    for (key, value) in wanted {
-        match catalog.set_limit(&key, &value) {
-            Ok((before, now)) => done.push((key, before, now)),
-            Err(problem) => {
-                done.iter().rev().for_each(|(key, before, _)| put_back(catalog, &all, key, before));
-                return Err(problem);
-            }
-        }
-    }
-    Ok(done)
-}
-
-fn put_back(catalog: &Catalog, all: &[Limit], key: &str, before: &str) {
-    if let Err(problem) = catalog.set_limit(key, before) {
-        tracing::error!(key, before, problem, "a limit could not be put back");
-    }
-    if let Some(limit) = all.iter().find(|limit| limit.key == key) {
-        catalog.limits().configure(key, limit.configured.clone());
-    }
 }
 
 /// Who sends tiles now.
