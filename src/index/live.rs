@@ -12,7 +12,7 @@
 use super::Index;
 use super::compare::{Differences, Doubts, Noting, doubts, settle};
 use super::fold::{FoldState, fold, fold_iterator};
-use super::open::{FactSource, IndexOptions, list_generations, mark_of, remove_others};
+use super::open::{FactSource, IndexOptions, list_generations, mark_of, remove_others, remove_store};
 use super::owner::Held;
 use super::sled_store::SledStore;
 use super::store::{MemoryStore, StoreError, ViewStore};
@@ -182,10 +182,7 @@ impl Beside {
         let path = dir.join(name);
         let failed = |error: io::Error| StoreError::Store(format!("{}: {error}", path.display()));
         // Rows that were left there would be taken for the journal's.
-        match std::fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
-        }
+        remove_store(&path).map_err(failed)?;
         std::fs::write(mark_of(&path), []).map_err(failed)?;
         let store = Arc::new(SledStore::open(&path, cache_bytes)?);
         Ok(Self { store, path: Some(path) })

@@ -14,6 +14,7 @@ use crate::base::planted::{Bug, planted};
 use crate::model::{Fact, Sequence, Tally, TileEntry};
 use serde::de::DeserializeOwned;
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -174,24 +175,32 @@ pub(super) fn mark_of(store: &Path) -> PathBuf {
 fn remove_unfinished(dir: &Path) {
     let marks = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
     for mark in marks.filter(|path| path.extension().is_some_and(|extension| extension == UNFINISHED)) {
-        let removed = match std::fs::remove_dir_all(mark.with_extension("")) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-            _ => std::fs::remove_file(&mark),
-        };
-        if let Err(error) = removed {
+        if let Err(error) = remove_store(&mark.with_extension("")).and_then(|()| std::fs::remove_file(&mark)) {
             tracing::warn!(path = %mark.display(), %error, "could not remove an unfinished index");
         }
+    }
+}
+
+/// Removes the files of a store, if there are any.
+pub(super) fn remove_store(path: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
 /// Removes all generations but one, for good: one that came back after a power cut, in place of the one that was kept, could
 /// agree with the journal in number and content of the facts, and not in their times and places.
 pub(super) fn remove_others(generations: &[(u64, PathBuf)], keep: &Path) {
-    let sync = |dir: &Path| File::open(dir).and_then(|dir| dir.sync_all());
-    for (_, path) in generations.iter().filter(|(_, path)| path != keep) {
-        if let Err(error) = std::fs::remove_dir_all(path).and_then(|()| path.parent().map_or(Ok(()), sync)) {
+    let others = || generations.iter().filter(|(_, path)| path != keep);
+    for (_, path) in others() {
+        if let Err(error) = std::fs::remove_dir_all(path) {
             tracing::warn!(path = %path.display(), %error, "could not remove an old generation of the index");
         }
+    }
+    let Some(dir) = keep.parent().filter(|_| others().next().is_some()) else { return };
+    if let Err(error) = File::open(dir).and_then(|dir| dir.sync_all()) {
+        tracing::warn!(path = %dir.display(), %error, "old generations of the index may come back after a power cut");
     }
 }
 

@@ -242,14 +242,14 @@ impl Folder {
 
     /// Keeps what was folded, for whoever asked for that.
     fn keep(&mut self, folded: Vec<Fact>) {
+        let Some(kept) = &mut self.kept else { return };
         let weight = folded.iter().map(weight).sum::<usize>();
-        match &mut self.kept {
-            Some(Some(kept)) if self.kept_weight + weight <= KEPT_MAX => {
-                kept.extend(folded);
+        match kept {
+            Some(facts) if self.kept_weight + weight <= KEPT_MAX => {
+                facts.extend(folded);
                 self.kept_weight += weight;
             }
-            Some(kept) => *kept = None,
-            None => {}
+            _ => *kept = None,
         }
     }
 
