@@ -201,7 +201,7 @@ impl DamageLog {
     ) -> Self {
         let path = data_dir.join("quarantine").join("damage.jsonl");
         let damaged = match read_report(&path) {
-            Ok(text) => damaged_by(&text).into_iter().filter(|((segment, _), _)| is_there(*segment)).collect(),
+            Ok(lines) => damaged_by(lines).into_iter().filter(|((segment, _), _)| is_there(*segment)).collect(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Places::new(),
             Err(error) => {
                 tracing::warn!(path = %path.display(), %error, "the report of damaged records can not be read: what it says is counted again when it is found again");
@@ -256,10 +256,7 @@ impl DamageLog {
     #[must_use]
     pub fn list(&self, most: usize) -> Vec<ReportedDamage> {
         let known: BTreeSet<(u64, u64)> = self.lock().keys().copied().take(most).collect();
-        let Some(report) = File::open(&self.path).ok().filter(|_| !known.is_empty()) else { return Vec::new() };
-        // The report may be long: a line at a time.
-        let lines = io::BufReader::new(io::Read::take(report, REPORT_BYTES_MAX)).split(b'\n').map_while(Result::ok);
-        let lines = lines.filter_map(|line| serde_json::from_slice::<Line>(&line).ok());
+        let Some(lines) = read_report(&self.path).ok().filter(|_| !known.is_empty()) else { return Vec::new() };
         let mut found = BTreeMap::new();
         for line in lines.filter(|line| line.event == Event::Damaged) {
             let place = (line.finding.segment, line.finding.offset);
@@ -335,17 +332,17 @@ impl DamageLog {
     }
 }
 
-fn read_report(path: &Path) -> io::Result<String> {
-    let file = File::open(path)?;
-    let mut bytes = Vec::new();
-    io::Read::read_to_end(&mut io::Read::take(file, REPORT_BYTES_MAX), &mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+/// The lines of a report, one at a time: it may be long. Those that are none (cut off, edited) are passed over.
+fn read_report(path: &Path) -> io::Result<impl Iterator<Item = Line>> {
+    let report = io::BufReader::new(io::Read::take(File::open(path)?, REPORT_BYTES_MAX));
+    let lines = report.split(b'\n').map_while(Result::ok);
+    Ok(lines.filter_map(|line| serde_json::from_slice(&line).ok()))
 }
 
-/// The places that a report leaves damaged. Lines that are none (cut off, edited) are passed over.
-fn damaged_by(report: &str) -> Places {
+/// The places that a report leaves damaged.
+fn damaged_by(report: impl Iterator<Item = Line>) -> Places {
     let mut damaged = Places::new();
-    for line in report.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok()) {
+    for line in report {
         let place = (line.finding.segment, line.finding.offset);
         match line.event {
             Event::Damaged if damaged.len() < RECORDS_MAX => {
