@@ -238,6 +238,15 @@ pub fn await_that(what: &str, mut holds: impl FnMut() -> bool) {
     await_ok(|| if holds() { Ok(()) } else { Err(what) });
 }
 
+/// What strace wrote of a process, once that has ended: it writes on for a moment.
+pub fn whole_trace(path: &Path, pid: u32) -> String {
+    let is_end = |line: &str| line.split_whitespace().take(2).eq([pid.to_string().as_str(), "+++"]);
+    await_ok(|| {
+        let text = std::fs::read_to_string(path).expect("a trace");
+        if text.lines().any(is_end) { Ok(text) } else { Err(format!("strace has not seen the end:\n{text}")) }
+    })
+}
+
 /// A connection on which anything can be sent.
 pub struct RawConnection {
     pub stream: TcpStream,

@@ -4,11 +4,10 @@
 //! strace, and what it asked of the kernel is held against what the units allow. Needs systemd and strace.
 
 use super::manager::Manager;
-use super::support::{ACQ, Daemon, command, data_dir, frame_with, key, noise, signal, tile};
+use super::support::{ACQ, Daemon, command, data_dir, frame_with, key, noise, signal, tile, whole_trace};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 use tilecatcher::client::{ChecksumChoice, checksum_of};
 
 const DEPLOY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy");
@@ -87,16 +86,8 @@ impl Trace {
 
     /// The calls of the process and its threads, once it has ended.
     fn calls(&self, pid: u32) -> Vec<String> {
-        let until = Instant::now() + Duration::from_secs(30);
-        loop {
-            let text = std::fs::read_to_string(&self.path).expect("a trace");
-            if text.lines().any(|line| line.starts_with(&format!("{pid} ")) && line.contains("+++ ")) {
-                let call = |line: &str| line.split_once(' ').map(|(_, call)| call.trim_start().to_owned());
-                return text.lines().filter_map(call).collect();
-            }
-            assert!(Instant::now() < until, "strace has not seen the end of the daemon");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let call = |line: &str| line.split_once(' ').map(|(_, call)| call.trim_start().to_owned());
+        whole_trace(&self.path, pid).lines().filter_map(call).collect()
     }
 }
 

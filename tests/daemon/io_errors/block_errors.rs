@@ -3,7 +3,7 @@
 //! the kernel forgets it. Without the page cache it is the write that fails.
 
 use super::{Mount, assert_stored, build_faults, has, send_ahead, strace_works, succeeds, through};
-use crate::support::{Daemon, PATIENCE, command, data_dir, program};
+use crate::support::{Daemon, PATIENCE, command, data_dir, program, whole_trace};
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::Write;
@@ -88,18 +88,8 @@ impl Trace {
         through(strace, plain)
     }
 
-    /// The whole of it, once the process has ended: strace writes on for a moment.
     fn text(&self, pid: u32) -> String {
-        let until = Instant::now() + PATIENCE;
-        let is_end = |line: &str| line.split_whitespace().take(3).eq([pid.to_string().as_str(), "+++", "exited"]);
-        loop {
-            let text = std::fs::read_to_string(&self.0).expect("a text");
-            if text.lines().any(is_end) {
-                return text;
-            }
-            assert!(Instant::now() < until, "strace does not end:\n{text}");
-            std::thread::yield_now();
-        }
+        whole_trace(&self.0, pid)
     }
 }
 
