@@ -547,6 +547,53 @@ mod tests {
         assert_eq!(sequences(&look(&dir)), (1..=600).collect::<Vec<_>>());
     }
 
+    /// A file whose first block was read before its header was written.
+    struct HeaderComes(Box<dyn SegmentFile>, std::sync::atomic::AtomicBool);
+
+    impl SegmentFile for HeaderComes {
+        fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+            let filled = self.0.read_at(bytes, offset)?;
+            if offset == 0 && !self.1.swap(true, std::sync::atomic::Ordering::Relaxed) {
+                bytes[..filled].fill(0);
+            }
+            Ok(filled)
+        }
+
+        fn length(&self) -> io::Result<u64> {
+            self.0.length()
+        }
+
+        fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
+            self.0.next_data(offset)
+        }
+
+        fn write_all_at(&self, _: &mut [io::IoSlice<'_>], _: u64) -> io::Result<()> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+
+        fn sync(&self) -> io::Result<()> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+
+        fn set_len(&self, _: u64) -> io::Result<()> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+    }
+
+    #[test]
+    fn a_segment_that_was_begun_filled_and_sealed_while_its_header_was_read_is_whole() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (journal, _) = open(&dir);
+        write(&journal, 60);
+        let store = Some(journal.store());
+        drop(journal);
+        for (_, path) in recovery::list_segments(&RealFilesystem, &dir.path().join("journal")).expect("listed") {
+            let file = HeaderComes(RealFilesystem.open_read(&path).expect("opens"), Default::default());
+            let found = recovery::identify(&file, &path, store).expect("readable");
+            assert!(matches!(found, Found::Sealed(..)), "{} seems damaged", path.display());
+        }
+    }
+
     #[test]
     fn a_directory_without_a_journal_is_refused() {
         let dir = tempfile::tempdir().expect("a directory");

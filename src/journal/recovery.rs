@@ -89,10 +89,23 @@ pub(super) fn list_segments(filesystem: &dyn Filesystem, dir: &Path) -> Result<V
 /// Reads a segment's first and last block.
 pub(super) fn identify(file: &dyn SegmentFile, path: &Path, store: Option<StoreId>) -> Result<Found, JournalError> {
     let read = JournalError::failed;
-    let mut block = [0; SEGMENT_HEADER_BYTES];
-    let filled = file.read_at(&mut block, 0).map_err(read(path, "read"))?;
     let unusable = |problem: String| JournalError::Unusable { path: path.to_owned(), problem };
-    match SegmentHeader::decode(&block[..filled]) {
+    let header_of = || {
+        let mut block = [0; SEGMENT_HEADER_BYTES];
+        let filled = file.read_at(&mut block, 0).map_err(read(path, "read"))?;
+        Ok::<_, JournalError>(SegmentHeader::decode(&block[..filled]))
+    };
+    let mut header = header_of()?;
+    if header == Err(BadSegmentHeader::Damaged) {
+        let len = file.length().map_err(read(path, "read"))?;
+        // The header is synced before the first record: with nothing behind it, its making was cut off.
+        if reader::scan(file, &BLANK, len).map_err(read(path, "read"))?.gaps.is_empty() {
+            return Ok(Found::Blank);
+        }
+        // Beside a writer both may have come since it was read: with something behind it, it is there.
+        header = header_of()?;
+    }
+    match header {
         Ok(header) => {
             if store.is_some_and(|store| store != header.store) {
                 return Err(unusable("belongs to another data directory: move it away".to_owned()));
@@ -107,10 +120,6 @@ pub(super) fn identify(file: &dyn SegmentFile, path: &Path, store: Option<StoreI
         }
         Err(BadSegmentHeader::Damaged) => {
             let len = file.length().map_err(read(path, "read"))?;
-            // The header is synced before the first record: with nothing behind it, its making was cut off.
-            if reader::scan(file, &BLANK, len).map_err(read(path, "read"))?.gaps.is_empty() {
-                return Ok(Found::Blank);
-            }
             let rebuilt = rebuild_header(file, path, len, store).map_err(read(path, "read"))?;
             Ok(rebuilt.map_or(Found::Unreadable(len), Found::HeaderLost))
         }
@@ -158,6 +167,9 @@ fn rebuild_header(
     }
     Ok(None)
 }
+
+/// Bytes that are copied to quarantine at a time.
+const STEP: usize = 1 << 20;
 
 /// A header that no record belongs to: scanning with it lists everything that is not zero.
 const BLANK: SegmentHeader =
@@ -353,7 +365,7 @@ fn quarantine(shared: &Shared, path: &Path, file: &dyn SegmentFile, offset: u64,
         }
         other => other.map_err(JournalError::failed(&target, "create"))?,
     };
-    let mut step = AlignedBytes::zeroed(1 << 20);
+    let mut step = AlignedBytes::zeroed(usize::try_from(len).map_or(STEP, |len| len.min(STEP)).next_multiple_of(BLOCK));
     let mut done = 0;
     while done < len {
         let whole = step.len().min(usize::try_from(len - done).unwrap_or(usize::MAX));
