@@ -471,7 +471,7 @@ impl Trailer {
         }
         let any = |n: usize| u64::from_le_bytes(get(block, 48 + 8 * n));
         let number = |n| Some(any(n)).filter(|number| *number < NUMBER_LIMIT);
-        Some(Self {
+        let trailer = Self {
             table_offset: number(0)?,
             records: number(1).filter(|records| *records < RECORDS_LIMIT)?,
             first: Sequence(number(2)?),
@@ -480,7 +480,8 @@ impl Trailer {
             digest: any(5),
             payload_bytes: number(6)?,
             table_crc: u32::try_from(any(7)).ok()?,
-        })
+        };
+        (trailer.records == 0 || trailer.first <= trailer.last).then_some(trailer)
     }
 }
 
