@@ -123,7 +123,7 @@ pub(super) fn read_table(file: &dyn SegmentFile, trailer: &Trailer) -> io::Resul
 pub(super) fn scan(file: &dyn SegmentFile, segment: &SegmentHeader, end: u64) -> io::Result<Scan> {
     let marker = segment.marker();
     let mut found = Scan::default();
-    let mut window = Window { file, bytes: Vec::new(), start: 0 };
+    let mut window = Window { file, bytes: Vec::new(), filled: 0, start: 0 };
     let mut at = SEGMENT_HEADER_BYTES as u64;
     while at + RECORD_HEADER_BYTES as u64 <= end {
         let small = found.records.last().is_none_or(|record| record.occupied() <= SMALL_RECORD);
@@ -136,7 +136,7 @@ pub(super) fn scan(file: &dyn SegmentFile, segment: &SegmentHeader, end: u64) ->
             at = at.next_multiple_of(BLOCK as u64);
             at = skip_gap(file, &marker, at, end, &mut found)?;
             // Read again: beside a writer, a record may stand where the window shows the zeros from before.
-            window.bytes.clear();
+            window.filled = 0;
         }
     }
     Ok(found)
@@ -145,10 +145,11 @@ pub(super) fn scan(file: &dyn SegmentFile, segment: &SegmentHeader, end: u64) ->
 /// Records up to this size are read past rather than jumped over, for reads of the disk cost more than bytes.
 const SMALL_RECORD: u64 = 256 << 10;
 
-/// A run of the file in memory.
+/// A run of the file in memory: the first `filled` of `bytes`.
 struct Window<'a> {
     file: &'a dyn SegmentFile,
     bytes: Vec<u8>,
+    filled: usize,
     start: u64,
 }
 
@@ -156,14 +157,15 @@ impl Window<'_> {
     /// What may be a header at `at`: short at the file's end. Reads `step` bytes ahead when it has to read.
     fn header_at(&mut self, at: u64, step: usize) -> io::Result<&[u8]> {
         let inside = at.checked_sub(self.start).and_then(|offset| usize::try_from(offset).ok());
-        if inside.is_none_or(|offset| offset + RECORD_HEADER_BYTES > self.bytes.len()) {
-            self.bytes.resize(step, 0);
-            let filled = self.file.read_at(&mut self.bytes, at)?;
-            self.bytes.truncate(filled);
+        if inside.is_none_or(|offset| offset + RECORD_HEADER_BYTES > self.filled) {
+            if self.bytes.len() < step {
+                self.bytes = vec![0; step];
+            }
+            self.filled = self.file.read_at(&mut self.bytes[..step], at)?;
             self.start = at;
         }
-        let offset = usize::try_from(at - self.start).unwrap_or(usize::MAX).min(self.bytes.len());
-        let len = RECORD_HEADER_BYTES.min(self.bytes.len() - offset);
+        let offset = usize::try_from(at - self.start).unwrap_or(usize::MAX).min(self.filled);
+        let len = RECORD_HEADER_BYTES.min(self.filled - offset);
         Ok(&self.bytes[offset..offset + len])
     }
 }
