@@ -134,16 +134,22 @@ impl NameChange {
     }
 }
 
+/// As `Vec::resize`, which takes one byte at a time in a build without optimisations.
+fn set_len(bytes: &mut Vec<u8>, len: usize) {
+    bytes.truncate(len);
+    bytes.extend_from_slice(&vec![0; len - bytes.len()]);
+}
+
 impl Content {
     fn apply(bytes: &mut Vec<u8>, change: &Change) {
         match change {
             Change::Write(offset, data) => {
                 if bytes.len() < offset + data.len() {
-                    bytes.resize(offset + data.len(), 0);
+                    set_len(bytes, offset + data.len());
                 }
                 bytes[*offset..offset + data.len()].copy_from_slice(data);
             }
-            Change::SetLen(len) => bytes.resize(*len, 0),
+            Change::SetLen(len) => set_len(bytes, *len),
         }
     }
 

@@ -40,7 +40,8 @@ fn options() -> CatalogOptions {
             conflict: ConflictPolicy::Replace,
         },
         memory_bytes: 4 << 20,
-        lock_wait: Duration::ZERO,
+        // A process that another test starts has all descriptors, also that of this lock, for a moment.
+        lock_wait: PATIENCE,
     }
 }
 
