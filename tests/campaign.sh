@@ -50,6 +50,7 @@ campaign alerts tests/monitoring/faults.py
 campaign readers cargo test --locked --lib fuzzing -- --nocapture
 if [ -n "${TILECATCHER_LONG:-}" ]; then
     campaign fuzz tests/fuzz/run.sh --long
+    campaign fuzz-asan tests/fuzz/run.sh --asan
     campaign miri tests/miri.sh
     # Ask a Debian mirror; need root, debootstrap and systemd-container.
     campaign package deploy/test-deb.sh --profile release
