@@ -31,7 +31,7 @@ pub struct Checkpoint {
 }
 
 /// Layout of the rows that this program writes.
-pub const LAYOUT: u32 = 4;
+pub const LAYOUT: u32 = 5;
 
 /// What the owner keeps in memory beside the store.
 #[derive(Clone, Debug, Default)]

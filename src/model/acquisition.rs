@@ -112,4 +112,21 @@ mod tests {
         facts.cameras = CameraCount::Four;
         assert_eq!(facts.grid(), GridShape { cols: 80, rows: 336 });
     }
+
+    proptest::proptest! {
+        /// They are written to the journal as JSON.
+        #[test]
+        fn numbers_come_back_from_json_bit_by_bit(
+            any in proptest::num::f64::NORMAL | proptest::num::f64::SUBNORMAL,
+            position in -0.002..0.002_f64,
+        ) {
+            let facts = AcquisitionFacts { magnification: any, x_center_m: position, ..AcquisitionFacts::default() };
+            let written = serde_json::to_vec(&facts).expect("plain data");
+            let read: AcquisitionFacts = serde_json::from_slice(&written).expect("what we write we read");
+            proptest::prop_assert_eq!(
+                (read.magnification.to_bits(), read.x_center_m.to_bits()),
+                (any.to_bits(), position.to_bits())
+            );
+        }
+    }
 }
