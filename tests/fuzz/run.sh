@@ -30,7 +30,7 @@ while [ $# -gt 0 ]; do
     --seconds) seconds=$2; shift ;;
     --long) long=1 ;;
     --asan) sanitizer=address target_dir=$target_dir/asan ;;
-    -*) sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    -*) sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     *) targets+=("$1") ;;
     esac
     shift
