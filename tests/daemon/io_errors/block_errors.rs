@@ -89,7 +89,10 @@ impl Trace {
     }
 
     fn text(&self, pid: u32) -> String {
-        whole_trace(&self.0, pid)
+        let text = whole_trace(&self.0, pid);
+        let is_end = |line: &str| line.split_whitespace().take(3).eq([pid.to_string().as_str(), "+++", "exited"]);
+        assert!(text.lines().any(is_end), "it was killed:\n{text}");
+        text
     }
 }
 
