@@ -49,7 +49,7 @@ cargo fuzz build --fuzz-dir tests/fuzz --codegen-units 16 --target-dir "$target_
 programs=$target_dir/$(rustc -vV | sed -n 's/^host: //p')/release
 
 # The whole of what a target may hold, its fuzzer and AddressSanitizer's own memory among it.
-limits="-rss_limit_mb=256 -timeout=10 -max_len=4096 -print_final_stats=1 -verbosity=0"
+limits="-rss_limit_mb=256 -timeout=10 -max_len=16384 -print_final_stats=1 -verbosity=0"
 if [ -n "$long" ]; then
     limits="$limits -runs=10000000"
 else
