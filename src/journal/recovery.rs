@@ -99,7 +99,8 @@ pub(super) fn identify(file: &dyn SegmentFile, path: &Path, store: Option<StoreI
     if header == Err(BadSegmentHeader::Damaged) {
         let len = file.length().map_err(read(path, "read"))?;
         // The header is synced before the first record: with nothing behind it, its making was cut off.
-        if reader::scan(file, &BLANK, len).map_err(read(path, "read"))?.gaps.is_empty() {
+        let behind = reader::scan(file, &BLANK, len).map_err(read(path, "read"))?;
+        if behind.records.is_empty() && behind.gaps.is_empty() {
             return Ok(Found::Blank);
         }
         // Beside a writer both may have come since it was read: with something behind it, it is there.
@@ -171,7 +172,8 @@ fn rebuild_header(
 /// Bytes that are copied to quarantine at a time.
 const STEP: usize = 1 << 20;
 
-/// A header that no record belongs to: scanning with it lists everything that is not zero.
+/// A header that no record belongs to, but of a segment whose identity is zeros: scanning with it lists everything that
+/// is not zero.
 const BLANK: SegmentHeader =
     SegmentHeader { store: StoreId([0; 16]), uuid: [0; 16], number: 0, lane: 0, created_ns: 0 };
 
