@@ -100,7 +100,8 @@ impl Companions<'_> {
         let log = read_file(path)?;
         let acq = self.folder.acq();
         let known = self.patient.ask(|http| http.acquisition(acq))?;
-        if known.is_some_and(|known| known.log.as_bytes() == log) {
+        // The server keeps text: of a log in another encoding, such as one with a µ of Windows, what is left of it.
+        if known.is_some_and(|known| known.log == String::from_utf8_lossy(&log)) {
             self.patient.listener.note(&format!("acquisition {acq} is known to the server"));
             return Ok(());
         }

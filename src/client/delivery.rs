@@ -10,10 +10,11 @@ use super::outbox::{Outbox, Parcel, Take};
 use super::patience::{PAUSE_MAX, pause};
 use crate::base::stop::Stop;
 use crate::model::{Checksum, TileId, TileKey};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A tile during whose sending the connection broke so often, while nothing else broke it, is the cause.
+/// A tile during whose sending the connection broke so often, while others were stored in between, is the cause.
 const BREAKS_MAX: u32 = 20;
 /// A connection over which nothing went for so long is closed, and made again when there is a tile: a server may have
 /// closed it meanwhile, and what forwards packets may have forgotten it without a word to either side.
@@ -110,7 +111,7 @@ pub fn deliver<S: Tiles>(
     options: &DeliveryOptions,
     stop: &Stop,
 ) -> Result<(), Undelivered> {
-    let run = Run { tiles, outbox, options, stop, health: Mutex::default() };
+    let run = Run { tiles, outbox, options, stop, stored: AtomicU64::new(0), health: Mutex::default() };
     let failed: Mutex<Option<LinkError>> = Mutex::new(None);
     std::thread::scope(|scope| {
         for _ in 0..options.link.connections.max(1) {
@@ -133,6 +134,8 @@ struct Run<'a, S: Tiles> {
     outbox: &'a Outbox<S::Item>,
     options: &'a DeliveryOptions,
     stop: &'a Stop,
+    /// Tiles stored so far.
+    stored: AtomicU64,
     health: Mutex<Health>,
 }
 
@@ -157,6 +160,7 @@ impl<S: Tiles> Run<'_, S> {
     }
 
     fn note_progress(&self) {
+        self.stored.fetch_add(1, Ordering::Relaxed);
         let before = std::mem::take(&mut *self.health());
         if before.broken {
             self.tiles.noticed(Event::Restored);
@@ -283,15 +287,21 @@ impl<'a, 'r, S: Tiles> Courier<'a, 'r, S> {
     fn broken(&mut self, error: LinkError) -> Result<(), LinkError> {
         let Some(link) = self.link.take() else { return Ok(()) };
         let unanswered = link.give_up(|reply| self.run.answered(reply));
-        let count = unanswered.len();
+        let (count, stored) = (unanswered.len(), self.run.stored.load(Ordering::Relaxed));
         for (at, mut parcel) in unanswered.into_iter().enumerate() {
             // The last of them was being sent when it broke.
-            parcel.breaks += u32::from(at + 1 == count);
+            if at + 1 < count {
+                self.run.outbox.give_back(parcel, Duration::ZERO);
+                continue;
+            }
+            parcel.note_break(stored);
             if parcel.breaks > BREAKS_MAX {
                 let reason = format!("the connection broke {BREAKS_MAX} times while it was sent: {error}");
                 self.refuse(parcel, reason);
             } else {
-                self.run.outbox.give_back(parcel, Duration::ZERO);
+                // Others go first: only what becomes of them tells this tile from a server that is away.
+                let behind_others = pause(self.attempts) + pause(parcel.breaks);
+                self.run.outbox.give_back(parcel, behind_others);
             }
         }
         self.back_off(error, count)

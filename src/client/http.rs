@@ -79,10 +79,11 @@ pub enum HttpClientError {
 }
 
 impl HttpClientError {
-    /// The same request may succeed later: the server is away, overloaded, or has no space.
+    /// The same request may succeed later: the server is away, overloaded, or has no space; the body came too slowly;
+    /// somebody at this address showed wrong tokens.
     #[must_use]
     pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::Refused { status: 500.., .. })
+        matches!(self, Self::Unreachable { .. } | Self::Refused { status: 408 | 429 | 500.., .. })
     }
 }
 

@@ -223,7 +223,7 @@ fn verdict(sent: Result<TileId, HttpClientError>) -> Result<Verdict, HttpClientE
         Err(HttpClientError::Refused { status, message, .. }) => {
             let wire = match status {
                 500 => 4,
-                502..=504 => 2,
+                408 | 429 | 502..=504 => 2,
                 507 => 3,
                 _ => 1,
             };
@@ -246,9 +246,9 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         };
-        let passing = [500, 503, 507].map(|status| refused(status).is_passing());
+        let passing = [408, 429, 500, 503, 507].map(|status| refused(status).is_passing());
         let staying = [400, 404, 409, 413].map(|status| refused(status).is_passing());
-        assert_eq!((passing, staying), ([true; 3], [false; 4]));
+        assert_eq!((passing, staying), ([true; 5], [false; 4]));
         let silence = HttpClientError::Unreachable { url: String::new(), problem: String::new() };
         assert!(verdict(Err(silence)).is_err());
     }

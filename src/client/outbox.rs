@@ -37,10 +37,21 @@ pub(super) struct Parcel<I> {
     pub(super) item: I,
     /// Bytes of its image, once it was read.
     pub(super) bytes: u64,
-    /// Times that a connection broke while it was sent.
+    /// Times that a connection broke while it was sent, and others had been stored since the last time.
     pub(super) breaks: u32,
+    /// How many tiles of the run were stored when that last happened.
+    stored_at_break: Option<u64>,
     /// Times that the server asked to have it later.
     pub(super) deferrals: u32,
+}
+
+impl<I> Parcel<I> {
+    /// Notes that a connection broke while it was sent, `stored` tiles into the run. Where nothing was stored since the
+    /// last time, it is not this tile: the server is away.
+    pub(super) fn note_break(&mut self, stored: u64) {
+        self.breaks += u32::from(self.stored_at_break != Some(stored));
+        self.stored_at_break = Some(stored);
+    }
 }
 
 /// What [`Outbox::take`] found.
@@ -176,7 +187,7 @@ impl<I> Outbox<I> {
 
 impl<I> Waiting<I> {
     fn new(item: I, due: Option<Instant>) -> Self {
-        Self { parcel: Parcel { item, bytes: 0, breaks: 0, deferrals: 0 }, due }
+        Self { parcel: Parcel { item, bytes: 0, breaks: 0, stored_at_break: None, deferrals: 0 }, due }
     }
 }
 
@@ -224,6 +235,16 @@ mod tests {
         assert!(matches!(outbox.take(false), Take::NotYet), "three items are taken and may come back");
         (0..3).for_each(|_| outbox.settle());
         assert!(matches!(outbox.take(true), Take::Over));
+    }
+
+    #[test]
+    fn breaks_count_against_an_item_only_where_others_are_stored_in_between() {
+        let outbox = Outbox::filled([(1, None)]);
+        let mut parcel = parcel(outbox.take(false));
+        for (stored, breaks) in [(0, 1), (0, 1), (0, 1), (7, 2), (7, 2), (8, 3)] {
+            parcel.note_break(stored);
+            assert_eq!(parcel.breaks, breaks, "{stored} stored");
+        }
     }
 
     #[test]

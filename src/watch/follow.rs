@@ -133,9 +133,10 @@ impl<'a> Follower<'a> {
         if settled.is_none() || settled == self.log_sent || self.ending == Some(EndedBy::Server) {
             return None;
         }
-        self.log_sent = settled;
         self.patient.listener.note(&format!("{}: the log changed, and is sent again", folder.log_path().display()));
-        Some(Companions { patient: self.patient, folder }.send_log())
+        let sent = Companions { patient: self.patient, folder }.send_log();
+        self.note_log(settled, &sent);
+        Some(sent)
     }
 
     /// A file beside the tiles that is part of the acquisition.
@@ -162,8 +163,8 @@ impl<'a> Follower<'a> {
         if settled.is_none() || settled == self.log_sent {
             return Err(None);
         }
-        self.log_sent = settled;
         let started = Companions { patient: self.patient, folder: &folder }.send_log();
+        self.note_log(settled, &started);
         if let Err(error) = started {
             if error.is_input() {
                 self.tell_once(format!("{error}; waiting for it to change"));
@@ -177,6 +178,13 @@ impl<'a> Follower<'a> {
             self.dir.display()
         ));
         Ok(folder)
+    }
+
+    /// A log that was taken, or will not be, is not sent again before it changes.
+    fn note_log(&mut self, settled: Option<Sighting>, sent: &Result<(), SendError>) {
+        if !matches!(sent, Err(SendError::Http(_))) {
+            self.log_sent = settled;
+        }
     }
 
     fn poll(&mut self, at: Duration, everywhere: bool, rules: &Rules) {

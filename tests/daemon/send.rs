@@ -52,6 +52,23 @@ fn a_folder_is_sent_with_all_its_parts_and_a_second_time_nothing_is() {
 }
 
 #[test]
+fn an_acquisition_whose_log_is_no_utf8_is_not_started_again() {
+    let (data, folders) = (data_dir(), data_dir());
+    let daemon = Daemon::start_bare(data.path(), &[]);
+    let folder = simulate(folders.path(), "1");
+    let is_log = |path: &Path| path.to_string_lossy().ends_with("_logfile.ini");
+    let mut files = std::fs::read_dir(&folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+    let log = files.find(|path| is_log(path)).expect("a log");
+    let mut bytes = std::fs::read(&log).expect("a log");
+    bytes.extend_from_slice(b"; 5 \xb5m\n");
+    write(&log, &bytes);
+    let notes = || stderr(&send(&daemon, &folder, &[]));
+    let (first, second) = (notes(), notes());
+    assert!(!first.contains("is known to the server"), "{first}");
+    assert!(second.contains("is known to the server"), "{second}");
+}
+
+#[test]
 fn every_way_and_checksum_brings_the_same_tiles() {
     let (data, folders) = (data_dir(), data_dir());
     let daemon = Daemon::start_bare(data.path(), &[]);
