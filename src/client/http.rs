@@ -7,19 +7,24 @@ use crate::tls::ClientTls;
 use serde::de::DeserializeOwned;
 use std::io::Read;
 use std::time::Duration;
-use ureq::SendBody;
 use ureq::http::header::AUTHORIZATION;
 use ureq::http::{HeaderValue, Request, Response};
 use ureq::middleware::{Middleware, MiddlewareNext};
+use ureq::typestate::WithBody;
+use ureq::{RequestBuilder, SendBody};
 
 /// The longest answer that is read into memory.
 const BODY_BYTES_MAX: u64 = 512 << 20;
 const BOUNDARY: &str = "tilecatcher-part-7d3f0c1a9b52";
 
+/// Of a body that the system has taken, what may still be on its way to the server goes at least so fast. Bytes a second.
+const RATE_MIN: u64 = 64 << 10;
+
 /// A client of one server.
 #[derive(Clone)]
 pub struct HttpClient {
     agent: ureq::Agent,
+    timeout: Duration,
     base: String,
 }
 
@@ -107,7 +112,8 @@ impl Middleware for ShownToken {
 }
 
 impl HttpClient {
-    /// A client of the server at `base`, such as `http://127.0.0.1:5001`.
+    /// A client of the server at `base`, such as `http://127.0.0.1:5001`. `timeout`: the longest wait for the next step,
+    /// be it a connection, the server taking more bytes, its answer, or more of that.
     #[must_use]
     pub fn new(base: &str, timeout: Duration) -> Self {
         Self::with(base, timeout, None, None)
@@ -116,7 +122,14 @@ impl HttpClient {
     /// The same, for `https://` too, where `tls` says whom to trust and what to show; `token` goes along with each request.
     #[must_use]
     pub fn with(base: &str, timeout: Duration, tls: Option<&ClientTls>, token: Option<&BearerToken>) -> Self {
-        let config = ureq::Agent::config_builder().timeout_global(Some(timeout)).http_status_as_error(false);
+        // No bound on the whole: a large image over a slow line takes its time, as long as it moves.
+        let config = ureq::Agent::config_builder()
+            .timeout_resolve(Some(timeout))
+            .timeout_connect(Some(timeout))
+            .timeout_recv_response(Some(timeout))
+            .timeout_per_read(Some(timeout))
+            .timeout_per_write(Some(timeout))
+            .http_status_as_error(false);
         #[cfg(feature = "tls")]
         let config = match tls {
             Some(tls) => config.tls_config(tls.for_http()),
@@ -128,7 +141,7 @@ impl HttpClient {
             Some(shown) => config.middleware(shown),
             None => config,
         };
-        Self { agent: config.build().into(), base: base.trim_end_matches('/').to_owned() }
+        Self { agent: config.build().into(), timeout, base: base.trim_end_matches('/').to_owned() }
     }
 
     /// Any path of the server, such as `/metrics`.
@@ -176,18 +189,25 @@ impl HttpClient {
 
     pub(super) fn post_bytes(&self, path: &str, body: &[u8]) -> Result<TileContent, HttpClientError> {
         let url = self.url(path);
-        self.answer(&url, self.agent.post(&url).send(body))
+        self.answer(&url, self.uploading(self.agent.post(&url), body).send(body))
     }
 
     pub(super) fn put_bytes(&self, path: &str, body: &[u8]) -> Result<TileContent, HttpClientError> {
         let url = self.url(path);
-        self.answer(&url, self.agent.put(&url).send(body))
+        self.answer(&url, self.uploading(self.agent.put(&url), body).send(body))
     }
 
     pub(super) fn post_parts(&self, path: &str, parts: &[Part<'_>]) -> Result<TileContent, HttpClientError> {
         let url = self.url(path);
+        let body = multipart(parts);
         let request = self.agent.post(&url).content_type(format!("multipart/form-data; boundary={BOUNDARY}"));
-        self.answer(&url, request.send(&multipart(parts)[..]))
+        self.answer(&url, self.uploading(request, &body).send(&body[..]))
+    }
+
+    /// The wait for the answer begins when the system has taken the body, not when the server has it.
+    fn uploading(&self, request: RequestBuilder<WithBody>, body: &[u8]) -> RequestBuilder<WithBody> {
+        let on_its_way = Duration::from_millis(body.len() as u64 * 1000 / RATE_MIN);
+        request.config().timeout_recv_response(Some(self.timeout + on_its_way)).build()
     }
 
     pub(super) fn delete(&self, path: &str) -> Result<TileContent, HttpClientError> {
@@ -238,4 +258,53 @@ fn multipart(parts: &[Part<'_>]) -> Vec<u8> {
     }
     body.extend_from_slice(format!("--{BOUNDARY}--\r\n").as_bytes());
     body
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+    use std::thread;
+
+    /// A server that takes `steps` MiB of a body, one after each `pause`, and then answers, or not; its connection.
+    fn slow_server(steps: usize, pause: Duration, answers: bool) -> (String, thread::JoinHandle<TcpStream>) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("bound"));
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a client");
+            let mut step = vec![0; 1 << 20];
+            for _ in 0..steps {
+                thread::sleep(pause);
+                stream.read_exact(&mut step).expect("bytes");
+            }
+            if answers {
+                // The request's head is what is left of it.
+                let _ = stream.read(&mut step).expect("bytes");
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}").expect("written");
+            }
+            stream
+        });
+        (url, server)
+    }
+
+    #[test]
+    fn a_body_may_take_longer_than_the_longest_wait_while_it_moves() {
+        let timeout = Duration::from_millis(1500);
+        let (url, server) = slow_server(24, timeout / 12, true);
+        let put = HttpClient::new(&url, timeout).put_bytes("/", &vec![7; 24 << 20]);
+        assert_eq!(put.expect("answered").bytes, b"{}");
+        drop(server.join());
+    }
+
+    #[test]
+    fn a_server_that_takes_or_says_nothing_more_is_given_up() {
+        let timeout = Duration::from_millis(200);
+        for bytes in [1 << 10, 24 << 20] {
+            let (url, server) = slow_server(0, Duration::ZERO, false);
+            let put = HttpClient::new(&url, timeout).put_bytes("/", &vec![7; bytes]);
+            assert!(matches!(put, Err(HttpClientError::Unreachable { .. })), "{put:?}");
+            drop(server.join());
+        }
+    }
 }
