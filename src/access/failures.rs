@@ -1,4 +1,4 @@
-//! Wrong tokens by address: who shows too many in a minute is not listened to for a minute.
+//! Wrong tokens by address: who shows too many in a minute hears for a minute that it is to wait.
 //!
 //! Bounded: a fixed number of addresses; of IPv6 a network of 64 bits counts as one, for its owner has all of it. Must never
 //! grow by what peers do.
@@ -28,7 +28,7 @@ struct Record {
 }
 
 impl Failures {
-    /// How long this address is not listened to.
+    /// How long a wrong token from this address is told to wait.
     pub(super) fn refused_for(&self, address: IpAddr) -> Option<Duration> {
         self.refused_at(address, Instant::now())
     }

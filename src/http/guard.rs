@@ -134,9 +134,10 @@ fn refusal(denied: &Denied) -> Response {
     let (status, problem) = match denied {
         Denied::NoToken => (StatusCode::UNAUTHORIZED, "this needs a token: Authorization: Bearer ...".to_owned()),
         Denied::BadToken => (StatusCode::UNAUTHORIZED, "the token is not known here, or was revoked".to_owned()),
-        Denied::TooMany(_) => {
-            (StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens came from this address: wait".to_owned())
-        }
+        Denied::TooMany(_) => (
+            StatusCode::TOO_MANY_REQUESTS,
+            "the token is not known here, and too many such came from this address: wait".to_owned(),
+        ),
         Denied::Lacks(need) => (StatusCode::FORBIDDEN, format!("this needs the scope {need}")),
         Denied::Host(host) => {
             let problem = format!("\"{host}\" is no name of this daemon: use its address, or set http.host_names");
