@@ -6,13 +6,14 @@ use std::path::Path;
 /// The first line of a file that others can not read. Read anew for each use, so that a new secret needs no restart.
 ///
 /// # Errors
-/// It can not be read, is empty, or everyone may read it.
+/// It can not be read, is empty, or others may read it, or its group write it.
 pub(super) fn read(key: &'static str, path: &Path) -> Result<String, NotifyError> {
     let wrong = |problem: String| NotifyError::new(key, format!("{}: {problem}", path.display()));
     let about = std::fs::metadata(path).map_err(|error| wrong(error.to_string()))?;
     let mode = std::os::unix::fs::PermissionsExt::mode(&about.permissions());
-    if mode & 0o007 != 0 {
-        return Err(wrong(format!("everyone may use this secret (mode {:04o}): chmod 0640 it", mode & 0o7777)));
+    // The group may read, nobody else anything.
+    if mode & 0o037 != 0 {
+        return Err(wrong(format!("others may use this secret (mode {:04o}): chmod 0640 it", mode & 0o7777)));
     }
     let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
     match text.lines().next().map(str::trim_end) {
@@ -27,7 +28,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn a_secret_that_everyone_may_read_is_none() {
+    fn a_secret_that_others_may_use_is_none() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("secret");
         let write = |text: &str, mode| {
@@ -36,7 +37,9 @@ mod tests {
             read("a.key", &path).map_err(|error| error.to_string())
         };
         assert_eq!(write("s3cret \nsecond line\n", 0o640), Ok("s3cret".to_owned()));
-        assert!(write("s3cret\n", 0o644).expect_err("open").contains("chmod"));
+        for mode in [0o644, 0o660, 0o620, 0o650, 0o604] {
+            assert!(write("s3cret\n", mode).expect_err("open").contains("chmod"), "{mode:o}");
+        }
         assert!(write("\n", 0o600).expect_err("empty").contains("a.key"));
     }
 }

@@ -35,7 +35,7 @@ impl ClientTls {
     /// Reads the files.
     ///
     /// # Errors
-    /// One can not be read, is not what it should be, or everyone may read the key.
+    /// One can not be read, is not what it should be, or others may use the key.
     pub fn load(files: &ClientFiles) -> Result<Self, TlsError> {
         let builder = rustls::ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&TLS13])

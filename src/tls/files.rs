@@ -69,9 +69,10 @@ pub(super) fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
 fn check_private(path: &Path) -> Result<(), TlsError> {
     use std::os::unix::fs::PermissionsExt;
     let mode = std::fs::metadata(path).map_err(|error| wrong(path, error))?.permissions().mode();
-    match mode & 0o007 {
+    // The group may read, nobody else anything.
+    match mode & 0o037 {
         0 => Ok(()),
-        _ => Err(wrong(path, format!("everyone may use this key (mode {:04o}): chmod 600 it", mode & 0o7777))),
+        _ => Err(wrong(path, format!("others may use this key (mode {:04o}): chmod 0600 (or 0640) it", mode & 0o7777))),
     }
 }
 
@@ -79,4 +80,30 @@ fn check_private(path: &Path) -> Result<(), TlsError> {
 #[cfg(not(unix))]
 fn check_private(_: &Path) -> Result<(), TlsError> {
     Ok(())
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_key_that_others_or_its_group_may_change_is_refused() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("a.key");
+        let pem = rcgen::KeyPair::generate().expect("a key").serialize_pem();
+        std::fs::write(&path, pem).expect("written");
+        for (mode, is_good) in [
+            (0o600, true),
+            (0o640, true),
+            (0o400, true),
+            (0o660, false),
+            (0o670, false),
+            (0o650, false),
+            (0o604, false),
+        ] {
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).expect("chmod");
+            assert_eq!(key(&path).is_ok(), is_good, "{mode:o}");
+        }
+    }
 }

@@ -30,7 +30,7 @@ impl ServerTls {
     /// Reads the files.
     ///
     /// # Errors
-    /// One can not be read, is not what it should be, or everyone may read the key.
+    /// One can not be read, is not what it should be, or others may use the key.
     pub fn load(files: &ServerFiles) -> Result<Self, TlsError> {
         let config = Arc::new(RwLock::new(Arc::new(configure(files)?)));
         Ok(Self { files: files.clone(), config })

@@ -468,7 +468,7 @@ fn files_that_can_not_be_used_stop_the_start_and_are_named() {
     let open = std::fs::Permissions::from_mode(0o644);
     std::fs::set_permissions(certificates.key("server"), open).expect("changed");
     let said = start(&good);
-    assert!(said.contains("server.key") && said.contains("chmod 600"), "{said}");
+    assert!(said.contains("server.key") && said.contains("chmod 0600"), "{said}");
 }
 
 #[cfg(unix)]
