@@ -305,9 +305,15 @@ impl Catalog {
     /// Imports calibrations, all with one record; each becomes the transformation of its camera.
     ///
     /// # Errors
-    /// The fact could not be made durable.
+    /// All together would take too much memory: they are never deleted. The fact could not be made durable.
     pub fn import_calibrations(&self, calibrations: Vec<Calibration>) -> Result<(), CatalogError> {
-        let decide = move |_: &Index, _: &mut _| {
+        let decide = move |index: &Index, _: &mut _| {
+            let (before, after) = index.settings().calibration_bytes(&calibrations);
+            // More may be there from earlier versions: what makes it no more is taken.
+            if after > CALIBRATION_BYTES_MAX.max(before) {
+                let problem = format!("all calibrations would take {after} bytes: at most {CALIBRATION_BYTES_MAX}");
+                return Err(CatalogError::Invalid(problem));
+            }
             let imported = CalibrationsImported { calibrations };
             Ok((vec![Draft::from(FactBody::CalibrationsImported(Box::new(imported)))], ()))
         };
@@ -601,6 +607,8 @@ const FILES_MAX: usize = 10_000;
 pub struct NewFile {
     /// Base name.
     pub name: String,
+/// Memory for all calibrations: some ten thousand as microscopes have them. They are kept for ever.
+const CALIBRATION_BYTES_MAX: usize = 64 << 20;
     /// The path or name with which it was sent.
     pub path: String,
     /// What it is.

@@ -52,7 +52,7 @@ fn calibration(record: Value) -> Result<Calibration, String> {
     let date = date(text(metadata, "calibration_data")?)?;
     let (temca, camera) = (number(metadata, "temca")?, number(metadata, "camera")?);
     match record.get("specList").and_then(Value::as_array) {
-        Some(specs) if !specs.is_empty() => Ok(Calibration { name, date, temca, camera, content: record }),
+        Some(specs) if !specs.is_empty() => Ok(Calibration { name, date, temca, camera, content: record.into() }),
         _ => Err("\"specList\" is missing or empty".to_owned()),
     }
 }
@@ -130,7 +130,7 @@ mod tests {
             date: "20310228".to_owned(),
             temca: 12,
             camera: 3,
-            content: record(name),
+            content: record(name).into(),
         };
         assert_eq!(read, [expected("first"), expected("second")]);
         assert_eq!(parse(&json!([])), Ok(Vec::new()));

@@ -2,7 +2,6 @@
 
 use super::AppState;
 use super::answer::{Failure, Path, blocking, number};
-use super::parts::BODY_BYTES_MAX;
 use super::query::Query;
 use super::shapes::{CalibrationListing, CalibrationShape, Empty, ErrorBody};
 use super::states::{JsonBody, read_body};
@@ -15,6 +14,9 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+/// Longest body of calibrations: room for a thousand as microscopes have them.
+const CALIBRATION_BYTES_MAX: usize = 2 << 20;
 
 fn shape(entry: &CalibrationEntry) -> CalibrationShape {
     CalibrationShape {
@@ -34,7 +36,7 @@ pub(super) async fn import(
     request: Request,
 ) -> Result<Json<CalibrationListing>, Failure> {
     let _place = state.uploads.acquire().await;
-    let body = read_body(request, BODY_BYTES_MAX).await?;
+    let body = read_body(request, CALIBRATION_BYTES_MAX).await?;
     let calibrations = parse_calibrations(&body).map_err(|error| Failure::bad_request(error.to_string()))?;
     let names: Vec<String> = calibrations.iter().map(|calibration| calibration.name.clone()).collect();
     if !calibrations.is_empty() {

@@ -2,7 +2,7 @@
 
 use crate::formats::{TileName, TileSpec};
 use crate::index::{AcquisitionView, Membership, StartedView};
-use crate::model::{AcqId, AncillaryKind, Cell, Checksum, TileEntry};
+use crate::model::{AcqId, AncillaryKind, CalibrationRecord, Cell, Checksum, TileEntry};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -386,7 +386,7 @@ pub(super) struct CalibrationShape {
     pub(super) calibration_date: String,
     /// The record as it was sent.
     #[schema(value_type = Object)]
-    pub(super) content: Value,
+    pub(super) content: CalibrationRecord,
 }
 
 /// Calibrations.

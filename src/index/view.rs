@@ -258,6 +258,16 @@ pub fn apply(fact: &Fact, view: &mut dyn View) {
 }
 
 impl Settings {
+    /// Memory that the calibrations take, about: as they are, and once these have been imported.
+    #[must_use]
+    pub fn calibration_bytes(&self, new: &[Calibration]) -> (usize, usize) {
+        let now = self.calibrations.values().map(|entry| entry.calibration.memory_bytes()).sum();
+        let replaced = new.iter().filter_map(|calibration| self.calibrations.get(&calibration.name));
+        let gone: usize = replaced.map(|entry| entry.calibration.memory_bytes()).sum();
+        let come: usize = new.iter().map(Calibration::memory_bytes).sum();
+        (now, now.saturating_sub(gone) + come)
+    }
+
     fn import(&mut self, calibration: &Calibration) {
         // None is ever removed: the number of those there is the id of the next.
         let next = self.calibrations.len() as u64 + 1;

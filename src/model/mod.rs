@@ -16,7 +16,7 @@ mod temca;
 
 pub use acquisition::{AcquisitionFacts, CameraCount, GridShape};
 pub use ancillary::AncillaryKind;
-pub use calibration::Calibration;
+pub use calibration::{Calibration, CalibrationRecord};
 pub use checksum::{Checksum, ChecksumError, ChecksumKind, hex};
 pub use fact::{
     AcquisitionDeleted, AcquisitionEnded, AcquisitionStarted, CalibrationsImported, Fact, FactBody, FileStored, Lease,

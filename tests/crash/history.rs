@@ -196,7 +196,7 @@ impl User<'_> {
             }
             17 => self.set_states(acq, dice)?,
             18 => {
-                let content = serde_json::json!({"specList": dice.below(100)});
+                let content = serde_json::json!({"specList": dice.below(100)}).into();
                 let calibration =
                     Calibration { name: "c".to_owned(), date: "20260101".to_owned(), temca: 1, camera: 0, content };
                 catalog.import_calibrations(vec![calibration])?;

@@ -398,6 +398,29 @@ fn a_tilespec_has_every_field_of_the_contract() {
 }
 
 #[test]
+fn calibrations_that_would_take_too_much_memory_are_refused_and_those_there_stay() {
+    let data = data_dir();
+    let daemon = Daemon::start_bare(data.path(), &[]);
+    let post = |daemon: &Daemon, id: &str, zeros: usize| {
+        let record = json!([{"id": id, "metadata": {"calibration_data": "260101", "temca": "2", "camera": "0"},
+            "specList": vec![0; zeros]}]);
+        ask(daemon, "POST", "/service/v1/calibrations", "", record.to_string().as_bytes())
+    };
+    assert!(post(&daemon, "long", 1 << 20).refused(413).contains("2097152"));
+    // Two bytes of text each, and a multiple of that in memory.
+    let most = 1_000_000;
+    ["a", "b"].into_iter().for_each(|id| drop(post(&daemon, id, most).with(200)));
+    assert!(post(&daemon, "c", most).refused(400).contains("at most 67108864"));
+    post(&daemon, "b", most).with(200);
+    post(&daemon, "d", 1).with(200);
+    daemon.stop();
+    let daemon = Daemon::start_bare(data.path(), &[]);
+    assert_eq!(get_json(&daemon, "/service/v1/calibrations")["length"], 3);
+    post(&daemon, "e", most).refused(400);
+    daemon.stop();
+}
+
+#[test]
 fn calibrations_are_imported_all_or_none_and_by_name() {
     let data = data_dir();
     let daemon = Daemon::start_bare(data.path(), &[]);
