@@ -15,6 +15,11 @@ const MOSAIC: &str = "Mosaic Settings";
 const TEM: &str = "TEM Settings";
 const MACHINES: &str = "Machine IDs";
 const CATCHER: &str = "ImageCatcher";
+/// Longest log: forty times one of the field. All are kept in memory.
+const LOG_BYTES_MAX: usize = 256 << 10;
+/// Longest value that is a fact, and longest notes.
+const TEXT_BYTES_MAX: usize = 1 << 10;
+const NOTES_BYTES_MAX: usize = 64 << 10;
 
 /// Reads acquisition logs.
 pub struct AcquisitionLog;
@@ -23,13 +28,17 @@ impl AcquisitionLog {
     /// Reads a log: its facts, and a warning for each value that was taken as 0 or left out.
     ///
     /// # Errors
-    /// A line that is no INI; cameras other than TTTT and TFFF; `Pixels per um` missing or no number.
+    /// A log above 256 KiB, or a text in it above 1 KiB (notes: 64 KiB); a line that is no INI; cameras other than TTTT and
+    /// TFFF; `Pixels per um` missing or no number.
     pub fn parse(bytes: &[u8]) -> Result<(AcquisitionFacts, Vec<String>), FormatError> {
+        if bytes.len() > LOG_BYTES_MAX {
+            return Err(FormatError::Content(format!("the log has {} bytes: at most {LOG_BYTES_MAX}", bytes.len())));
+        }
         let mut log = Reader { ini: Ini::parse(bytes)?, warnings: Vec::new() };
         let facts = AcquisitionFacts {
-            sample_name: log.text(GENERAL, "Sample name"),
-            microscopist_name: log.text(GENERAL, "Microscopist name"),
-            notes: log.text(GENERAL, "Notes"),
+            sample_name: log.text(GENERAL, "Sample name")?,
+            microscopist_name: log.text(GENERAL, "Microscopist name")?,
+            notes: log.text_up_to(GENERAL, "Notes", NOTES_BYTES_MAX)?,
             acquired_unix_s: log.date(GENERAL, "Date"),
             cameras: log.cameras()?,
             x_small_step_pix: log.integer(MOSAIC, "X sm step (pix)"),
@@ -43,11 +52,11 @@ impl AcquisitionLog {
             y_tem_m: log.real(MOSAIC, "TEM Y (m)"),
             magnification: log.real(TEM, "Magnification"),
             pix_per_um: log.pixels_per_um()?,
-            tem_ip_address: log.text(MACHINES, "TEM IP address"),
-            project_name: log.text(CATCHER, "project"),
-            project_owner: log.text(CATCHER, "owner"),
-            stack_name: log.text(CATCHER, "stack"),
-            mosaic_type: log.text(CATCHER, "mosaicType"),
+            tem_ip_address: log.text(MACHINES, "TEM IP address")?,
+            project_name: log.text(CATCHER, "project")?,
+            project_owner: log.text(CATCHER, "owner")?,
+            stack_name: log.text(CATCHER, "stack")?,
+            mosaic_type: log.text(CATCHER, "mosaicType")?,
         };
         Ok((facts, log.warnings))
     }
@@ -60,8 +69,17 @@ struct Reader {
 }
 
 impl Reader {
-    fn text(&self, section: &str, key: &str) -> String {
-        self.ini.get(section, key).unwrap_or_default().to_owned()
+    fn text(&self, section: &str, key: &str) -> Result<String, FormatError> {
+        self.text_up_to(section, key, TEXT_BYTES_MAX)
+    }
+
+    fn text_up_to(&self, section: &str, key: &str, bytes_max: usize) -> Result<String, FormatError> {
+        let text = self.ini.get(section, key).unwrap_or_default();
+        if text.len() > bytes_max {
+            let problem = format!("longer than {bytes_max} bytes");
+            return Err(FormatError::Content(self.complaint(section, key, &problem)));
+        }
+        Ok(text.to_owned())
     }
 
     fn integer<T: FromStr + Default>(&mut self, section: &str, key: &str) -> T {
@@ -215,6 +233,22 @@ mosaicType = type
             mosaic_type: "type".to_owned(),
         };
         assert_eq!(parse(LOG), (expected, Vec::new()));
+    }
+
+    #[test]
+    fn texts_and_logs_that_are_too_long_are_refused() {
+        let with = |name: usize, notes: usize| {
+            let text = LOG.replace("Leaf; 3", &"x".repeat(name)).replace("first line", &"y".repeat(notes));
+            AcquisitionLog::parse(text.as_bytes())
+        };
+        let (longest, rest) = (NOTES_BYTES_MAX - "\\0Asecond = line".len(), "longer than 1024 bytes");
+        assert_eq!(with(1024, longest).expect("a usable log").0.notes.len(), NOTES_BYTES_MAX);
+        let problem = with(1025, 0).expect_err("a long name").to_string();
+        assert!(problem.starts_with("[General] Sample name = \"xxx") && problem.ends_with(rest), "{problem}");
+        assert!(with(1, longest + 1).expect_err("long notes").to_string().contains("Notes"));
+        let comment = |bytes: usize| format!("{LOG}#{}", "z".repeat(bytes - LOG.len() - 1));
+        assert_eq!(parse(&comment(LOG_BYTES_MAX)).0, parse(LOG).0);
+        assert_eq!(error(&comment(LOG_BYTES_MAX + 1)), "the log has 262145 bytes: at most 262144");
     }
 
     #[test]

@@ -8,6 +8,8 @@ use crate::model::AncillaryKind;
 
 /// Bytes of a file name that every file system here can hold.
 const NAME_BYTES_MAX: usize = 255;
+/// Bytes of a whole path: it is kept as it was sent.
+const PATH_BYTES_MAX: usize = 4096;
 
 /// What stands at the end of a name, compared with case.
 const SUFFIXES: [(&str, AncillaryKind); 10] = [
@@ -40,12 +42,14 @@ pub fn ancillary_kind(name: &str) -> AncillaryKind {
 /// The base name of a path written on Windows or Unix, when a file of the store may be called so.
 ///
 /// # Errors
-/// It is empty, `.` or `..`, longer than 255 bytes, or holds a control character (NUL and line ends among them).
+/// It is empty, `.` or `..`, longer than 255 bytes, or holds a control character (NUL and line ends among them); or the
+/// path is longer than 4096 bytes.
 pub fn safe_file_name(path: &str) -> Result<&str, FormatError> {
     let base = base_name(path);
     let problem = match base {
         "" | "." | ".." => "names no file",
         _ if base.len() > NAME_BYTES_MAX => "is longer than 255 bytes",
+        _ if path.len() > PATH_BYTES_MAX => "stands behind a path that is longer than 4096 bytes",
         _ if base.contains(char::is_control) => "holds a control character",
         _ => return Ok(base),
     };
@@ -106,5 +110,12 @@ mod tests {
         let longest = "\u{e9}".repeat(127) + "x";
         assert_eq!(safe_file_name(&format!("dir/{longest}")).expect("a name"), longest);
         assert!(error(&(longest + "x")).ends_with("is longer than 255 bytes"));
+    }
+
+    #[test]
+    fn paths_of_4096_bytes_are_the_longest() {
+        let longest = format!("{}/name", "d".repeat(4091));
+        assert_eq!(safe_file_name(&longest).expect("a name"), "name");
+        assert!(error(&("d".to_owned() + &longest)).ends_with("longer than 4096 bytes"));
     }
 }

@@ -13,6 +13,9 @@ const NUMBERS: &str = "Inclusion Section Numbers";
 /// Regions of one file; a mosaic of the field has a handful.
 const REGIONS_MAX: usize = 10_000;
 
+/// Longest name of a section: each is in memory, in listings and in addresses.
+const NAME_BYTES_MAX: usize = 1 << 10;
+
 /// A region of interest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoiSection {
@@ -28,7 +31,7 @@ pub struct RoiSection {
 ///
 /// # Errors
 /// A line that is no INI; no region or above 10 000; a key other than `Region <number>`, or one number under two keys;
-/// an empty name, or one that ends in no section number (digits, up to 2^63 - 1).
+/// an empty name, one above 1 KiB, or one that ends in no section number (digits, up to 2^63 - 1).
 pub fn parse_roi_spec(bytes: &[u8]) -> Result<Vec<RoiSection>, FormatError> {
     let ini = Ini::parse(bytes)?;
     let entries = ini.entries(NUMBERS);
@@ -47,6 +50,9 @@ pub fn parse_roi_spec(bytes: &[u8]) -> Result<Vec<RoiSection>, FormatError> {
 fn add(regions: &mut BTreeMap<u32, RoiSection>, entry: &Entry) -> Result<(), String> {
     let region = region(&entry.key).ok_or_else(|| format!("\"{}\" is no \"Region <number>\"", excerpt(&entry.key)))?;
     let name = entry.value.trim();
+    if name.len() > NAME_BYTES_MAX {
+        return Err(format!("\"{}\" is longer than {NAME_BYTES_MAX} bytes", excerpt(name)));
+    }
     let section = nominal_section(name).ok_or_else(|| format!("\"{}\" ends in no section number", excerpt(name)))?;
     match regions.insert(region, RoiSection { region, name: name.to_owned(), section }) {
         Some(_) => Err(format!("region {region} is given twice")),
@@ -104,6 +110,14 @@ mod tests {
             let problem = error(&spec(&format!("Region 0 = \"1\"\nRegion 1 = \"{name}\"")));
             assert_eq!(problem, format!("line 5: \"{name}\" ends in no section number"));
         }
+    }
+
+    #[test]
+    fn a_name_that_is_too_long_is_refused_by_its_line() {
+        let named = |bytes: usize| format!("Region 0 = \"{}.7\"", "x".repeat(bytes - 2));
+        assert_eq!(parse(&named(1024))[0].2, 7);
+        let problem = error(&spec(&named(1025)));
+        assert!(problem.starts_with("line 4: ") && problem.ends_with("is longer than 1024 bytes"), "{problem}");
     }
 
     #[test]

@@ -27,9 +27,9 @@ const FRESH: Duration = Duration::from_millis(500);
 const LAST_WORDS_MAX: Duration = Duration::from_millis(500);
 /// Acquisitions that are listed.
 const ACQUISITIONS: usize = 50;
-/// Sections of an acquisition that are listed, and how much of their names: every second each stream gets all this.
+/// Sections of an acquisition that are listed, and how much of names: every second each stream gets all this.
 const SECTIONS: usize = 100;
-const SECTION_NAME_CHARS: usize = 100;
+const NAME_CHARS: usize = 100;
 /// Senders that are listed.
 const SENDERS: usize = 100;
 
@@ -145,10 +145,11 @@ struct SectionShape {
 #[derive(Clone, Serialize, ToSchema)]
 struct AcquisitionShape {
     id: u64,
-    /// The sample's, or that of its log file.
+    /// The sample's, or that of its log file; the first 100 characters.
     name: String,
+    /// The first 100 characters.
     project: String,
-    /// Type of mosaic.
+    /// Type of mosaic; the first 100 characters.
     mosaic: String,
     temca: u32,
     /// open or ended.
@@ -379,10 +380,10 @@ fn acquisition(catalog: &Catalog, acq: AcqId, known: &mut HashMap<AcqId, KnownPr
     let started = view.head.started.as_ref();
     let ended = started.and_then(|started| started.ended_ns);
     let text = |of: fn(&crate::model::AcquisitionFacts) -> &String| {
-        started.map(|started| of(&started.facts).clone()).unwrap_or_default()
+        started.map(|started| cut(of(&started.facts))).unwrap_or_default()
     };
     let sample = text(|facts| &facts.sample_name);
-    let log_name = started.map(|started| started.log_name.clone()).unwrap_or_default();
+    let log_name = started.map(|started| cut(&started.log_name)).unwrap_or_default();
     let counters = &view.counters;
     Some(AcquisitionShape {
         id: acq.0,
@@ -424,12 +425,15 @@ fn progress(
     progress
 }
 
+fn cut(name: &str) -> String {
+    name.chars().take(NAME_CHARS).collect()
+}
+
 fn sections(view: &AcquisitionView) -> Vec<SectionShape> {
     let mut names: BTreeMap<i64, &str> = BTreeMap::new();
     for roi in &view.head.rois {
         names.entry(roi.section).or_insert(&roi.name);
     }
-    let cut = |name: &str| name.chars().take(SECTION_NAME_CHARS).collect();
     let shape = |(section, name): (i64, &str)| SectionShape { section, name: cut(name) };
     names.into_iter().take(SECTIONS).map(shape).collect()
 }

@@ -1,6 +1,6 @@
 //! Whatever is sent to the HTTP port: a 4xx that says why, nothing half-stored, and a daemon that goes on.
 
-use super::support::{Daemon, data_dir, noise};
+use super::support::{Daemon, LOG, data_dir, noise};
 use super::web::{Form, ask, create_rois, dial, get, get_json, head, listed, name, put, read_answer, send_raw, start};
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -250,7 +250,7 @@ fn paths_and_parameters_that_are_none_are_refused_in_json() {
 fn clients_that_go_away_in_the_middle_disturb_nobody() {
     let data = data_dir();
     let daemon = Daemon::start(data.path(), &[]);
-    start(&daemon, 5, super::support::LOG);
+    start(&daemon, 5, LOG);
     create_rois(&daemon, 5, &[("5", &[(0, 0)])]).with(200);
     put(&daemon, 5, &name(0, 0), b"x");
     let form = Form::new().file("ancillary-file", "a.csv", &noise(1, 50_000)).bytes();
@@ -274,4 +274,28 @@ fn clients_that_go_away_in_the_middle_disturb_nobody() {
     assert_eq!(get_json(&daemon, "/service/v1/acquisition/5/files")["length"], 2, "only the ROI files");
     assert_eq!(listed(&daemon, "/service/v1/acquisition/5/tiles").len(), 1);
     daemon.connect().assert_works(0);
+}
+
+#[test]
+fn texts_that_would_be_kept_in_memory_for_ever_are_refused_when_they_are_long() {
+    let data = data_dir();
+    let daemon = Daemon::start(data.path(), &[]);
+    let start_with = |acq: u64, log: String| {
+        let form = Form::new().file("acq-inilog", &format!("{acq}_logfile.ini"), log.as_bytes());
+        form.post(&daemon, "/service/v1/start-acquisition")
+    };
+    let named = |project: usize| format!("{LOG}\n[ImageCatcher]\nproject = {}\n", "p".repeat(project));
+    start_with(5, named(1024)).with(200);
+    assert!(start_with(6, named(1025)).refused(400).contains("longer than 1024 bytes"));
+    assert!(start_with(6, format!("{LOG}\n#{}\n", "\u{1}".repeat(300_000))).refused(400).contains("at most 262144"));
+    let roi = |bytes: usize| create_rois(&daemon, 123, &[(&format!("{}.7", "r".repeat(bytes)), &[(0, 0)])]);
+    assert!(roi(1100).refused(400).contains("longer than 1024 bytes"));
+    let path = format!("{}/a.txt", "d".repeat(5000));
+    let file = Form::new().file("ancillary-file", &path, b"x").post(&daemon, MULTIPART[3]);
+    assert!(file.with(400).text().contains("longer than 4096 bytes"));
+    assert_eq!(get_json(&daemon, "/service/v1/acquisitions")["length"], 2);
+    let shown = &get_json(&daemon, "/api/v1/status")["acquisitions"];
+    let project = shown.as_array().expect("a list").iter().find(|shown| shown["id"] == 5).expect("listed");
+    assert_eq!(project["project"].as_str().map(str::len), Some(100), "every stream gets it every second");
+    daemon.stop();
 }
