@@ -3,8 +3,9 @@
 //! Bounded: a fixed number of addresses; of IPv6 a network of 64 bits counts as one, for its owner has all of it. Must never
 //! grow by what peers do.
 
+use crate::base::network::network_of;
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -40,13 +41,13 @@ impl Failures {
 
     fn refused_at(&self, address: IpAddr, now: Instant) -> Option<Duration> {
         let records = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
-        let until = records.get(&owner(address))?.refused_until?;
+        let until = records.get(&network_of(address))?.refused_until?;
         until.checked_duration_since(now).filter(|left| !left.is_zero())
     }
 
     fn note_at(&self, address: IpAddr, now: Instant) {
         let mut records = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
-        let address = owner(address);
+        let address = network_of(address);
         if records.len() >= ADDRESSES_MAX && !records.contains_key(&address) {
             make_room(&mut records, now);
         }
@@ -74,16 +75,6 @@ fn make_room(records: &mut HashMap<IpAddr, Record>, now: Instant) {
     if records.len() >= ADDRESSES_MAX {
         let oldest = records.iter().min_by_key(|(_, record)| record.since).map(|(address, _)| *address);
         oldest.and_then(|address| records.remove(&address));
-    }
-}
-
-fn owner(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        }
-        v4 => v4,
     }
 }
 

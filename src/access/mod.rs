@@ -19,6 +19,7 @@ mod failures;
 mod hosts;
 mod keyring;
 mod networks;
+mod refusals;
 mod scope;
 mod token;
 mod token_file;

@@ -1,10 +1,12 @@
 //! The audit log: a line of JSON for each command that changes something, each refusal, each capture connection.
 //!
 //! One thread writes; whoever has something to say puts it into a bounded queue and goes on. A full queue or a full disk
-//! loses lines, which are counted and said in the log, never a request. The file is opened anew when another one (or none) has
+//! loses lines, which are counted and said in the log, never a request. Refusals, which strangers cause at will, are folded,
+//! cut, and the first to go: they must push nothing else out. The file is opened anew when another one (or none) has
 //! its name: whoever rotates logs renames it. Must never hold a token, nor what a query says.
 
 use super::By;
+use super::refusals::{Refusals, Told};
 use crate::telemetry::Metrics;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use serde_json::{Value, json};
@@ -18,12 +20,19 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// Lines that wait for the writer.
 const QUEUE_LINES: usize = 8192;
+/// Refusals are lost where more than this wait: the other half is for what changed something, and for connections.
+const QUEUE_REFUSALS: usize = QUEUE_LINES / 2;
+/// How much of a refused request's path and method is recorded, bytes.
+const REFUSED_PATH_MAX: usize = 256;
+const REFUSED_METHOD_MAX: usize = 16;
 /// Time between looks at the file's name, and between complaints.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Longest wait for the writer at the end.
 const CLOSE_MAX: Duration = Duration::from_secs(2);
 /// Whoever the operator lets into the group may read.
 const MODE: u32 = 0o640;
+/// Why a capture connection is refused.
+const NOT_ALLOWED: &str = "not_allowed";
 
 /// What is recorded.
 #[derive(Clone, Debug)]
@@ -87,13 +96,14 @@ pub struct TrailError {
 }
 
 enum Message {
-    Line(SystemTime, Event),
+    Line(Box<Told>),
     Reopen,
     Close,
 }
 
 pub(super) struct Trail {
     queue: Sender<Message>,
+    refusals: Arc<Refusals>,
     /// Closed by the writer when it ends.
     written: Receiver<()>,
     metrics: Arc<Metrics>,
@@ -102,6 +112,7 @@ pub(super) struct Trail {
 struct Writer {
     path: PathBuf,
     file: Option<File>,
+    refusals: Arc<Refusals>,
     metrics: Arc<Metrics>,
     looked: Instant,
     /// Lines known to be lost when that was last said, once a second at most.
@@ -119,10 +130,11 @@ impl Trail {
         let error = |source| TrailError { path: path.clone(), source };
         let file = append_to(&path).map_err(error)?;
         let (queue, lines) = bounded(QUEUE_LINES);
-        let metrics = Arc::clone(metrics);
+        let (metrics, refusals) = (Arc::clone(metrics), Arc::<Refusals>::default());
         let writer = Writer {
             path: path.clone(),
             file: Some(file),
+            refusals: Arc::clone(&refusals),
             metrics: Arc::clone(&metrics),
             looked: Instant::now(),
             told_lost: 0,
@@ -134,11 +146,24 @@ impl Trail {
             drop(until_the_end);
         };
         std::thread::Builder::new().name("audit".into()).spawn(run).map_err(error)?;
-        Ok(Self { queue, written, metrics })
+        Ok(Self { queue, refusals, written, metrics })
     }
 
     pub(super) fn put(&self, event: Event) {
-        if let Err(TrySendError::Full(_)) = self.queue.try_send(Message::Line(SystemTime::now(), event)) {
+        if !event.is_refusal() {
+            return self.enqueue(Told { time: SystemTime::now(), event, more: 0 });
+        }
+        if let Some(told) = self.refusals.take(event.cut(), Instant::now()) {
+            if self.queue.len() < QUEUE_REFUSALS {
+                self.enqueue(told);
+            } else {
+                self.metrics.audit_lines_lost.inc_by(1 + told.more);
+            }
+        }
+    }
+
+    fn enqueue(&self, told: Told) {
+        if let Err(TrySendError::Full(_)) = self.queue.try_send(Message::Line(Box::new(told))) {
             self.metrics.audit_lines_lost.inc();
         }
     }
@@ -159,20 +184,26 @@ impl Writer {
     fn run(mut self, lines: &Receiver<Message>) {
         loop {
             match lines.recv_timeout(LOOK_EVERY) {
-                Ok(Message::Line(time, event)) => self.write(time, &event),
+                Ok(Message::Line(told)) => self.write(&told),
                 Ok(Message::Reopen) => self.file = None,
-                Ok(Message::Close) | Err(RecvTimeoutError::Disconnected) => return self.tell_lost(),
+                Ok(Message::Close) | Err(RecvTimeoutError::Disconnected) => return self.end(),
                 Err(RecvTimeoutError::Timeout) => {}
             }
             if self.looked.elapsed() >= LOOK_EVERY {
                 self.looked = Instant::now();
                 self.look();
+                self.refusals.due(self.looked).iter().for_each(|told| self.write(told));
             }
         }
     }
 
-    fn write(&mut self, time: SystemTime, event: &Event) {
-        let mut line = line(time, event).to_string();
+    fn end(&mut self) {
+        self.refusals.rest(Instant::now()).iter().for_each(|told| self.write(told));
+        self.tell_lost();
+    }
+
+    fn write(&mut self, told: &Told) {
+        let mut line = line(told).to_string();
         line.push('\n');
         if let Err(error) = self.file().and_then(|file| file.write_all(line.as_bytes())) {
             self.metrics.audit_lines_lost.inc();
@@ -211,12 +242,42 @@ impl Writer {
     }
 }
 
+impl Event {
+    /// True for what strangers can cause at any rate.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self, Self::NotAdmitted { .. } | Self::Request { refused: Some(_), .. })
+    }
+
+    /// Who caused it, why it was refused if it was, on what it rests.
+    pub(super) fn cause(&self) -> (SocketAddr, &'static str, String) {
+        match self {
+            Self::Request { peer, by, refused, .. } => (*peer, refused.unwrap_or_default(), by.to_string()),
+            Self::Connected { peer, by } | Self::Disconnected { peer, by, .. } => (*peer, "", by.to_string()),
+            Self::NotAdmitted { peer } => (*peer, NOT_ALLOWED, By::Nobody.to_string()),
+        }
+    }
+
+    /// Without the rest of a text that is long.
+    fn cut(mut self) -> Self {
+        if let Self::Request { path, method, .. } = &mut self {
+            for (text, bytes_max) in [(path, REFUSED_PATH_MAX), (method, REFUSED_METHOD_MAX)] {
+                if text.len() > bytes_max {
+                    text.truncate(text.floor_char_boundary(bytes_max));
+                    text.push_str("...");
+                    text.shrink_to_fit();
+                }
+            }
+        }
+        self
+    }
+}
+
 fn append_to(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).mode(MODE).open(path)
 }
 
-fn line(time: SystemTime, event: &Event) -> Value {
-    let time = jiff::Timestamp::try_from(time).unwrap_or_default();
+fn line(Told { time, event, more }: &Told) -> Value {
+    let time = jiff::Timestamp::try_from(*time).unwrap_or_default();
     let mut line = match event {
         Event::Request { peer, by, method, path, acquisition, status, refused, bytes, detail } => json!({
             "event": if refused.is_some() { "refused" } else { "command" }, "port": "http", "peer": peer.to_string(),
@@ -231,9 +292,12 @@ fn line(time: SystemTime, event: &Event) -> Value {
             "outcome": why, "tiles": tiles, "refused": refused, "bytes": bytes,
         }),
         Event::NotAdmitted { peer } => json!({
-            "event": "refused", "port": "capture", "peer": peer.to_string(), "by": "nobody", "reason": "not_allowed",
+            "event": "refused", "port": "capture", "peer": peer.to_string(), "by": "nobody", "reason": NOT_ALLOWED,
         }),
     };
+    if event.is_refusal() {
+        line["more"] = (*more).into();
+    }
     line["time"] = format!("{time:.3}").into();
     line
 }
@@ -255,6 +319,27 @@ mod tests {
             refused: None,
             bytes: None,
             detail: None,
+        }
+    }
+
+    fn told(status: u16) -> Told {
+        Told { time: SystemTime::now(), event: event(status), more: 0 }
+    }
+
+    fn refused(path: &str) -> Event {
+        let Event::Request { peer, by, method, acquisition, status, bytes, detail, .. } = event(401) else {
+            unreachable!("it is a request")
+        };
+        Event::Request {
+            peer,
+            by,
+            method,
+            path: path.to_owned(),
+            acquisition,
+            status,
+            refused: Some("no_token"),
+            bytes,
+            detail,
         }
     }
 
@@ -294,16 +379,17 @@ mod tests {
         let mut writer = Writer {
             path: path.clone(),
             file: Some(append_to(&path).expect("opened")),
+            refusals: Arc::default(),
             metrics,
             looked: Instant::now(),
             told_lost: 0,
             problem: None,
         };
-        writer.write(SystemTime::now(), &event(1));
+        writer.write(&told(1));
         std::fs::rename(&path, &old).expect("renamed");
-        writer.write(SystemTime::now(), &event(2));
+        writer.write(&told(2));
         writer.look();
-        writer.write(SystemTime::now(), &event(3));
+        writer.write(&told(3));
         assert_eq!((statuses(&old), statuses(&path)), (vec![1, 2], vec![3]));
     }
 
@@ -311,8 +397,42 @@ mod tests {
     fn a_full_queue_loses_lines_and_counts_them_and_nobody_waits() {
         let metrics = Arc::new(Metrics::new());
         let (queue, _nobody_reads) = bounded(3);
-        let trail = Trail { queue, written: bounded(0).1, metrics: Arc::clone(&metrics) };
+        let trail = Trail { queue, refusals: Arc::default(), written: bounded(0).1, metrics: Arc::clone(&metrics) };
         (0..5).for_each(|_| trail.put(event(200)));
         assert_eq!(metrics.audit_lines_lost.get(), 2);
+    }
+
+    #[test]
+    fn refusals_leave_half_of_the_queue_to_what_changed_something() {
+        let metrics = Arc::new(Metrics::new());
+        let (queue, _nobody_reads) = bounded(QUEUE_LINES);
+        let trail = Trail { queue, refusals: Arc::default(), written: bounded(0).1, metrics: Arc::clone(&metrics) };
+        (0..QUEUE_REFUSALS).for_each(|_| trail.put(event(200)));
+        trail.put(refused("/x"));
+        assert_eq!((trail.queue.len(), metrics.audit_lines_lost.get()), (QUEUE_REFUSALS, 1));
+        trail.put(event(200));
+        assert_eq!((trail.queue.len(), metrics.audit_lines_lost.get()), (QUEUE_REFUSALS + 1, 1));
+    }
+
+    #[test]
+    fn a_flood_of_refusals_is_a_few_short_lines_and_their_number() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("audit.jsonl");
+        let metrics = Arc::new(Metrics::new());
+        let trail = Trail::open(path.clone(), &metrics).expect("opened");
+        let long = format!("/{}", "\u{e9}".repeat(2000));
+        (0..10_000).for_each(|_| trail.put(refused(&long)));
+        trail.put(event(200));
+        trail.close();
+        let text = std::fs::read_to_string(&path).expect("a file");
+        let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        let told = lines.iter().filter(|line| line["event"] == "refused");
+        let (count, more) =
+            told.fold((0, 0), |(n, more), line| (n + 1, more + line["more"].as_u64().expect("a number")));
+        assert!((6..10).contains(&count), "{count}");
+        assert_eq!(count + more, 10_000, "each is told or counted");
+        assert!(text.len() < 6000 && lines[0]["path"].as_str().is_some_and(|path| path.ends_with("...")), "{text}");
+        assert_eq!(lines.iter().filter(|line| line["outcome"] == 200).count(), 1);
+        assert_eq!(metrics.audit_lines_lost.get(), 0);
     }
 }

@@ -25,6 +25,8 @@ pub mod limits;
 #[cfg(feature = "daemon")]
 pub mod live;
 #[cfg(feature = "daemon")]
+pub mod network;
+#[cfg(feature = "daemon")]
 pub mod planted;
 #[cfg(feature = "daemon")]
 pub mod pool;
