@@ -10,7 +10,7 @@ use super::watched::{AnswerBody, Watch, Watched, WatchedBody};
 use crate::base::admission::{Admission, Admitted, Denied};
 use crate::base::keepalive;
 use crate::telemetry::{HttpCloseReason, Metrics, TlsRefusal};
-use crate::tls::{Encrypted, ServerTls};
+use crate::tls::{Encrypted, Handshakes, ServerTls};
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request};
 use axum::response::Response;
@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 /// Time for which accepting rests after it failed.
@@ -38,9 +38,7 @@ const WARN_AGAIN: Duration = Duration::from_secs(60);
 const READ_BUFFER: usize = 64 << 10;
 /// A head that is so much too long is still read, to be answered by the gate; beyond that HTTP itself refuses it.
 const HEAD_SLACK: usize = 8 << 10;
-/// Most TLS handshakes at a time.
-const HANDSHAKES_MAX: usize = 64;
-/// Time for one.
+/// Time for a TLS handshake.
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Time for the end of a stream to be taken when the daemon stops.
@@ -70,7 +68,7 @@ pub struct ConnectionLimits {
 pub(super) struct Door<S> {
     limits: ConnectionLimits,
     admission: Admission,
-    tls: Option<Handshakes>,
+    tls: Option<Encryption>,
     metrics: Arc<Metrics>,
     service: S,
     /// True once the port stops; whoever holds this is not done.
@@ -90,7 +88,7 @@ where
         service: S,
         stopping: watch::Receiver<bool>,
     ) -> Self {
-        let tls = tls.map(|tls| Handshakes { tls, places: Arc::new(Semaphore::new(HANDSHAKES_MAX)) });
+        let tls = tls.map(|tls| Encryption { tls, handshakes: Handshakes::default() });
         Self { limits, admission, tls, metrics: Arc::clone(metrics), service, stopping }
     }
 
@@ -132,7 +130,7 @@ where
 
     async fn begin(self, stream: TcpStream, peer: SocketAddr, place: Admitted) {
         let Some(tls) = &self.tls else { return self.serve(stream, peer, place).await };
-        match tls.shake(stream).await {
+        match tls.shake(stream, peer).await {
             Ok(stream) => self.serve(stream, peer, place).await,
             Err(why) => {
                 self.metrics.tls_refused(why);
@@ -203,16 +201,16 @@ where
     }
 }
 
-/// Handshakes of a port that is encrypted: only so many at a time, each within its time.
+/// A port that is encrypted: only so many handshakes at a time, each within its time.
 #[derive(Clone)]
-struct Handshakes {
+struct Encryption {
     tls: ServerTls,
-    places: Arc<Semaphore>,
+    handshakes: Handshakes,
 }
 
-impl Handshakes {
-    async fn shake(&self, stream: TcpStream) -> Result<Encrypted, TlsRefusal> {
-        let _place = self.places.try_acquire().map_err(|_| TlsRefusal::Limit)?;
+impl Encryption {
+    async fn shake(&self, stream: TcpStream, peer: SocketAddr) -> Result<Encrypted, TlsRefusal> {
+        let _place = self.handshakes.begin(peer.ip())?;
         timeout(HANDSHAKE_TIME_MAX, self.tls.accept(stream)).await.unwrap_or(Err(TlsRefusal::Timeout))
     }
 }

@@ -1,27 +1,25 @@
 //! What a capture connection reads and writes: a socket, or an encrypted session on one.
 //!
 //! A plain connection costs a match and no more. An encrypted one is on trial until its handshake is done: only so many
-//! may be, each only for a short time. Who fails hears the protocol's alert and nothing else, and is then read, and not
+//! may be, and of one address, each only for a short time. Who fails hears the protocol's alert and nothing else, and is then read, and not
 //! understood, until it goes or the time is over: closed at once, the alert would be lost to a reset.
 
+use crate::base::admission::Admitted;
 use crate::telemetry::{Metrics, TlsClient, TlsRefusal};
-use crate::tls::{ServerSession, ServerTls};
+use crate::tls::{Handshakes, ServerSession, ServerTls};
 use mio::net::TcpStream;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// Most connections whose handshake is not done.
-const HANDSHAKES_MAX: usize = 64;
 /// Time for a handshake. The reactor looks once a second, so all are closed within 5 s.
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(4);
 
 /// The encrypted side of the capture port.
 pub(super) struct Encryption {
     tls: ServerTls,
-    unfinished: Arc<AtomicUsize>,
+    handshakes: Handshakes,
     metrics: Arc<Metrics>,
 }
 
@@ -43,12 +41,12 @@ enum Phase {
     /// The handshake is not done.
     Trial {
         began: Instant,
-        _unfinished: Unfinished,
+        _unfinished: Admitted,
     },
     /// The handshake failed.
     Refused {
         began: Instant,
-        _unfinished: Unfinished,
+        _unfinished: Admitted,
     },
     Open {
         name: String,
@@ -58,27 +56,14 @@ enum Phase {
     Gone,
 }
 
-/// A place among the unfinished handshakes.
-struct Unfinished(Arc<AtomicUsize>);
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 impl Encryption {
     pub(super) fn new(tls: ServerTls, metrics: &Arc<Metrics>) -> Self {
-        Self { tls, unfinished: Arc::default(), metrics: Arc::clone(metrics) }
+        Self { tls, handshakes: Handshakes::default(), metrics: Arc::clone(metrics) }
     }
 
     /// A session on a new connection, if there is a place for its handshake.
     pub(super) fn begin(&self, stream: TcpStream, peer: SocketAddr) -> Option<Transport> {
-        let unfinished = Unfinished(Arc::clone(&self.unfinished));
-        if self.unfinished.fetch_add(1, Ordering::Relaxed) >= HANDSHAKES_MAX {
-            self.metrics.tls_refused(TlsRefusal::Limit);
-            return None;
-        }
+        let unfinished = self.handshakes.begin(peer.ip()).inspect_err(|why| self.metrics.tls_refused(*why)).ok()?;
         let session = self.tls.session().inspect_err(|_| self.metrics.tls_refused(TlsRefusal::Other)).ok()?;
         let phase = Phase::Trial { began: Instant::now(), _unfinished: unfinished };
         let metrics = Arc::clone(&self.metrics);

@@ -13,6 +13,8 @@ mod absent;
 mod client;
 #[cfg(feature = "tls")]
 mod files;
+#[cfg(feature = "daemon")]
+mod handshakes;
 #[cfg(all(feature = "tls", feature = "daemon"))]
 mod name;
 #[cfg(all(feature = "tls", feature = "daemon"))]
@@ -28,6 +30,8 @@ pub use absent::*;
 pub use client::{ClientSession, ClientTls};
 #[cfg(all(feature = "tls", feature = "mail"))]
 pub use files::{check_authorities, provide_for_all};
+#[cfg(feature = "daemon")]
+pub use handshakes::Handshakes;
 #[cfg(all(feature = "tls", feature = "daemon"))]
 pub use server::{Encrypted, ServerSession, ServerTls};
 

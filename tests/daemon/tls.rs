@@ -279,18 +279,43 @@ fn a_handshake_on_the_plain_port_is_no_frame() {
     daemon.connect().assert_works(1);
 }
 
+/// As many handshakes from 127.0.0.`host` as one address may have, that go no further.
+fn stall(host: u8, to: SocketAddr) -> Vec<TcpStream> {
+    let one = |n: usize| {
+        let mut stream = connect_from(host, to);
+        // Nothing, or the beginning of a hello.
+        stream.write_all(&[0x16, 3, 1, 2, 0, 1][..n % 7]).expect("sent");
+        stream
+    };
+    (0..16).map(one).collect()
+}
+
+fn connect_from(host: u8, to: SocketAddr) -> TcpStream {
+    use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+    bind(&socket, &SocketAddr::from(([127, 0, 0, host], 0))).expect("an address of loopback");
+    connect(&socket, &to).expect("connected");
+    socket.into()
+}
+
+#[test]
+fn one_address_that_stalls_leaves_places_for_the_handshakes_of_others() {
+    let (data, certificates) = (data_dir(), Certificates::make());
+    let daemon = encrypted(data.path(), &certificates, &[]);
+    let stalled = stall(2, tls_address(&daemon));
+    daemon.await_metric_that("tilecatcher_connections_total", |accepted| accepted >= 16.0);
+    let mut beyond = connect_from(2, tls_address(&daemon));
+    assert!(time_to_close(&mut beyond).0 < CLOSED_WITHIN);
+    assert_eq!(refused(&daemon, "limit"), 1.0);
+    assert_serves(&daemon, &certificates.client("ca", Some("client")), 0);
+    drop(stalled);
+}
+
 #[test]
 fn handshakes_that_stall_have_a_limit_in_number_and_time() {
     let (data, certificates) = (data_dir(), Certificates::make());
     let daemon = encrypted(data.path(), &certificates, &[]);
-    let mut stalled: Vec<TcpStream> = (0..64)
-        .map(|n| {
-            let mut stream = TcpStream::connect(tls_address(&daemon)).expect("connected");
-            // Nothing, or the beginning of a hello.
-            stream.write_all(&[0x16, 3, 1, 2, 0, 1][..n % 7]).expect("sent");
-            stream
-        })
-        .collect();
+    let mut stalled: Vec<TcpStream> = (2..6).flat_map(|host| stall(host, tls_address(&daemon))).collect();
     daemon.await_metric_that("tilecatcher_connections_total", |accepted| accepted >= 64.0);
     let mut beyond = TcpStream::connect(tls_address(&daemon)).expect("connected");
     assert!(time_to_close(&mut beyond).0 < CLOSED_WITHIN);
