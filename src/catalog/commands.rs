@@ -9,6 +9,7 @@ use super::index_job::IndexJobs;
 use super::lane::{LaneOptions, Lanes};
 use super::live_limits::LiveLimits;
 use super::scrub_control::ScrubControl;
+use super::sections::earlier_with_sections;
 use super::switch::{CaptureState, CaptureSwitch};
 use crate::base::pool::Pool;
 use crate::base::stop::{Stop, StopReason};
@@ -22,7 +23,7 @@ use crate::model::{
     TemcaConfigured, TileEntry, TileId, TileKey, TileVersion, TilesJudged,
 };
 use crate::telemetry::Metrics;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -249,14 +250,19 @@ impl Catalog {
         let decide = move |index: &Index, _: &mut _| {
             let Some(view) = started(index, acq) else { return Err(CatalogError::UnknownAcquisition(acq)) };
             check_files(&view, files.len())?;
-            let all = index.acquisitions();
-            let is_known = |roi: &Roi| view.head.rois.iter().any(|known| known.name == roi.name);
-            let new = rois.iter().filter(|(roi, _)| !is_known(roi)).count();
-            if view.head.rois.len() + new > usize::from(u16::MAX) {
+            // Of a ROI that is known only the places count.
+            let known: HashMap<&str, u32> = view.head.rois.iter().map(|roi| (roi.name.as_str(), roi.prev)).collect();
+            let new: Vec<i64> = rois
+                .iter()
+                .filter(|(roi, _)| !known.contains_key(roi.name.as_str()))
+                .map(|(roi, _)| roi.section)
+                .collect();
+            if view.head.rois.len() + new.len() > usize::from(u16::MAX) {
                 return Err(CatalogError::Invalid(format!("acquisition {acq} would have more than 65535 ROIs")));
             }
+            let earlier = earlier_with_sections(&index.acquisitions(), (acq, &view), new.into_iter());
             let rois = rois.into_iter().map(|(roi, cells)| {
-                let prev = earlier_with_section(&all, acq, &view, roi.section);
+                let prev = known.get(roi.name.as_str()).or_else(|| earlier.get(&roi.section)).copied().unwrap_or(0);
                 (Roi { prev, ..roi }, cells)
             });
             let created = RoisCreated { acq, rois: rois.collect() };
@@ -601,14 +607,14 @@ pub type RoiPlaces = (Roi, Vec<(u32, u32)>);
 
 /// Most files of one acquisition.
 const FILES_MAX: usize = 10_000;
+/// Memory for all calibrations: some ten thousand as microscopes have them. They are kept for ever.
+const CALIBRATION_BYTES_MAX: usize = 64 << 20;
 
 /// A file that is to be kept with its acquisition.
 #[derive(Clone, Debug)]
 pub struct NewFile {
     /// Base name.
     pub name: String,
-/// Memory for all calibrations: some ten thousand as microscopes have them. They are kept for ever.
-const CALIBRATION_BYTES_MAX: usize = 64 << 20;
     /// The path or name with which it was sent.
     pub path: String,
     /// What it is.
@@ -635,18 +641,6 @@ fn check_files(view: &AcquisitionView, more: usize) -> Result<(), CatalogError> 
         return Err(CatalogError::Invalid(format!("the acquisition has {} files already", view.head.files.len())));
     }
     Ok(())
-}
-
-/// Number of acquisitions of the same sample, earlier than `acq`, that hold the section.
-fn earlier_with_section(all: &[(AcqId, AcquisitionView)], acq: AcqId, view: &AcquisitionView, section: i64) -> u32 {
-    let sample = |view: &AcquisitionView| view.head.started.as_ref().map(|started| started.facts.sample_name.clone());
-    let (mine, own) = (sample(view), (Index::acquired_s(view), acq));
-    let earlier = all.iter().filter(|(other, found)| {
-        (Index::acquired_s(found), *other) < own
-            && found.head.rois.iter().any(|roi| roi.section == section)
-            && sample(found) == mine
-    });
-    u32::try_from(earlier.count()).unwrap_or(u32::MAX)
 }
 
 /// Locks a data directory and opens its journal: also for offline tools.

@@ -27,6 +27,7 @@ mod place;
 mod pressure;
 mod scrub;
 mod scrub_control;
+mod sections;
 mod states;
 mod stored;
 mod switch;

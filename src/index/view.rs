@@ -10,7 +10,7 @@ use crate::model::{
     RoiIndex, RoisCreated, Sequence, StatesChanged, Temca, TileEntry, TileId, TileVersion, TilesJudged,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// Something that facts can be applied to.
@@ -338,16 +338,17 @@ fn rois_created(created: &RoisCreated, view: &mut dyn View) {
     let mut indices = Vec::with_capacity(created.rois.len());
     view.update_acquisition(acq, &mut |acquisition| {
         let head = Arc::make_mut(&mut acquisition.head);
+        let mut known: HashMap<String, usize> = head.rois.iter().map(|roi| roi.name.clone()).zip(0..).collect();
         indices.clear();
         for (roi, _) in &created.rois {
-            let known = head.rois.iter().position(|known| known.name == roi.name);
-            let index = known.unwrap_or_else(|| {
+            let index = *known.entry(roi.name.clone()).or_insert_with(|| {
                 head.rois.push(roi.clone());
                 head.rois.len() - 1
             });
             indices.push(RoiIndex(u16::try_from(index).unwrap_or(u16::MAX)));
         }
     });
+    let drift = view.drift_blocks(acq);
     for (index, (_, places)) in indices.iter().zip(&created.rois) {
         let mut blocks: BTreeMap<BlockKey, u64> = BTreeMap::new();
         for (col, row) in places {
@@ -357,7 +358,7 @@ fn rois_created(created: &RoisCreated, view: &mut dyn View) {
         for (key, bits) in &blocks {
             view.update_block(acq, *key, &mut |block| add_members(block, *index, *bits));
         }
-        for key in view.drift_blocks(acq) {
+        for key in drift.iter().copied() {
             let (stable, slot) = BlockKey::of(Cell(key.col, key.row, crate::model::FrameNumber::STABLE));
             if blocks.get(&stable).is_some_and(|bits| bits >> slot & 1 == 1) {
                 view.update_block(acq, key, &mut |block| add_members(block, *index, block.stored));
