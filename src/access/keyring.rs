@@ -63,6 +63,12 @@ impl Keyring {
             .cloned()
     }
 
+    /// True while this token is there, and may do the same.
+    pub(super) fn holds(&self, entry: &TokenEntry) -> bool {
+        let entries = self.shared.entries.read().unwrap_or_else(PoisonError::into_inner);
+        entries.iter().any(|known| known.digest.matches(&entry.digest) && known.scopes == entry.scopes)
+    }
+
     /// Has the file read again, changed or not.
     pub(super) fn reload(&self) {
         // Full: it is about to be read anyway.

@@ -9,9 +9,11 @@ use super::acquisitions::find;
 use super::answer::{Failure, blocking};
 use super::query::{Query, utc_time};
 use super::status::{self, WarningShape};
+use crate::access::Standing;
 use crate::catalog::{CatalogError, Subscription};
 use crate::model::AcqId;
 use crate::telemetry::{last_warning, warnings_after};
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -46,11 +48,15 @@ struct Tiles {
 
 /// What happens, as server-sent events: `tiles` with the cells of the acquisition that changed, `status` once a second and
 /// before the daemon stops, `warning`, and `lagged` when the mosaic is to be fetched again. Open the stream first, then fetch
-/// the mosaic. Ends after `for` seconds, without it after an hour.
+/// the mosaic. Ends after `for` seconds, without it after an hour; and when its token is revoked.
 #[utoipa::path(get, path = "/api/v1/events", tag = "api v1",
     params(("acquisition" = Option<u64>, Query), ("for" = Option<u64>, Query)),
     responses((status = 200, content_type = "text/event-stream", body = String)))]
-pub(super) async fn events(State(state): State<AppState>, query: Query) -> Result<Response, Failure> {
+pub(super) async fn events(
+    State(state): State<AppState>,
+    standing: Option<Extension<Standing>>,
+    query: Query,
+) -> Result<Response, Failure> {
     let acq = query.number::<u64>("acquisition")?.map(AcqId);
     if let Some(acq) = acq {
         find(&state, acq)?;
@@ -61,7 +67,8 @@ pub(super) async fn events(State(state): State<AppState>, query: Query) -> Resul
     }
     let subscription = state.catalog.activity().subscribe();
     let full = || Failure::new(StatusCode::SERVICE_UNAVAILABLE, "too many look on: close a view, or try again");
-    let stream = Stream::begin(state, acq, subscription.ok_or_else(full)?, seconds.unwrap_or(FOR_S)).await;
+    let standing = standing.map(|Extension(standing)| standing);
+    let stream = Stream::begin(state, standing, acq, subscription.ok_or_else(full)?, seconds.unwrap_or(FOR_S)).await;
     let body = Body::from_stream(futures_util::stream::unfold(stream, Stream::next));
     let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
     let mut response = (headers, body).into_response();
@@ -71,6 +78,8 @@ pub(super) async fn events(State(state): State<AppState>, query: Query) -> Resul
 
 struct Stream {
     state: AppState,
+    /// With which token it was opened, if with one.
+    standing: Option<Standing>,
     acq: Option<AcqId>,
     subscription: Subscription,
     status: watch::Receiver<Bytes>,
@@ -83,7 +92,13 @@ struct Stream {
 }
 
 impl Stream {
-    async fn begin(state: AppState, acq: Option<AcqId>, subscription: Subscription, seconds: u64) -> Self {
+    async fn begin(
+        state: AppState,
+        standing: Option<Standing>,
+        acq: Option<AcqId>,
+        subscription: Subscription,
+        seconds: u64,
+    ) -> Self {
         let (mut status, ended) = (state.live.status.subscribe(), state.live.ended.subscribe());
         status::tell(&state).await;
         status.mark_changed();
@@ -91,11 +106,11 @@ impl Stream {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let until = Instant::now() + Duration::from_secs(seconds);
         let warning = last_warning();
-        Self { state, acq, subscription, status, ended, warning, tick, until, has_begun: false }
+        Self { state, standing, acq, subscription, status, ended, warning, tick, until, has_begun: false }
     }
 
     /// Waits for something to tell; `None`: the stream is over. Called when the reader has room. What ends with the port tells
-    /// its last status first.
+    /// its last status first; whoever's token was revoked hears nothing more.
     async fn next(mut self) -> Option<(Result<Bytes, Infallible>, Self)> {
         loop {
             let is_ended = tokio::select! {
@@ -104,6 +119,9 @@ impl Stream {
                 () = sleep_until(self.until) => return None,
                 _ = self.tick.tick() => false,
             };
+            if self.standing.as_ref().is_some_and(|standing| !standing.holds()) {
+                return None;
+            }
             if is_ended {
                 return self.last_words();
             }

@@ -5,7 +5,7 @@
 use super::admin::Changed;
 use super::answer::Failure;
 use super::scopes::Needs;
-use crate::access::{Access, Asked, By, Denied, Event, Need};
+use crate::access::{Access, Asked, By, Denied, Event, Need, Standing};
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
@@ -62,6 +62,8 @@ pub(super) async fn guard(State(gate): State<Arc<Gate>>, mut request: Request, n
     let refused = judged.as_ref().err().map(|denied| denied.reason().name());
     if matches!(by, By::Token(_)) {
         request.extensions_mut().insert(by.clone());
+        let standing = Standing::of(&gate.access, bearer(request.headers()).unwrap_or_default());
+        request.extensions_mut().insert(standing);
     }
     let mut response = match judged {
         Ok(()) => next.run(request).await,

@@ -61,6 +61,10 @@ impl Tokens {
         program().arg("token").args(arguments).arg("--tokens").arg(&self.path).output().expect("runs")
     }
 
+    pub(super) fn revoke(&self, name: &str) {
+        assert!(self.run(&["revoke", name]).status.success());
+    }
+
     /// Adds a token; returns it.
     pub(super) fn add(&self, name: &str, scope: &str) -> String {
         let added = self.run(&["add", name, "--scope", scope]);

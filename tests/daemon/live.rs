@@ -519,3 +519,20 @@ fn looking_on_needs_the_scope_to_read() {
     events.await_event("status", |status| status["senders"][0]["name"] == "camera-1");
     daemon.stop();
 }
+
+#[test]
+fn a_stream_ends_when_the_token_that_opened_it_is_revoked_and_others_go_on() {
+    let data = data_dir();
+    let tokens = Tokens::new(data.path());
+    let [stays, goes] = ["stays", "goes"].map(|name| bearer(&tokens.add(name, "read")));
+    let daemon = Daemon::start_bare(&data.path().join("data"), &[&tokens.setting]);
+    let [mut other, mut revoked] = [&stays, &goes].map(|of| Events::open(&daemon, "/api/v1/events?for=86400", of));
+    revoked.await_event("status", |_| true);
+    tokens.revoke("goes");
+    let heard = (0..30).take_while(|_| revoked.next().is_some()).count();
+    assert!(heard < 30, "a status comes each second: it goes on");
+    for _ in 0..3 {
+        other.await_event("status", |_| true);
+    }
+    daemon.stop();
+}
