@@ -314,11 +314,16 @@ impl Catalog {
     /// All together would take too much memory: they are never deleted. The fact could not be made durable.
     pub fn import_calibrations(&self, calibrations: Vec<Calibration>) -> Result<(), CatalogError> {
         let decide = move |index: &Index, _: &mut _| {
-            let (before, after) = index.settings().calibration_bytes(&calibrations);
+            let settings = index.settings();
+            let (before, after) = settings.calibration_bytes(&calibrations);
             // More may be there from earlier versions: what makes it no more is taken.
             if after > CALIBRATION_BYTES_MAX.max(before) {
                 let problem = format!("all calibrations would take {after} bytes: at most {CALIBRATION_BYTES_MAX}");
                 return Err(CatalogError::Invalid(problem));
+            }
+            let temcas = settings.temcas_with(&calibrations);
+            if temcas > TEMCAS_MAX.max(settings.temcas.len()) {
+                return Err(CatalogError::Invalid(format!("there would be {temcas} TEMCAs: at most {TEMCAS_MAX}")));
             }
             let imported = CalibrationsImported { calibrations };
             Ok((vec![Draft::from(FactBody::CalibrationsImported(Box::new(imported)))], ()))
@@ -609,6 +614,8 @@ pub type RoiPlaces = (Roi, Vec<(u32, u32)>);
 const FILES_MAX: usize = 10_000;
 /// Memory for all calibrations: some ten thousand as microscopes have them. They are kept for ever.
 const CALIBRATION_BYTES_MAX: usize = 64 << 20;
+/// TEMCAs that calibrations make known.
+const TEMCAS_MAX: usize = 1000;
 
 /// A file that is to be kept with its acquisition.
 #[derive(Clone, Debug)]

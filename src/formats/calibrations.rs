@@ -13,11 +13,14 @@ use std::collections::HashSet;
 /// read back from inside whatever it is stored in.
 const LEVELS_MAX: usize = 64;
 
+/// Cameras of a microscope: each that a calibration names is kept with it.
+const CAMERAS_MAX: u32 = 1024;
+
 /// Reads all records or none. Messages count the records from 0, as `Record i: ...`.
 ///
 /// # Errors
-/// Not a JSON array; a record without an `id`, a day (`yymmdd`), the numbers of TEMCA and camera as text, or at least
-/// one transformation in its `specList`; a record nested above 64 levels; an `id` given twice.
+/// Not a JSON array; a record without an `id`, a day (`yymmdd`), the numbers of TEMCA and camera (below 1024) as text, or
+/// at least one transformation in its `specList`; a record nested above 64 levels; an `id` given twice.
 pub fn parse_calibrations(bytes: &[u8]) -> Result<Vec<Calibration>, FormatError> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let records: Vec<Value> = serde_json::from_slice(bytes).map_err(|error| not_json(&error))?;
@@ -51,6 +54,9 @@ fn calibration(record: Value) -> Result<Calibration, String> {
     let metadata = record.get("metadata").ok_or("\"metadata\" is missing")?;
     let date = date(text(metadata, "calibration_data")?)?;
     let (temca, camera) = (number(metadata, "temca")?, number(metadata, "camera")?);
+    if camera >= CAMERAS_MAX {
+        return Err(format!("\"camera\" {camera} is not below {CAMERAS_MAX}"));
+    }
     match record.get("specList").and_then(Value::as_array) {
         Some(specs) if !specs.is_empty() => Ok(Calibration { name, date, temca, camera, content: record.into() }),
         _ => Err("\"specList\" is missing or empty".to_owned()),
@@ -165,6 +171,7 @@ mod tests {
             let problem = error_with("/metadata/camera", Some(json!(bad)));
             assert_eq!(problem, format!("\"camera\" \"{bad}\" is no number"));
         }
+        assert_eq!(error_with("/metadata/camera", Some(json!("1024"))), "\"camera\" 1024 is not below 1024");
     }
 
     #[test]

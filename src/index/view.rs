@@ -10,7 +10,7 @@ use crate::model::{
     RoiIndex, RoisCreated, Sequence, StatesChanged, Temca, TileEntry, TileId, TileVersion, TilesJudged,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// Something that facts can be applied to.
@@ -266,6 +266,14 @@ impl Settings {
         let gone: usize = replaced.map(|entry| entry.calibration.memory_bytes()).sum();
         let come: usize = new.iter().map(Calibration::memory_bytes).sum();
         (now, now.saturating_sub(gone) + come)
+    }
+
+    /// How many TEMCAs are known once these have been imported: one that nobody has described becomes known by its calibration.
+    #[must_use]
+    pub fn temcas_with(&self, new: &[Calibration]) -> usize {
+        let numbers = new.iter().map(|calibration| calibration.temca);
+        let unknown: BTreeSet<u32> = numbers.filter(|temca| !self.temcas.contains_key(temca)).collect();
+        self.temcas.len() + unknown.len()
     }
 
     fn import(&mut self, calibration: &Calibration) {

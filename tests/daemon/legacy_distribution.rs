@@ -407,6 +407,13 @@ fn calibrations_that_would_take_too_much_memory_are_refused_and_those_there_stay
         ask(daemon, "POST", "/service/v1/calibrations", "", record.to_string().as_bytes())
     };
     assert!(post(&daemon, "long", 1 << 20).refused(413).contains("2097152"));
+    let of_temca = |temca: u32| {
+        json!({"id": temca.to_string(), "specList": [0],
+            "metadata": {"calibration_data": "260101", "temca": temca.to_string(), "camera": "0"}})
+    };
+    let many = json!((1..1100).map(of_temca).collect::<Vec<Value>>()).to_string();
+    let refused = ask(&daemon, "POST", "/service/v1/calibrations", "", many.as_bytes()).refused(400);
+    assert!(refused.contains("1099 TEMCAs: at most 1000"), "{refused}");
     // Two bytes of text each, and a multiple of that in memory.
     let most = 1_000_000;
     ["a", "b"].into_iter().for_each(|id| drop(post(&daemon, id, most).with(200)));
