@@ -1,8 +1,8 @@
 //! What a capture connection reads and writes: a socket, or an encrypted session on one.
 //!
 //! A plain connection costs a match and no more. An encrypted one is on trial until its handshake is done: only so many
-//! may be, and of one address, each only for a short time. Who fails hears the protocol's alert and nothing else, and is then read, and not
-//! understood, until it goes or the time is over: closed at once, the alert would be lost to a reset.
+//! may be, and of one address, each only for a short time. Who fails hears the protocol's alert and nothing else, and is
+//! then read, and not understood, until it goes or the time is over: closed at once, the alert would be lost to a reset.
 
 use crate::base::admission::Admitted;
 use crate::telemetry::{Metrics, TlsClient, TlsRefusal};
