@@ -89,11 +89,12 @@ impl Supply {
     /// A segment with room for a record of `bytes`: the spare if there is one, else a new one.
     pub(super) fn next(&mut self, bytes: u64) -> Result<OpenSegment, JournalError> {
         let wanted = self.segment_bytes.max(bytes + SEGMENT_HEADER_BYTES as u64);
-        let spare = self.spare.take().and_then(|spare| spare.recv().ok()).and_then(Result::ok);
-        let segment = match spare {
-            Some(spare) if spare.tail + bytes <= spare.allocated => spare,
+        let segment = match self.spare.take().and_then(|spare| spare.recv().ok()) {
+            Some(Ok(spare)) if spare.tail + bytes <= spare.allocated => spare,
+            // A sync that failed is not made good by another one that does not (invariant 9).
+            Some(Err(error)) if !matches!(error, JournalError::NoSpace { .. }) => return Err(error),
             other => {
-                if let Some(small) = other {
+                if let Some(Ok(small)) = other {
                     self.retire(small);
                 }
                 create_segment(&self.shared, self.lane, wanted, bytes)?
@@ -135,6 +136,11 @@ fn run(shared: &Shared, inbox: &Receiver<Job>) {
             Job::Prepare { lane, bytes, reply } => {
                 let at_least = SEGMENT_BYTES_MIN.min(bytes) - SEGMENT_HEADER_BYTES as u64;
                 let made = create_segment(shared, lane, bytes, at_least);
+                if let Err(error) = &made
+                    && !matches!(error, JournalError::NoSpace { .. })
+                {
+                    tracing::error!(lane, %error, "could not make the next segment: the daemon stops when it needs it; check the disk");
+                }
                 // Told before the room is used: senders hear of a full disk before the first refusal.
                 shared.look_at_disk();
                 if let Err(unwanted) = reply.send(made)

@@ -2,7 +2,7 @@
 //! there and equal, and nothing is invented.
 
 use crate::dice::{Dice, cuts_wanted};
-use crate::disk::CrashFs;
+use crate::disk::{Call, CrashFs, Fault};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -225,4 +225,23 @@ fn the_model_loses_what_is_not_synced() {
         lost += unsynced.iter().filter(|(sequence, _)| !found.contains_key(sequence)).count();
     }
     assert!(lost > 10 && kept > 10, "{lost} lost, {kept} kept");
+}
+
+#[test]
+fn a_sync_that_failed_while_a_spare_was_made_is_an_error_when_the_spare_is_needed() {
+    for call in [Call::Sync, Call::SyncDir] {
+        let fs = CrashFs::default();
+        let (journal, _) = Journal::open(&data(), Arc::new(fs.clone()), journal_options()).expect("opens");
+        let mut writer = journal.lane_writer(0);
+        // The writer makes its first segment, the keeper the spare.
+        fs.inject(Fault { call, nth: 2, errno: rustix::io::Errno::IO.raw_os_error(), lasts: false });
+        let (mut dice, mut known, mut unsynced) = (Dice::new(1), Knowledge::default(), Unsynced::new());
+        append_one(&mut writer, &known.payload(9000));
+        journal.settle();
+        writer.sync().expect("the segment in use has not failed");
+        let files = fs.files("/data/journal").len();
+        let error = (0..40).find_map(|_| append_tiles(&mut writer, &mut dice, &mut known, &mut unsynced).err());
+        assert!(matches!(error, Some(JournalError::Failed { action: "sync", .. })), "{call:?}: {error:?}");
+        assert_eq!(fs.files("/data/journal").len(), files, "{call:?}: another segment was made");
+    }
 }
