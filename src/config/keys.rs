@@ -514,7 +514,7 @@ pub(super) const KEYS: &[Key] = &[
         name: "index.overlay_max",
         unit: "tiles",
         default: "65536",
-        about: "stored tiles that the index may lag behind; then senders are held back",
+        about: "stored tiles, each version of one, that the index may lag behind; then senders are held back",
         put: |config, text| read_at_least(text, 1024).map(|n| config.catalog.index.overlay_tiles_max = n),
     },
     Key {

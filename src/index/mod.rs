@@ -67,7 +67,7 @@ type Listener = Box<dyn Fn(&[Fact]) + Send + Sync>;
 /// How far the store is behind, for metrics and pressure.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct IndexLag {
-    /// Tiles that are in the overlay and not yet in the store.
+    /// Tiles, each version of one, that are in the overlay and not yet in the store.
     pub tiles: usize,
     /// The overlay's limit.
     pub tiles_max: usize,

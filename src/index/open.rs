@@ -42,7 +42,7 @@ pub trait FactSource {
 pub struct IndexOptions {
     /// sled's cache, bytes.
     pub cache_bytes: u64,
-    /// Most tiles in the overlay.
+    /// Most tiles in the overlay; each version of one counts.
     pub overlay_tiles_max: usize,
     /// Time for opening and checking the store; one more second for each GB of its files.
     pub open_limit: Duration,

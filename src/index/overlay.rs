@@ -202,6 +202,11 @@ impl Live {
         self.replaced.remove(&(entry.id, entry.version));
     }
 
+    /// Versions that the store does not hold yet, each of them memory.
+    fn held(&self) -> usize {
+        self.tiles.len() + self.replaced.len()
+    }
+
     pub(super) fn version(&self, id: TileId, version: TileVersion) -> Option<TileEntry> {
         let replaced = self.replaced.get(&(id, version)).copied();
         replaced.or_else(|| self.by_id(id).filter(|entry| entry.version == version))
@@ -272,8 +277,9 @@ impl Overlay {
         self.trimmed.1.notify_all();
     }
 
+    /// Replaced versions take room too: senders who change a few keys again and again fill it.
     pub(super) fn wait_for_room(&self, tiles: usize, limit: Duration) -> bool {
-        let has_room = || self.read().tiles.len() + tiles <= self.tiles_max;
+        let has_room = || self.read().held() + tiles <= self.tiles_max;
         if has_room() {
             return true;
         }
@@ -282,9 +288,9 @@ impl Overlay {
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
-    /// Tiles held, and the most that may be held.
+    /// Versions of tiles held, and the most that may be held.
     pub(super) fn fill(&self) -> (usize, usize) {
-        (self.read().tiles.len(), self.tiles_max)
+        (self.read().held(), self.tiles_max)
     }
 
     pub(super) fn read(&self) -> RwLockReadGuard<'_, Live> {
@@ -293,5 +299,46 @@ impl Overlay {
 
     fn write(&self) -> RwLockWriteGuard<'_, Live> {
         self.live.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{ByteRange, Checksum, FrameNumber, Location};
+
+    /// The `n`th version of one tile.
+    fn version(n: u32) -> Fact {
+        let key = TileKey { acq: AcqId(1), col: 0, row: 0, frame: FrameNumber::STABLE };
+        let sequence = Sequence(u64::from(n) + 1);
+        let location = Location { segment: 1, offset: sequence.0 * 4096, payload_len: 100 };
+        let entry = TileEntry {
+            id: TileId(1),
+            key,
+            camera: 0,
+            version: TileVersion(n),
+            location,
+            image: ByteRange { offset: 0, len: 10 },
+            image_crc: 1,
+            payload_crc: 2,
+            checksum: Checksum::None,
+            received_ns: 5,
+            sequence,
+        };
+        Fact { sequence, at_ns: 5, digest: 0, location, body: FactBody::TileStored(entry) }
+    }
+
+    #[test]
+    fn replaced_versions_of_one_key_fill_the_overlay_until_they_are_folded() {
+        let overlay = Overlay::new(Resident::default(), 4);
+        let facts: Vec<Fact> = (0..4).map(version).collect();
+        overlay.publish(&facts[..3]);
+        assert!(overlay.wait_for_room(1, Duration::ZERO));
+        overlay.publish(&facts[3..]);
+        assert_eq!(overlay.fill(), (4, 4));
+        assert!(!overlay.wait_for_room(1, Duration::ZERO), "memory grows with each version");
+        overlay.trim(&facts[..2]);
+        assert_eq!(overlay.fill(), (2, 4));
+        assert!(overlay.wait_for_room(2, Duration::ZERO));
     }
 }

@@ -70,7 +70,7 @@ pub struct Metrics {
     pub buffer_limit_bytes: IntGauge,
     /// Connections that wait for a buffer.
     pub buffer_waiters: IntGauge,
-    /// Tiles in the overlay that the index store does not hold yet.
+    /// Tiles, each version of one, in the overlay that the index store does not hold yet.
     pub index_lag_tiles: IntGauge,
     /// 1 after the index store failed.
     pub index_store_failed: IntGauge,
@@ -214,7 +214,8 @@ impl Metrics {
             buffer_bytes: make.gauge("buffer_bytes", "Bytes in tile buffers"),
             buffer_limit_bytes: make.gauge("buffer_limit_bytes", "Limit of the tile buffers, bytes"),
             buffer_waiters: make.gauge("buffer_waiters", "Connections that wait for a tile buffer"),
-            index_lag_tiles: make.gauge("index_lag_tiles", "Stored tiles that the index store does not hold yet"),
+            index_lag_tiles: make
+                .gauge("index_lag_tiles", "Stored tiles that the index store does not hold yet, each version of one"),
             index_store_failed: make.gauge("index_store_failed", "1 after the index store failed, until a restart"),
             index_open_seconds: make.gauge_f("index_open_seconds", "Opening the index at the start, seconds"),
             segments: make.gauge("journal_segments", "Segment files of the journal"),
