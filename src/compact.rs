@@ -83,6 +83,7 @@ impl Deaths {
                 | FactBody::AcquisitionDeleted(_)
                 | FactBody::CalibrationsImported(_)
                 | FactBody::TemcaConfigured(_)
+                | FactBody::NumbersGiven(_)
                 | FactBody::Unknown { .. } => false,
             };
             if dead {

@@ -1,13 +1,18 @@
 //! Records and facts: how a fact is written into a record, and how a record is read as a fact.
 
+use crate::base::clock;
 use crate::index::{FactSource, StoreError};
-use crate::journal::{Journal, ReadError, RecordHeader, RecordKind, StoredRecord};
-use crate::model::{Fact, FactBody, FileStored, Location, Sequence, Tally, TileEntry};
+use crate::journal::{Journal, JournalError, ReadError, RecordHeader, RecordKind, StoredRecord};
+use crate::model::{Fact, FactBody, FileStored, Location, NumbersGiven, Sequence, Tally, TileEntry};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// Longest description of a file, bytes.
 const DESCRIPTION_BYTES_MAX: usize = 1 << 20;
+
+/// Numbers that are passed over when records are lost, behind the last ones that the index knows of: it may have been
+/// behind the journal.
+const UNSEEN_MAX: u64 = 1 << 20;
 
 /// A control fact as a record: its kind and payload. `content` is what belongs to a file. `None` for tiles.
 pub(super) fn encode_control(body: &FactBody, content: &[u8]) -> Option<(RecordKind, Vec<u8>)> {
@@ -22,6 +27,7 @@ pub(super) fn encode_control(body: &FactBody, content: &[u8]) -> Option<(RecordK
         FactBody::AcquisitionDeleted(deleted) => (RecordKind::ACQUISITION_DELETED, json(deleted)),
         FactBody::ManifestMade(made) => (RecordKind::MANIFEST_MADE, json(made)),
         FactBody::TilesJudged(judged) => (RecordKind::TILES_JUDGED, json(judged)),
+        FactBody::NumbersGiven(given) => (RecordKind::NUMBERS_GIVEN, json(given)),
         FactBody::TileStored(_) | FactBody::Unknown { .. } => return None,
     })
 }
@@ -94,6 +100,7 @@ pub fn fact_of_record(
         (RecordKind::ACQUISITION_DELETED, _) => FactBody::AcquisitionDeleted(parse(&bytes()?).map_err(bad)?),
         (RecordKind::MANIFEST_MADE, _) => FactBody::ManifestMade(parse(&bytes()?).map_err(bad)?),
         (RecordKind::TILES_JUDGED, _) => FactBody::TilesJudged(parse(&bytes()?).map_err(bad)?),
+        (RecordKind::NUMBERS_GIVEN, _) => FactBody::NumbersGiven(parse(&bytes()?).map_err(bad)?),
         (kind, _) => FactBody::Unknown { kind: kind.0 },
     };
     let (sequence, at_ns, digest) = (header.sequence, header.received_ns, header.digest());
@@ -121,6 +128,23 @@ impl FactSource for JournalFacts<'_> {
             let record = record.map_err(|error| StoreError::Facts(error.to_string()))?;
             Ok(fact_or_damage(self.0, &record))
         }))
+    }
+
+    fn keep_given(&self, given: &NumbersGiven) -> Result<(), StoreError> {
+        let given = NumbersGiven {
+            sequence: Sequence(given.sequence.0 + UNSEEN_MAX),
+            next_tile: given.next_tile + UNSEEN_MAX,
+            segment: given.segment + UNSEEN_MAX,
+        };
+        self.0.skip_numbers(given.sequence, given.next_tile, given.segment);
+        let (kind, payload) = encode_control(&FactBody::NumbersGiven(given), &[]).expect("is no tile");
+        match self.0.record_control(kind, clock::unix_ns(), &payload) {
+            Err(error @ JournalError::NoSpace { .. }) => {
+                tracing::error!(%error, "numbers of records that are gone could not be noted: if nothing is stored until the next start, they may be given again");
+                Ok(())
+            }
+            recorded => recorded.map_err(|error| StoreError::Facts(error.to_string())),
+        }
     }
 }
 

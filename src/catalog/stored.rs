@@ -236,7 +236,10 @@ fn concerns(body: &FactBody, acq: AcqId) -> bool {
         FactBody::AcquisitionDeleted(deleted) => deleted.acq == acq,
         FactBody::ManifestMade(made) => made.acq == acq,
         FactBody::TilesJudged(judged) => judged.acq == acq,
-        FactBody::CalibrationsImported(_) | FactBody::TemcaConfigured(_) | FactBody::Unknown { .. } => false,
+        FactBody::CalibrationsImported(_)
+        | FactBody::TemcaConfigured(_)
+        | FactBody::NumbersGiven(_)
+        | FactBody::Unknown { .. } => false,
     }
 }
 

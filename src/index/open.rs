@@ -11,7 +11,7 @@ use super::rows;
 use super::sled_store::SledStore;
 use super::store::{StoreError, ViewStore};
 use crate::base::planted::{Bug, planted};
-use crate::model::{Fact, Sequence, Tally, TileEntry};
+use crate::model::{Fact, NumbersGiven, Sequence, Tally, TileEntry};
 use serde::de::DeserializeOwned;
 use std::fs::File;
 use std::io;
@@ -35,6 +35,15 @@ pub trait FactSource {
 
     /// The facts behind `after`, in order.
     fn facts_after(&self, after: Sequence) -> Box<dyn Iterator<Item = Result<Fact, StoreError>> + '_>;
+
+    /// Facts are lost: sees to it, for good, that nothing of what was given with them is given again. Called before the
+    /// only index that knows of it goes.
+    ///
+    /// # Errors
+    /// It could not be made durable.
+    fn keep_given(&self, _: &NumbersGiven) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 /// How the index is kept.
@@ -100,11 +109,12 @@ pub(super) fn open(dir: &Path, source: &dyn FactSource, options: &IndexOptions) 
         None => None,
     };
     let lost = match &doubt {
-        Some(StoreError::Lost(records)) => {
+        Some(StoreError::Lost { records, given }) => {
             tracing::error!(
                 records,
                 "stored records are gone from the journal: they are damaged, or a segment file is missing or was cut; put it back before anything else is stored. The index is rebuilt from what is there"
             );
+            source.keep_given(given)?;
             *records
         }
         Some(doubt) => {
@@ -246,7 +256,8 @@ fn catch_up(
     let there = source.tally_until(state.checkpoint.applied)?;
     let believed = planted(Bug::IndexAsTruth);
     if !believed && there.records < state.checkpoint.facts.records {
-        return Err(StoreError::Lost(state.checkpoint.facts.records - there.records));
+        let records = state.checkpoint.facts.records - there.records;
+        return Err(StoreError::Lost { records, given: given_until(&*store, &state)? });
     }
     if !believed && there != state.checkpoint.facts {
         return Err(StoreError::Store("its checkpoint and the journal count different facts".to_owned()));
@@ -256,6 +267,20 @@ fn catch_up(
     let folded = if facts.peek().is_some() { fold_iterator(&*store, &mut state, &mut facts)? } else { 0 };
     drop(facts);
     Ok((store, state, folded))
+}
+
+/// The highest numbers that a store knows of.
+fn given_until(store: &dyn ViewStore, state: &FoldState) -> Result<NumbersGiven, StoreError> {
+    let (sequence, next_tile) = (state.checkpoint.applied, state.settings.tile_floor);
+    let mut given = NumbersGiven { sequence, next_tile, segment: 0 };
+    each_row(store, b"t", |key, value| {
+        for (_, entry) in rows::decode_pack(key, value)?.iter() {
+            given.next_tile = given.next_tile.max(entry.id.0 + 1);
+            given.segment = given.segment.max(entry.location.segment);
+        }
+        Ok(())
+    })?;
+    Ok(given)
 }
 
 /// How far a store has come.

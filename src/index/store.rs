@@ -1,5 +1,6 @@
 //! The narrow seam to a key-value store, and the memory store that tests and rebuild checks use.
 
+use crate::model::NumbersGiven;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{PoisonError, RwLock};
@@ -19,9 +20,14 @@ pub enum StoreError {
     /// The facts can not be read.
     #[error("index: {0}")]
     Facts(String),
-    /// The index has folded in so many records that the journal does not hold any more.
-    #[error("index: {0} records that it has folded in are not in the journal")]
-    Lost(u64),
+    /// The index has folded in records that the journal does not hold any more.
+    #[error("index: {records} records that it has folded in are not in the journal")]
+    Lost {
+        /// How many.
+        records: u64,
+        /// What the index knows to have been given.
+        given: NumbersGiven,
+    },
 }
 
 /// An ordered map of byte strings. Reads from any thread; writes from one thread only.

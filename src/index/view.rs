@@ -253,6 +253,9 @@ pub fn apply(fact: &Fact, view: &mut dyn View) {
             Arc::make_mut(&mut acquisition.head).manifest = Some(manifest);
         }),
         FactBody::TilesJudged(judged) => tiles_judged(judged, fact.sequence, view),
+        FactBody::NumbersGiven(given) => view.update_settings(&mut |settings| {
+            settings.tile_floor = settings.tile_floor.max(given.next_tile);
+        }),
         FactBody::Unknown { .. } => {}
     }
 }

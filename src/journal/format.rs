@@ -93,6 +93,8 @@ impl RecordKind {
     pub const MANIFEST_MADE: RecordKind = RecordKind(0x109);
     /// JSON of a `TilesJudged`.
     pub const TILES_JUDGED: RecordKind = RecordKind(0x10a);
+    /// JSON of a `NumbersGiven`.
+    pub const NUMBERS_GIVEN: RecordKind = RecordKind(0x10b);
 }
 
 /// What a tile's record header says beyond the record itself.

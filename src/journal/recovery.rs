@@ -86,6 +86,17 @@ pub(super) fn list_segments(filesystem: &dyn Filesystem, dir: &Path) -> Result<V
     Ok(segments)
 }
 
+/// Records are found by the number of their segment: of two files with one number, one would hide the other.
+fn refuse_shared_numbers(segments: &[(u64, PathBuf)]) -> Result<(), JournalError> {
+    let Some(pair) = segments.windows(2).find(|pair| pair[0].0 == pair[1].0) else { return Ok(()) };
+    let problem = format!(
+        "has the same number as {}: one of them was put here from elsewhere, or back after its number had been given again; \
+         move that one away, and keep it",
+        pair[0].1.display()
+    );
+    Err(JournalError::Unusable { path: pair[1].1.clone(), problem })
+}
+
 /// Reads a segment's first and last block.
 pub(super) fn identify(file: &dyn SegmentFile, path: &Path, store: Option<StoreId>) -> Result<Found, JournalError> {
     let read = JournalError::failed;
@@ -182,7 +193,9 @@ pub(super) fn recover(shared: &Shared) -> Result<RecoveryReport, JournalError> {
     let mut report = RecoveryReport::default();
     let mut lanes = LaneEnds::default();
     let mut newest: HashMap<u16, (Sequence, Box<dyn SegmentFile>)> = HashMap::new();
-    for (number, path) in list_segments(&*shared.filesystem, &shared.segments_dir)? {
+    let segments = list_segments(&*shared.filesystem, &shared.segments_dir)?;
+    refuse_shared_numbers(&segments)?;
+    for (number, path) in segments {
         shared.reserve_segment_number(number);
         let file = shared.filesystem.open_write(&path).map_err(JournalError::failed(&path, "open"))?;
         let mut found = identify(&*file, &path, Some(shared.store))?;

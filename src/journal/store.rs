@@ -2,7 +2,7 @@
 
 use super::filesystem::{Filesystem, SegmentFile};
 use super::format::{
-    CONTROL_LANE, RECORD_HEADER_BYTES, RecordHeader, SegmentHeader, StoreId, Trailer, decode_store_block,
+    CONTROL_LANE, RECORD_HEADER_BYTES, RecordHeader, RecordKind, SegmentHeader, StoreId, Trailer, decode_store_block,
     encode_store_block,
 };
 use super::keeper::Keeper;
@@ -85,6 +85,8 @@ pub(super) struct Shared {
     options: JournalOptions,
     next_sequence: AtomicU64,
     next_segment: AtomicU64,
+    /// No tile identifier up to this is free, whatever the records say.
+    given_tile: AtomicU64,
     floors: Mutex<Vec<Arc<AtomicU64>>>,
     segments: RwLock<BTreeMap<u64, SegmentInfo>>,
     open_files: Mutex<VecDeque<(u64, Arc<dyn SegmentFile>)>>,
@@ -132,6 +134,7 @@ impl Journal {
             options,
             next_sequence: AtomicU64::new(1),
             next_segment: AtomicU64::new(1),
+            given_tile: AtomicU64::new(0),
             floors: Mutex::default(),
             segments: RwLock::default(),
             open_files: Mutex::default(),
@@ -205,11 +208,35 @@ impl Journal {
         self.shared.store
     }
 
-    /// The highest tile identifier in the journal, as recovered at the start.
+    /// The highest tile identifier in the journal, as recovered at the start, or passed over since.
     #[must_use]
     pub fn max_tile_id(&self) -> u64 {
         let segments = self.shared.segments.read().unwrap_or_else(PoisonError::into_inner);
-        segments.values().filter_map(|segment| segment.sealed).map(|trailer| trailer.max_tile).max().unwrap_or(0)
+        let trailers = segments.values().filter_map(|segment| segment.sealed);
+        trailers.map(|trailer| trailer.max_tile).fold(self.shared.given_tile.load(Ordering::SeqCst), u64::max)
+    }
+
+    /// Passes over numbers up to these: they were given to records that are gone. Holds until the journal is closed, and
+    /// then as far as higher ones were stored. Before there are writers.
+    pub fn skip_numbers(&self, sequence: Sequence, next_tile: u64, segment: u64) {
+        self.shared.next_sequence.fetch_max(sequence.0 + 1, Ordering::SeqCst);
+        self.shared.given_tile.fetch_max(next_tile.saturating_sub(1), Ordering::SeqCst);
+        self.shared.reserve_segment_number(segment);
+    }
+
+    /// Records a fact in a segment of its own, and seals that. Before there is a control writer.
+    ///
+    /// # Errors
+    /// As [`LaneWriter::append_small`] and [`LaneWriter::close`].
+    pub fn record_control(&self, kind: RecordKind, at_ns: i64, payload: &[u8]) -> Result<(), JournalError> {
+        let mut writer = self.control_writer();
+        let written = writer.append_small(&[(kind, at_ns, payload)]);
+        // Nobody publishes it: the index must not wait for it.
+        writer.release_floor();
+        written?;
+        writer.close()?;
+        self.settle();
+        Ok(())
     }
 
     /// Count and digest of all sealed records with a sequence up to `last`.

@@ -148,6 +148,17 @@ pub struct ManifestMade {
     pub root: String,
 }
 
+/// Numbers that had been given when records were found to be lost: none of them is ever given again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NumbersGiven {
+    /// The highest sequence.
+    pub sequence: Sequence,
+    /// The first tile identifier that had not been given.
+    pub next_tile: u64,
+    /// The highest number of a segment.
+    pub segment: u64,
+}
+
 /// What a record says. One variant per kind of fact.
 #[derive(Clone, Debug, PartialEq)]
 pub enum FactBody {
@@ -173,6 +184,8 @@ pub enum FactBody {
     ManifestMade(Box<ManifestMade>),
     /// Tiles were judged by their pixels.
     TilesJudged(Box<TilesJudged>),
+    /// Records were lost whose numbers are not given again.
+    NumbersGiven(NumbersGiven),
     /// A kind that this version does not know. Kept in the journal, counted, folded into nothing.
     Unknown {
         /// The kind's code.

@@ -20,7 +20,7 @@ pub use calibration::{Calibration, CalibrationRecord};
 pub use checksum::{Checksum, ChecksumError, ChecksumKind, hex};
 pub use fact::{
     AcquisitionDeleted, AcquisitionEnded, AcquisitionStarted, CalibrationsImported, Fact, FactBody, FileStored, Lease,
-    Location, ManifestMade, RoisCreated, StatesChanged, Tally, TemcaConfigured, TileEntry,
+    Location, ManifestMade, NumbersGiven, RoisCreated, StatesChanged, Tally, TemcaConfigured, TileEntry,
 };
 pub use ids::{AcqId, FrameNumber, Sequence, TileId, TileKey, TileKeyError, TileVersion};
 pub use outcome::{AckLevel, Pressure, Refusal};

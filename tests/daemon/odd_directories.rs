@@ -252,3 +252,58 @@ fn a_segment_that_is_missing_at_a_start_is_an_error_and_the_others_are_served() 
         assert_stored(&daemon, 0..30);
     }
 }
+
+/// The segments of tiles but the first.
+fn later_segments(data: &Path) -> Vec<PathBuf> {
+    let all = super::support::segments(data).into_iter();
+    all.filter(|path| !path.to_string_lossy().ends_with("-ffff.tcj")).skip(1).collect()
+}
+
+#[test]
+fn what_was_given_with_tiles_that_are_gone_is_not_given_again() {
+    let (data, aside) = (data_dir(), data_dir());
+    let daemon = Daemon::start(data.path(), &["storage.segment_size=1MiB"]);
+    let ids: Vec<u64> = (0..30).map(|col| send(&daemon, col)).collect();
+    let highest = *ids.iter().max().expect("tiles");
+    daemon.stop();
+    let gone = later_segments(data.path());
+    assert!(gone.len() > 1, "{gone:?}");
+    let kept_aside = |path: &PathBuf| aside.path().join(path.file_name().expect("a name"));
+    for path in &gone {
+        std::fs::copy(path, kept_aside(path)).expect("copied");
+        std::fs::remove_file(path).expect("removed");
+    }
+    let daemon = Daemon::start_bare(data.path(), &[]);
+    assert!(daemon.log().contains("stored records are gone from the journal"), "{}", daemon.log());
+    daemon.stop();
+    // The index that knew of them is gone by now.
+    let daemon = Daemon::start_bare(data.path(), &[]);
+    assert!(!daemon.log().contains("stored records are gone from the journal"), "{}", daemon.log());
+    let new = send(&daemon, 40);
+    assert!(new > highest, "tile {new} was given before, up to {highest}");
+    daemon.stop();
+    for path in &gone {
+        assert!(!path.exists(), "{} is another segment now", path.display());
+        std::fs::copy(kept_aside(path), path).expect("put back");
+    }
+    let daemon = Daemon::start_bare(data.path(), &[]);
+    assert_stored(&daemon, (0..30).chain([40]));
+    assert_eq!((send(&daemon, 29), send(&daemon, 40)), (ids[29], new));
+}
+
+#[test]
+fn two_segments_with_one_number_stop_the_start() {
+    let data = data_dir();
+    let daemon = Daemon::start(data.path(), &["storage.segment_size=1MiB"]);
+    assert_eq!(send_until_refused(&daemon, 0, 30).len(), 30);
+    daemon.stop();
+    let segment = later_segments(data.path()).pop().expect("a segment");
+    let name = segment.file_name().expect("a name").to_string_lossy().into_owned();
+    let other = format!("{}-0005.tcj", &name[..16]);
+    std::fs::copy(&segment, segment.with_file_name(&other)).expect("copied");
+    let (status, log) = Daemon::try_run(command(data.path(), &[])).err().expect("a start that is refused");
+    assert_eq!(status.code(), Some(2), "{log}");
+    assert!(log.contains(&name) && log.contains(&other) && log.contains("same number"), "{log}");
+    std::fs::remove_file(segment.with_file_name(&other)).expect("removed");
+    assert_stored(&Daemon::start_bare(data.path(), &[]), 0..30);
+}
