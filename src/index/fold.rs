@@ -5,7 +5,9 @@ use super::board_rows as board;
 use super::rows::{self, Judgements, KeyBlock, Pack};
 use super::store::{Row, StoreError, ViewStore};
 use super::view::{AcquisitionView, Counters, Settings, View, apply};
-use crate::model::{AcqId, Cell, Fact, FactBody, Judgement, RoiIndex, Sequence, Tally, TileEntry, TileId, TileVersion};
+use crate::model::{
+    AcqId, Cell, Fact, FactBody, Judgement, RoiIndex, Sequence, Tally, TileEntry, TileId, TileKey, TileVersion,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +26,10 @@ pub struct Checkpoint {
     pub facts: Tally,
     /// The tile facts among them, current and replaced versions, without those deleted.
     pub tiles: Tally,
+    /// Tile ids under whose key a later record has another id: each key names one of them. Two ids of one key are nothing
+    /// that a lane makes, but what a segment that was lost and put back does.
+    #[serde(default)]
+    pub superseded: Tally,
     /// All rows but tiles, their keys and versions, and this one.
     pub others: Tally,
     /// Layout of the rows: another one means that they are built anew.
@@ -188,7 +194,12 @@ impl<'a> BatchView<'a> {
         let before = pack.put(rows::pack_slot(entry.id), *entry);
         self.replaced.extend(before);
         let keys = load(self.store, &mut self.keys, rows::block_key(&entry.key), rows::decode_block)?;
-        keys.put(rows::block_slot(&entry.key), entry.id);
+        if let Some(other) = keys.put(rows::block_slot(&entry.key), entry.id).filter(|other| *other != entry.id) {
+            self.state.checkpoint.superseded.add(id_digest(&entry.key, other));
+            if before.is_some() {
+                self.state.checkpoint.superseded.remove(id_digest(&entry.key, entry.id));
+            }
+        }
         let order = board::order_key(entry.key.acq, entry.id);
         *load(self.store, &mut self.orders, order, board::decode_order)? |= 1 << rows::pack_slot(entry.id);
         Ok(())
@@ -212,6 +223,11 @@ impl<'a> BatchView<'a> {
             for slot in super::board::slots(bits) {
                 if let Some(entry) = pack.take(u32::from(slot)) {
                     self.state.checkpoint.tiles.remove(digest_of(&entry));
+                    if self.state.checkpoint.superseded.records > 0
+                        && rows::read_tile_id(self.store, &entry.key)? != Some(entry.id)
+                    {
+                        self.state.checkpoint.superseded.remove(id_digest(&entry.key, entry.id));
+                    }
                     for version in TileVersion::FIRST.0..entry.version.0 {
                         let key = rows::version_key(entry.id, TileVersion(version));
                         if let Some(value) = self.store.get(&key)? {
@@ -297,6 +313,11 @@ pub(super) fn is_summed(key: &[u8]) -> bool {
 pub(super) fn row_digest(key: &[u8], value: &[u8]) -> u64 {
     let (key, value) = (crc32fast::hash(key), crc32fast::hash(value));
     Tally::digest_of(Sequence((u64::from(key) << 32) | u64::from(value)), value)
+}
+
+/// What an id adds to the sums over ids and over keys.
+pub(super) fn id_digest(key: &TileKey, id: TileId) -> u64 {
+    key.spread() ^ id.0
 }
 
 pub(super) fn digest_of(entry: &TileEntry) -> u64 {

@@ -225,10 +225,12 @@ fn remove_when_unused(old: Arc<dyn ViewStore>, dir: &Path, keep: &Path, stop: &S
 
 #[cfg(test)]
 mod tests {
+    use super::super::OpenOutcome;
     use super::super::compare::RowProblem;
     use super::*;
     use crate::model::{
-        AcqId, ByteRange, Checksum, FactBody, FrameNumber, Location, Tally, TileEntry, TileId, TileKey, TileVersion,
+        AcqId, AcquisitionDeleted, ByteRange, Checksum, FactBody, FrameNumber, Location, Tally, TileEntry, TileId,
+        TileKey, TileVersion,
     };
     use std::sync::atomic::AtomicU64;
 
@@ -343,8 +345,35 @@ mod tests {
             std::fs::write(mark_of(&dir.path().join(name)), []).expect("made");
         }
         let (_index, report) = open();
-        assert_eq!(report.outcome, super::super::OpenOutcome::CaughtUp);
+        assert_eq!(report.outcome, OpenOutcome::CaughtUp);
         assert_eq!(names(), ["gen-00000001"]);
+    }
+
+    #[test]
+    fn a_key_with_two_ids_is_no_reason_to_build_the_index_anew() {
+        let mut facts = Facts((1..=4).map(tile).collect());
+        let key = TileKey { acq: AcqId(1), col: 1, row: 0, frame: FrameNumber::STABLE };
+        let FactBody::TileStored(again) = &mut facts.0[2].body else { panic!("a tile") };
+        again.key = key;
+        let store = Arc::new(MemoryStore::default());
+        let open = |facts: &Facts| {
+            let view = Arc::clone(&store) as Arc<dyn ViewStore>;
+            Index::open_on(view, facts, Box::new(|| Sequence(9)), &IndexOptions::default()).expect("memory")
+        };
+        assert_eq!(open(&facts).1.outcome, OpenOutcome::Built);
+        let (index, report) = open(&facts);
+        assert_eq!(report.outcome, OpenOutcome::CaughtUp);
+        let ids = |entry: Option<TileEntry>| entry.map(|entry| entry.id);
+        assert_eq!(ids(index.tile_by_key(&key).expect("memory")), Some(TileId(3)));
+        assert_eq!(ids(index.tile_by_id(TileId(1)).expect("memory")), Some(TileId(1)), "a client may hold it");
+        drop(index);
+        let body = FactBody::AcquisitionDeleted(AcquisitionDeleted { acq: AcqId(1), next_tile: 5 });
+        facts.0.push(Fact { sequence: Sequence(5), at_ns: 5, digest: 9, location: Location::default(), body });
+        for _ in 0..2 {
+            let (index, report) = open(&facts);
+            assert_eq!(report.outcome, OpenOutcome::CaughtUp);
+            assert_eq!(ids(index.tile_by_id(TileId(1)).expect("memory")), None);
+        }
     }
 
     #[test]

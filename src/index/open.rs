@@ -5,7 +5,7 @@
 
 use super::board::StateNames;
 use super::board_rows as board;
-use super::fold::{Checkpoint, FoldState, LAYOUT, digest_of, fold_iterator, is_summed, row_digest};
+use super::fold::{Checkpoint, FoldState, LAYOUT, digest_of, fold_iterator, id_digest, is_summed, row_digest};
 use super::overlay::Resident;
 use super::rows;
 use super::sled_store::SledStore;
@@ -310,7 +310,7 @@ pub(super) fn check_rows(store: &dyn ViewStore) -> Result<FoldState, StoreError>
     each_row(store, b"k", |key, value| {
         for (slot, id) in rows::decode_block(key, value)?.iter() {
             let tile_key = rows::key_of_slot(key, slot).ok_or_else(|| StoreError::Damaged(rows::row_name(key)))?;
-            sums.keys.add(tile_key.spread() ^ id.0);
+            sums.keys.add(id_digest(&tile_key, id));
         }
         Ok(())
     })?;
@@ -356,14 +356,16 @@ struct Sums {
 impl Sums {
     fn tile(&mut self, entry: &TileEntry) {
         self.versions.add(digest_of(entry));
-        self.ids.add(entry.key.spread() ^ entry.id.0);
+        self.ids.add(id_digest(&entry.key, entry.id));
     }
 
     fn agree_with(&self, checkpoint: &Checkpoint) -> Result<(), StoreError> {
         if self.versions != checkpoint.tiles {
             return Err(StoreError::Store("tile rows are missing or too many".to_owned()));
         }
-        if self.ids != self.keys {
+        let mut named = self.keys;
+        named.merge(checkpoint.superseded);
+        if self.ids != named {
             return Err(StoreError::Store("tile keys and tile rows do not agree".to_owned()));
         }
         if self.others != checkpoint.others {
