@@ -93,6 +93,11 @@
 //! - **A trailer vouches for its table**: the table of a sealed segment is synced before the trailer is written, so a
 //!   start reads one block a sealed segment. What a record vouches for (`durable`) is judged against the end of the
 //!   lane's earlier segments, or a torn first record would look like corruption. Both were found by tests/crash.
+//! - **A segment tells where the one before it ended**: a writer syncs before it goes on in the next one, whose first record
+//!   says so. A full segment that could not be sealed needs no other witness for its last records, nor against those that
+//!   a full disk refused half way.
+//! - **Losing records gives nothing twice**: the index that notices the loss knows what was given; before it goes, a record
+//!   keeps the highest numbers, with a margin for what the index had not seen.
 //! - **A compacted segment gets a new number**, and a note while it replaces the old one: under the old number a stale
 //!   location would lead to another record instead of nowhere. Its copy is read back whole before the old one goes.
 //! - **A mirror is a file system of two sides** ([`journal::MirroredFilesystem`]): writer, keeper and recovery know one

@@ -226,6 +226,7 @@ impl<'a> Compaction<'a> {
         };
         let segment = Sealed { header, trailer, path: path.to_owned(), len };
         self.ends.note(header.lane, trailer.last);
+        self.ends.note_begin(&*file, &header).map_err(unreadable)?;
         self.sealed.insert(header.number, segment.clone());
         let table = listed(&*file, &trailer)?;
         let live: Vec<bool> =
@@ -263,9 +264,9 @@ impl<'a> Compaction<'a> {
     /// The records of a segment in which table and records agree and nothing is missing. Payloads are not read here.
     fn intact_records(&self, segment: &Sealed, file: &dyn SegmentFile) -> Result<Vec<RecordHeader>, Halt> {
         let table = listed(file, &segment.trailer)?;
-        let scan = reader::scan(file, &segment.header, segment.trailer.table_offset).map_err(unreadable)?;
-        let floor = self.ends.before(segment.header.lane, scan.first());
-        let verdict = recovery::judge(file, &scan, floor).map_err(unreadable)?;
+        let Sealed { header, path, trailer, .. } = segment;
+        let judged = recovery::scan_and_judge(file, path, header, trailer.table_offset, &self.ends);
+        let (_, verdict) = judged.map_err(|error| unreadable(std::io::Error::other(error)))?;
         if let Some((offset, ..)) = verdict.damage.iter().find(|(_, _, kind)| *kind == DamageKind::Corrupt) {
             return Err(Halt::LeaveAlone(format!("damaged at offset {offset}: {RUN_VERIFY}")));
         }

@@ -86,6 +86,11 @@ impl Scan {
         self.records.iter().map(|record| record.sequence).min().unwrap_or_default()
     }
 
+    /// The highest sequence, 0 without records.
+    pub(super) fn last(&self) -> Sequence {
+        self.records.iter().map(|record| record.sequence).max().unwrap_or_default()
+    }
+
     /// The highest sequence that some record vouches for as synced.
     pub(super) fn vouched(&self) -> Sequence {
         self.records.iter().map(|record| record.durable).max().unwrap_or_default()

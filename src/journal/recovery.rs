@@ -7,8 +7,8 @@
 use super::JournalError;
 use super::filesystem::{Filesystem, SegmentFile};
 use super::format::{
-    BadSegmentHeader, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, StoreId, Trailer, parse_segment_file_name,
-    segment_file_name,
+    BadSegmentHeader, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, StoreId, Trailer,
+    parse_segment_file_name, segment_file_name,
 };
 use super::keeper;
 use super::reader::{self, Scan};
@@ -188,11 +188,15 @@ const STEP: usize = 1 << 20;
 const BLANK: SegmentHeader =
     SegmentHeader { store: StoreId([0; 16]), uuid: [0; 16], number: 0, lane: 0, created_ns: 0 };
 
+/// A segment that has to be scanned.
+type Unsealed = (SegmentHeader, PathBuf, Box<dyn SegmentFile>);
+
 /// Takes stock of all segments and leaves none unsealed.
 pub(super) fn recover(shared: &Shared) -> Result<RecoveryReport, JournalError> {
     let mut report = RecoveryReport::default();
     let mut lanes = LaneEnds::default();
     let mut newest: HashMap<u16, (Sequence, Box<dyn SegmentFile>)> = HashMap::new();
+    let mut unsealed: Vec<Unsealed> = Vec::new();
     let segments = list_segments(&*shared.filesystem, &shared.segments_dir)?;
     refuse_shared_numbers(&segments)?;
     for (number, path) in segments {
@@ -204,6 +208,11 @@ pub(super) fn recover(shared: &Shared) -> Result<RecoveryReport, JournalError> {
             report.damage.push(damage);
             found = sealed_or_not(&*file, &path, header)?;
         }
+        if let Found::Sealed(header, ..) | Found::Unsealed(header) | Found::HeaderLost(header) = &found
+            && unsealed.iter().any(|(earlier, ..)| earlier.lane == header.lane)
+        {
+            lanes.note_begin(&*file, header).map_err(JournalError::failed(&path, "read"))?;
+        }
         match found {
             Found::Sealed(header, trailer, len) => {
                 report.sealed_segments += 1;
@@ -214,12 +223,7 @@ pub(super) fn recover(shared: &Shared) -> Result<RecoveryReport, JournalError> {
                     newest.insert(header.lane, (trailer.last, file));
                 }
             }
-            Found::Unsealed(header) | Found::HeaderLost(header) => {
-                report.recovered_segments += 1;
-                let trailer = recover_unsealed(shared, header, &path, Arc::from(file), &lanes, &mut report.damage)?;
-                report.records += trailer.records;
-                lanes.note(header.lane, trailer.last);
-            }
+            Found::Unsealed(header) | Found::HeaderLost(header) => unsealed.push((header, path, file)),
             Found::Blank => {
                 drop(file);
                 shared.filesystem.remove(&path).map_err(JournalError::failed(&path, "remove"))?;
@@ -228,6 +232,12 @@ pub(super) fn recover(shared: &Shared) -> Result<RecoveryReport, JournalError> {
                 report.damage.push(Damage { path, offset: 0, len, kind: DamageKind::Corrupt });
             }
         }
+    }
+    for (header, path, file) in unsealed {
+        report.recovered_segments += 1;
+        let trailer = recover_unsealed(shared, header, &path, Arc::from(file), &lanes, &mut report.damage)?;
+        report.records += trailer.records;
+        lanes.note(header.lane, trailer.last);
     }
     // A killed process may have been between a seal and its sync: with the newest segment of a lane, as all others were
     // sealed before it.
@@ -238,14 +248,29 @@ pub(super) fn recover(shared: &Shared) -> Result<RecoveryReport, JournalError> {
     Ok(report)
 }
 
-/// The last sequences of each lane's segments. A record may vouch for records of an earlier segment: what is missing
-/// from this one is corrupt only if somebody vouches for more than those. Earlier is by sequence, not by number: a
-/// compacted segment has a higher number than those that were written behind it.
+/// Where each lane's segments end and begin, for two reasons.
+///
+/// A record may vouch for records of an earlier segment: what is missing from this one is corrupt only if somebody vouches
+/// for more than those. Earlier is by sequence, not by number: a compacted segment has a higher number than those that
+/// were written behind it.
+///
+/// A writer syncs its segment before it writes into the next one: the first record of that says with which record this one
+/// ended. What is missing up to there had been acknowledged; what lies behind it was refused, for lack of space.
 #[derive(Default)]
-pub(super) struct LaneEnds(HashMap<u16, BTreeSet<Sequence>>);
+pub(super) struct LaneEnds {
+    last: HashMap<u16, BTreeSet<Sequence>>,
+    begins: HashMap<u16, Vec<Begin>>,
+}
+
+/// A segment's first record.
+struct Begin {
+    number: u64,
+    first: Sequence,
+    durable: Sequence,
+}
 
 impl LaneEnds {
-    /// The ends of all sealed segments whose header and trailer hold.
+    /// The ends of all sealed segments whose header and trailer hold, and the begins of all whose header does.
     pub(super) fn of_sealed(filesystem: &dyn Filesystem, segments: &[(u64, PathBuf)]) -> std::io::Result<Self> {
         let mut ends = Self::default();
         for (_, path) in segments {
@@ -256,6 +281,7 @@ impl LaneEnds {
             let mut block = [0; SEGMENT_HEADER_BYTES];
             let filled = file.read_at(&mut block, 0)?;
             let Ok(header) = SegmentHeader::decode(&block[..filled]) else { continue };
+            ends.note_begin(&*file, &header)?;
             if let Some(trailer) = reader::read_trailer(&*file, &header)? {
                 ends.note(header.lane, trailer.last);
             }
@@ -264,12 +290,32 @@ impl LaneEnds {
     }
 
     pub(super) fn note(&mut self, lane: u16, last: Sequence) {
-        self.0.entry(lane).or_default().insert(last);
+        self.last.entry(lane).or_default().insert(last);
+    }
+
+    pub(super) fn note_begin(&mut self, file: &dyn SegmentFile, header: &SegmentHeader) -> std::io::Result<()> {
+        let mut bytes = [0; RECORD_HEADER_BYTES];
+        let at = SEGMENT_HEADER_BYTES as u64;
+        let filled = file.read_at(&mut bytes, at)?;
+        if let Some(record) = RecordHeader::decode(&bytes[..filled], &header.marker(), at) {
+            let begin = Begin { number: header.number, first: record.sequence, durable: record.durable };
+            self.begins.entry(header.lane).or_default().push(begin);
+        }
+        Ok(())
+    }
+
+    /// With which record a segment whose last one now is `last` ended, as the next one says. Copies of earlier segments
+    /// are told by their sequences. The first segment since a start says nothing of the one before it.
+    pub(super) fn ended_with(&self, header: &SegmentHeader, last: Sequence) -> Option<Sequence> {
+        let behind = self.begins.get(&header.lane)?.iter();
+        let behind = behind.filter(|begin| begin.number > header.number && begin.first > last);
+        let next = behind.min_by_key(|begin| begin.first)?;
+        Some(next.durable).filter(|durable| *durable > Sequence(0))
     }
 
     /// Where the lane's segments before the one that begins with `first` end.
     pub(super) fn before(&self, lane: u16, first: Sequence) -> Sequence {
-        let ends = self.0.get(&lane);
+        let ends = self.last.get(&lane);
         ends.and_then(|ends| ends.range(..first).next_back()).copied().unwrap_or_default()
     }
 }
@@ -294,18 +340,19 @@ fn recover_unsealed(
     {
         verdict.records.retain(|record| record.offset < first);
     }
+    let mut segment = OpenSegment::new(header, path.to_owned(), Arc::clone(&file), len);
     for (offset, len, kind) in verdict.damage {
-        if kind == DamageKind::Torn {
-            quarantine(shared, path, &*file, offset, len)?;
+        match kind {
+            DamageKind::Torn => quarantine(shared, path, &*file, offset, len)?,
+            DamageKind::Corrupt => segment.tail = segment.tail.max((offset + len).next_multiple_of(BLOCK as u64)),
         }
         damage.push(Damage { path: path.to_owned(), offset, len, kind });
     }
-    let mut segment = OpenSegment::new(header, path.to_owned(), Arc::clone(&file), len);
     for record in &verdict.records {
         segment.note(record);
         segment.tail = segment.tail.max(record.next_block());
     }
-    // Corruption in the middle stays where it is; what follows the last good record is torn and in quarantine.
+    // Corruption stays where it is; what else follows the last good record is torn and in quarantine.
     let trailer = segment.trailer;
     if planted(Bug::DuplicateFromPageCache) {
         let trailer = Trailer { table_offset: len, ..trailer };
@@ -324,12 +371,18 @@ pub(super) fn kind_of_gap(records: &[RecordHeader], vouched: Sequence, offset: u
     if vouched > before { DamageKind::Corrupt } else { DamageKind::Torn }
 }
 
+/// True for a place behind all records: the table of a sealed segment stands right behind what was in it, so that there it
+/// is never torn.
+pub(super) fn is_behind(records: &[RecordHeader], offset: u64) -> bool {
+    records.iter().all(|record| record.offset < offset)
+}
+
 pub(super) struct Verdict {
     pub(super) records: Vec<RecordHeader>,
     pub(super) damage: Vec<(u64, u64, DamageKind)>,
 }
 
-/// The records of a segment up to `end`, by a scan, and what the places between them are.
+/// The records of a segment up to `end`, its table or the file's end, by a scan, and what the places between them are.
 pub(super) fn scan_and_judge(
     file: &dyn SegmentFile,
     path: &Path,
@@ -338,19 +391,29 @@ pub(super) fn scan_and_judge(
     lanes: &LaneEnds,
 ) -> Result<(Scan, Verdict), JournalError> {
     let scan = reader::scan(file, header, end).map_err(JournalError::failed(path, "read"))?;
+    let read = || JournalError::failed(path, "read");
+    let is_sealed = end < file.length().map_err(read())?;
     let floor = lanes.before(header.lane, scan.first());
-    let verdict = judge(file, &scan, floor).map_err(JournalError::failed(path, "read"))?;
+    // Segments behind a sealed one may have been removed: then the next one speaks of those.
+    let ended = lanes.ended_with(header, scan.last()).filter(|ended| !is_sealed || *ended == scan.last());
+    let mut verdict = judge(file, &scan, floor, ended).map_err(read())?;
+    if is_sealed {
+        let behind = verdict.damage.iter_mut().filter(|(offset, ..)| is_behind(&scan.records, *offset));
+        behind.for_each(|(.., kind)| *kind = DamageKind::Corrupt);
+    }
     Ok((scan, verdict))
 }
 
 /// Tells torn from corrupt: what some later header vouches for as synced can not be torn.
-/// Payloads that nothing vouches for are checked against their CRC. `floor` is the end of the lane's earlier segments.
-pub(super) fn judge(file: &dyn SegmentFile, scan: &Scan, floor: Sequence) -> std::io::Result<Verdict> {
-    let vouched = scan.vouched();
+/// Payloads that nothing vouches for are checked against their CRC. `floor` is the end of the lane's earlier segments,
+/// `ended` the last record that this one had, where that is known.
+fn judge(file: &dyn SegmentFile, scan: &Scan, floor: Sequence, ended: Option<Sequence>) -> std::io::Result<Verdict> {
+    let vouched = scan.vouched().max(ended.unwrap_or_default());
     let mut verdict = Verdict { records: Vec::with_capacity(scan.records.len()), damage: Vec::new() };
     for record in &scan.records {
-        let holds = record.sequence <= vouched || reader::payload_crc(file, record)? == Some(record.payload_crc);
-        if holds {
+        let is_refused = ended.is_some_and(|ended| record.sequence > ended);
+        let is_vouched = record.sequence <= vouched;
+        if !is_refused && (is_vouched || reader::payload_crc(file, record)? == Some(record.payload_crc)) {
             verdict.records.push(*record);
         } else {
             verdict.damage.push((record.offset, record.next_block() - record.offset, DamageKind::Torn));

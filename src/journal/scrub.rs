@@ -10,7 +10,6 @@ use super::recovery::{self, DamageKind};
 use super::store::{Journal, ScrubTarget};
 use crate::base::aligned::AlignedBytes;
 use crate::base::limits::BLOCK;
-use crate::model::Sequence;
 use std::io;
 use std::sync::{Mutex, PoisonError};
 
@@ -92,8 +91,7 @@ fn check_sealed(file: &Stepwise<'_>, target: &ScrubTarget, trailer: &Trailer) ->
             found.map(|scan| scan.records).unwrap_or_default()
         }
     };
-    let floor = (target.lane_end_before)(records.iter().map(|record| record.sequence).min().unwrap_or_default());
-    bad.extend(missing_records(&records, trailer.table_offset, floor));
+    bad.extend(missing_records(&records, target, trailer));
     for record in &records {
         bad.extend(check_record(file, &target.header, record)?);
     }
@@ -111,7 +109,8 @@ fn check_open(file: &Stepwise<'_>, target: &ScrubTarget) -> io::Result<Vec<BadRe
         bad.push(place(SEGMENT_HEADER_BYTES as u64, "can not be read"));
         return Ok(bad);
     };
-    let (vouched, floor) = (scan.vouched(), (target.lane_end_before)(scan.first()));
+    let floor = target.lanes.before(target.header.lane, scan.first());
+    let vouched = scan.vouched().max(target.lanes.ended_with(&target.header, scan.last()).unwrap_or_default());
     for (offset, _) in &scan.gaps {
         if recovery::kind_of_gap(&scan.records, vouched, *offset, floor) == DamageKind::Corrupt {
             bad.push(place(*offset, NO_RECORD));
@@ -139,13 +138,18 @@ fn check_header(file: &Stepwise<'_>, header: &SegmentHeader) -> io::Result<Vec<B
 }
 
 /// Places between the records of a sealed segment that were records once.
-fn missing_records(records: &[RecordHeader], end: u64, floor: Sequence) -> Vec<BadRecord> {
-    let scan = Scan { records: records.to_vec(), gaps: Vec::new() };
-    let vouched = scan.vouched();
+fn missing_records(records: &[RecordHeader], target: &ScrubTarget, trailer: &Trailer) -> Vec<BadRecord> {
+    let (scan, end) = (Scan { records: records.to_vec(), gaps: Vec::new() }, trailer.table_offset);
+    let floor = target.lanes.before(target.header.lane, scan.first());
+    let ended = target.lanes.ended_with(&target.header, trailer.last).filter(|ended| *ended == trailer.last);
+    let vouched = scan.vouched().max(ended.unwrap_or_default());
     let starts = std::iter::once(SEGMENT_HEADER_BYTES as u64).chain(records.iter().map(RecordHeader::next_block));
     let ends = records.iter().map(|record| record.offset).chain([end]);
     let gaps = starts.zip(ends).filter(|(start, end)| start < end).map(|(start, _)| start);
-    let corrupt = gaps.filter(|offset| recovery::kind_of_gap(records, vouched, *offset, floor) == DamageKind::Corrupt);
+    let corrupt = gaps.filter(|offset| {
+        let kind = recovery::kind_of_gap(records, vouched, *offset, floor);
+        kind == DamageKind::Corrupt || recovery::is_behind(records, *offset)
+    });
     corrupt.map(|offset| place(offset, NO_RECORD)).collect()
 }
 

@@ -9,14 +9,14 @@ use super::keeper::Keeper;
 use super::mirror::{self, Mirror, MirrorKeeper};
 use super::newer;
 use super::reader::{self, ReadError, StoredRecord};
-use super::recovery::{self, Found, RecoveryReport};
+use super::recovery::{self, Found, LaneEnds, RecoveryReport};
 use super::swap::Swaps;
 use super::{JournalError, LaneWriter};
 use crate::base::aligned::AlignedBytes;
 use crate::base::limits::BLOCK;
 use crate::base::planted::{Bug, planted};
 use crate::model::{ByteRange, Location, Pressure, Sequence, Tally};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -73,8 +73,8 @@ pub(super) struct ScrubTarget {
     pub(super) header: SegmentHeader,
     pub(super) sealed: Option<Trailer>,
     pub(super) file: Box<dyn SegmentFile>,
-    /// Where the lane's sealed segments before the one that begins with a sequence end.
-    pub(super) lane_end_before: Box<dyn Fn(Sequence) -> Sequence>,
+    /// Where the lane's sealed segments end, and its next one begins.
+    pub(super) lanes: LaneEnds,
 }
 
 pub(super) struct Shared {
@@ -364,17 +364,27 @@ impl Journal {
     }
 
     pub(super) fn scrub_target(&self, number: u64) -> Result<ScrubTarget, ReadError> {
-        let (info, ends) = {
+        let mut lanes = LaneEnds::default();
+        let (info, next) = {
             let segments = self.shared.segments.read().unwrap_or_else(PoisonError::into_inner);
             let info = segments.get(&number).cloned().ok_or(ReadError::Missing(number))?;
-            let of_lane = segments.values().filter(|other| other.header.lane == info.header.lane);
-            let ends: BTreeSet<Sequence> = of_lane.filter_map(|other| Some(other.sealed?.last)).collect();
-            (info, ends)
+            let of_lane = || segments.values().filter(|other| other.header.lane == info.header.lane);
+            of_lane().filter_map(|other| other.sealed).for_each(|trailer| lanes.note(info.header.lane, trailer.last));
+            let last = info.sealed.map(|trailer| trailer.last).unwrap_or_default();
+            let first = |other: &SegmentInfo| other.sealed.map_or(Sequence(u64::MAX), |trailer| trailer.first);
+            let behind = of_lane().filter(|other| other.header.number > number && first(other) > last);
+            let next = behind.min_by_key(|other| first(other)).map(|next| next.header);
+            (info, next)
         };
+        // One that can not be read says nothing.
+        if let Some(next) = next
+            && let Ok((file, _)) = self.file_of(next.number)
+        {
+            let _ = lanes.note_begin(&*file, &next);
+        }
         let file = self.shared.filesystem.open_uncached(&info.path);
         let file = file.map_err(|source| ReadError::Io { segment: number, offset: 0, source })?;
-        let lane_end_before = Box::new(move |first| ends.range(..first).next_back().copied().unwrap_or_default());
-        Ok(ScrubTarget { header: info.header, sealed: info.sealed, file, lane_end_before })
+        Ok(ScrubTarget { header: info.header, sealed: info.sealed, file, lanes })
     }
 
     /// How full the disk is, as the keeper last saw it, at most about a second ago.

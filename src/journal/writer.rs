@@ -9,7 +9,7 @@ use super::format::{
     RECORD_HEADER_BYTES, RecordHeader, RecordKind, SEGMENT_HEADER_BYTES, SHARED_ALIGNMENT, SegmentHeader, TileStamp,
     Trailer,
 };
-use super::keeper::Supply;
+use super::keeper::{self, Supply};
 use super::store::Shared;
 use crate::base::aligned::AlignedBytes;
 use crate::base::limits::{BLOCK, WRITE_SLICES_MAX, round_up_to_block};
@@ -342,13 +342,20 @@ impl LaneWriter {
     }
 
     /// A write found the file system full although blocks were allocated (copy-on-write file systems): what was
-    /// placed before is synced and kept, the rest of the segment is not used.
+    /// placed before is synced and kept, the rest of the segment is not used. Whole records may stand there that are
+    /// refused, and stored in the next segment when they are sent again: its first record tells a start where this one
+    /// ended. One that holds nothing else is removed before anything is refused.
     fn abandon_full_segment(&mut self) -> JournalError {
         if let Err(error) = self.sync() {
             return error;
         }
-        if let Some(segment) = self.segment.take() {
-            self.supply.retire(segment);
+        match self.segment.take() {
+            Some(empty) if empty.trailer.records == 0 => {
+                if let Err(error) = keeper::seal(&self.shared, empty) {
+                    return error;
+                }
+            }
+            segment => segment.into_iter().for_each(|segment| self.supply.retire(segment)),
         }
         self.shared.no_space()
     }

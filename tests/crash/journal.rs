@@ -8,8 +8,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tilecatcher::base::aligned::AlignedBytes;
 use tilecatcher::journal::{
-    DamageKind, Journal, JournalError, JournalOptions, LaneWriter, RECORD_HEADER_BYTES, RecordDraft, RecordHeader,
-    RecordKind, RecoveryReport, TileStamp, verify_segments,
+    CompactOptions, Damage, DamageKind, Filesystem, Journal, JournalError, JournalOptions, LaneWriter,
+    RECORD_HEADER_BYTES, RecordDraft, RecordHeader, RecordKind, RecoveryReport, StoredRecord, TileStamp,
+    compact_segments, verify_segments,
 };
 use tilecatcher::model::{AcqId, ByteRange, Checksum, FrameNumber, Location, Sequence, TileId, TileKey, TileVersion};
 
@@ -49,6 +50,11 @@ pub fn append_tiles(
     unsynced: &mut Unsynced,
 ) -> Result<(), JournalError> {
     let payloads: Vec<Vec<u8>> = (0..=dice.below(3)).map(|_| known.payload(8 + dice.index(9000))).collect();
+    append_all(writer, &payloads, unsynced)
+}
+
+/// Appends all at once; notes what was written, also when not all was.
+fn append_all(writer: &mut LaneWriter, payloads: &[Vec<u8>], unsynced: &mut Unsynced) -> Result<(), JournalError> {
     let mut buffers: Vec<AlignedBytes> = payloads
         .iter()
         .map(|payload| {
@@ -71,7 +77,7 @@ pub fn append_tiles(
         })
         .collect();
     let written = writer.append(&mut drafts);
-    let placed = drafts.iter().zip(&payloads).filter_map(|(draft, payload)| Some((draft.placed?.0, payload.clone())));
+    let placed = drafts.iter().zip(payloads).filter_map(|(draft, payload)| Some((draft.placed?.0, payload.clone())));
     unsynced.extend(placed);
     written
 }
@@ -244,4 +250,116 @@ fn a_sync_that_failed_while_a_spare_was_made_is_an_error_when_the_spare_is_neede
         assert!(matches!(error, Some(JournalError::Failed { action: "sync", .. })), "{call:?}: {error:?}");
         assert_eq!(fs.files("/data/journal").len(), files, "{call:?}: another segment was made");
     }
+}
+
+const KIND: RecordKind = RecordKind(0x7000);
+
+/// A lane's segment whose seal has failed, with records of which only the next segment says that they were synced.
+fn unsealed_and_followed() -> (CrashFs, PathBuf, Vec<Location>) {
+    let fs = CrashFs::default();
+    let (journal, _) = Journal::open(&data(), Arc::new(fs.clone()), journal_options()).expect("opens");
+    let mut writer = journal.lane_writer(0);
+    let mut places = Vec::new();
+    let mut append = |writer: &mut LaneWriter, byte: u8| {
+        places.push(writer.append_small(&[(KIND, 0, &[byte; 5000])]).expect("written")[0].1);
+    };
+    append(&mut writer, 1);
+    writer.sync().expect("synced");
+    append(&mut writer, 2);
+    append(&mut writer, 3);
+    journal.settle();
+    fs.inject(Fault { call: Call::Write, nth: 1, errno: rustix::io::Errno::IO.raw_os_error(), lasts: false });
+    assert!(writer.rotate().expect("synced"));
+    journal.settle();
+    assert_eq!(journal.seal_failures(), 1);
+    append(&mut writer, 4);
+    writer.sync().expect("synced");
+    let killed = fs.copy();
+    writer.close().expect("closed");
+    let path = killed.files("/data/journal").into_iter().next().expect("a segment");
+    (killed, path, places)
+}
+
+#[test]
+fn what_the_next_segment_vouches_for_is_damaged_and_not_torn() {
+    let payload_at = |place: &Location| usize::try_from(place.offset).expect("small") + RECORD_HEADER_BYTES + 9;
+    let header_at = |place: &Location| usize::try_from(place.offset).expect("small") + 20;
+    for (n, at) in [(1, payload_at as fn(&Location) -> usize), (1, header_at), (2, payload_at), (2, header_at)] {
+        let (fs, path, places) = unsealed_and_followed();
+        fs.flip(&path, at(&places[n]));
+        let damaged = fs.bytes_of(&path)[usize::try_from(places[n].offset).expect("small")..][..5000].to_vec();
+        let begins = |problems: &[u64]| problems.contains(&places[n].offset);
+        for start in 1..=2 {
+            let context = format!("record {n}, byte {}, start {start}", at(&places[n]));
+            let beside = verify_segments(&data(), &fs, &mut |_| {}).expect("readable").problems;
+            assert!(begins(&beside.iter().map(|problem| problem.offset).collect::<Vec<_>>()), "{context}: {beside:?}");
+            let (journal, report) = Journal::open(&data(), Arc::new(fs.clone()), journal_options()).expect("opens");
+            let is_torn = |damage: &Damage| damage.kind == DamageKind::Torn && damage.offset == places[n].offset;
+            assert!(!report.damage.iter().any(is_torn), "{context}: {:?}", report.damage);
+            let found: Vec<u64> =
+                journal.records_after(Sequence(0)).map(|record| record.expect("readable").header.sequence.0).collect();
+            let is_header = at(&places[n]) == header_at(&places[n]);
+            let expected: Vec<u64> = (1..=4).filter(|found| !is_header || *found != n as u64 + 1).collect();
+            assert_eq!(found, expected, "{context}");
+            let scrubbed = journal.scrub_segment(places[n].segment, &|_| Ok(())).expect("readable").bad;
+            assert!(begins(&scrubbed.iter().map(|bad| bad.offset).collect::<Vec<_>>()), "{context}: {scrubbed:?}");
+            drop(journal);
+            let bytes = fs.bytes_of(&path)[usize::try_from(places[n].offset).expect("small")..][..5000].to_vec();
+            assert!(bytes == damaged, "{context}: the damaged place was written over");
+        }
+        let (filesystem, first): (Arc<dyn Filesystem>, _) = (Arc::new(fs.clone()), Sequence(1));
+        let mut is_live = |record: &StoredRecord| record.header.sequence != first;
+        let options = CompactOptions { min_dead_share: 0.0, reserve_bytes: 0, tile_floor: 0, sequence_floor: 0 };
+        let report = compact_segments(&data(), &filesystem, &options, &mut is_live, &mut |_, _| {}).expect("readable");
+        assert!(report.left_alone.iter().any(|left| left.path == path), "damage turned into silence: {report:?}");
+    }
+    let (fs, _, _) = unsealed_and_followed();
+    let (_, report) = Journal::open(&data(), Arc::new(fs.clone()), journal_options()).expect("opens");
+    assert!(report.damage.iter().all(|damage| damage.kind == DamageKind::Torn), "{:?}", report.damage);
+    assert_eq!(verify_segments(&data(), &fs, &mut |_| {}).expect("readable").problems, []);
+}
+
+#[test]
+fn records_that_were_refused_for_lack_of_space_do_not_come_back() {
+    let fs = CrashFs::default();
+    let (journal, _) = Journal::open(&data(), Arc::new(fs.clone()), journal_options()).expect("opens");
+    let mut writer = journal.lane_writer(0);
+    let mut known = Knowledge::default();
+    let kept = known.payload(3000);
+    append_one(&mut writer, &kept);
+    writer.sync().expect("synced");
+    journal.settle();
+    fs.inject(Fault { call: Call::Write, nth: 1, errno: rustix::io::Errno::NOSPC.raw_os_error(), lasts: true });
+    // Two of them get there whole; the seal that fails too takes the first one's header.
+    let refused: Vec<Vec<u8>> = (0..5).map(|_| known.payload(8000)).collect();
+    let full = append_all(&mut writer, &refused, &mut Unsynced::new());
+    assert!(matches!(full, Err(JournalError::NoSpace { .. })), "{full:?}");
+    journal.settle();
+    assert_eq!(journal.seal_failures(), 1);
+    fs.lock().heal();
+    // Sent again.
+    append_all(&mut writer, &refused, &mut Unsynced::new()).expect("written");
+    writer.sync().expect("synced");
+    let killed = fs.copy();
+    writer.close().expect("closed");
+    for _ in 0..2 {
+        let found: Vec<Vec<u8>> = recovered(&killed).records.into_values().map(|(_, payload)| payload).collect();
+        assert_eq!(found.len(), 6, "a refused record came back");
+        assert!(found[0] == kept && found[1..] == refused);
+    }
+}
+
+#[test]
+fn a_segment_that_holds_nothing_but_what_was_refused_goes_before_the_refusal() {
+    let fs = CrashFs::default();
+    let (journal, _) = Journal::open(&data(), Arc::new(fs.clone()), journal_options()).expect("opens");
+    let mut writer = journal.control_writer();
+    // The first write is that of the segment's header.
+    fs.inject(Fault { call: Call::Write, nth: 2, errno: rustix::io::Errno::NOSPC.raw_os_error(), lasts: false });
+    let payload = [7; 4000];
+    let full = writer.append_small(&[(KIND, 0, &payload[..]); 3]);
+    assert!(matches!(full, Err(JournalError::NoSpace { .. })), "{full:?}");
+    assert_eq!(fs.files("/data/journal"), Vec::<PathBuf>::new());
+    writer.release_floor();
+    assert_eq!(writer.append_small(&[(KIND, 0, &payload[..])]).expect("written").len(), 1);
 }
