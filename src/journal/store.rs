@@ -447,10 +447,12 @@ impl Journal {
         let number = info.header.number;
         let io = |source| ReadError::Io { segment: number, offset: trailer.table_offset, source };
         let (file, _) = self.file_of(number)?;
-        if let Some(records) = reader::read_table(&*file, trailer).map_err(io)? {
-            return Ok(records);
-        }
-        tracing::warn!(path = %info.path.display(), "the segment's table is damaged: reading its records instead");
+        let problem = match reader::read_table(&*file, trailer) {
+            Ok(Some(records)) => return Ok(records),
+            Ok(None) => "it is damaged".to_owned(),
+            Err(error) => format!("it can not be read: {error}"),
+        };
+        tracing::warn!(path = %info.path.display(), problem, "the segment's table does not help: reading its records instead");
         Ok(reader::scan(&*file, &info.header, trailer.table_offset).map_err(io)?.records)
     }
 

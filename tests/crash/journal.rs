@@ -320,6 +320,15 @@ fn what_the_next_segment_vouches_for_is_damaged_and_not_torn() {
 }
 
 #[test]
+fn a_table_that_can_not_be_read_costs_no_record() {
+    let (fs, _, places) = unsealed_and_followed();
+    let (journal, _) = Journal::open(&data(), Arc::new(fs.clone()), journal_options()).expect("opens");
+    fs.inject(Fault { call: Call::Read, nth: 1, errno: rustix::io::Errno::IO.raw_os_error(), lasts: false });
+    let found = journal.records_after(Sequence(0)).map(|record| record.expect("readable").location());
+    assert_eq!(found.collect::<Vec<_>>(), places);
+}
+
+#[test]
 fn records_that_were_refused_for_lack_of_space_do_not_come_back() {
     let fs = CrashFs::default();
     let (journal, _) = Journal::open(&data(), Arc::new(fs.clone()), journal_options()).expect("opens");
