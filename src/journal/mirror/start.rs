@@ -58,12 +58,12 @@ impl Found {
 /// What the mirror is to the data directory.
 pub(super) fn relation(ours: &Found, theirs: &Found) -> Result<Relation, String> {
     use Standing::{Alone, Paired, Stale};
+    let is_stale = |found: &Found| found.record.is_some_and(|record| record.standing == Stale);
     match (ours.store, theirs.store) {
+        (_, None) if is_stale(ours) => return Err(BOTH_INCOMPLETE.to_owned()),
         (None, None) => return Ok(Relation::Fresh),
         (Some(_), None) => return Ok(Relation::MirrorStale),
-        (None, Some(_)) if theirs.record.is_some_and(|record| record.standing == Stale) => {
-            return Err(BOTH_INCOMPLETE.to_owned());
-        }
+        (None, Some(_)) if is_stale(theirs) => return Err(BOTH_INCOMPLETE.to_owned()),
         (None, Some(_)) => return Ok(Relation::DataStale),
         (Some(ours), Some(theirs)) if ours != theirs => {
             return Err("belongs to another data directory: name another one with mirror.data, or empty it".to_owned());
@@ -435,6 +435,9 @@ mod tests {
             (empty, found(Stale, 3), None),
             (empty, found(Paired, 3), Some(Relation::DataStale)),
             (found(Paired, 3), empty, Some(Relation::MirrorStale)),
+            (found(Alone, 3), empty, Some(Relation::MirrorStale)),
+            (found(Stale, 3), empty, None),
+            (Found { store: None, ..found(Stale, 3) }, empty, None),
             (none, none, Some(Relation::MirrorStale)),
             (none, found(Stale, 3), Some(Relation::MirrorStale)),
             (none, found(Paired, 3), None),
