@@ -14,6 +14,7 @@ mod format;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod keeper;
+mod known;
 mod mirror;
 mod newer;
 mod read_only;

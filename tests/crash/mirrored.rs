@@ -13,11 +13,11 @@ use tilecatcher::journal::{
 };
 use tilecatcher::model::Sequence;
 
-fn mirror_dir() -> PathBuf {
+pub fn mirror_dir() -> PathBuf {
     PathBuf::from("/mirror")
 }
 
-fn mirrored(first: &CrashFs, second: &CrashFs) -> Arc<dyn Filesystem> {
+pub fn mirrored(first: &CrashFs, second: &CrashFs) -> Arc<dyn Filesystem> {
     let retry = Duration::from_millis(2);
     let options = MirrorOptions { dir: mirror_dir(), when_lost: WhenLost::GoOn, retry, rate_bytes: 0, lock: false };
     Arc::new(MirroredFilesystem::new(Arc::new(first.clone()), Arc::new(second.clone()), &data(), options))
@@ -67,7 +67,7 @@ fn assert_all(known: &Knowledge, found: &BTreeMap<Sequence, Vec<u8>>, context: &
     }
 }
 
-fn await_sync(mirror: &Mirror, context: &str) {
+pub fn await_sync(mirror: &Mirror, context: &str) {
     let until = Instant::now() + Duration::from_secs(30);
     while mirror.phase() != MirrorPhase::InSync {
         assert!(Instant::now() < until, "{context}: the mirror stays {:?}", mirror.status());
@@ -153,7 +153,7 @@ fn two_disks_lose_nothing_that_was_synced_whatever_fails_and_whichever_is_looked
 }
 
 /// A synced pair with some sealed segments.
-fn a_pair() -> (CrashFs, CrashFs, Knowledge) {
+pub fn a_pair() -> (CrashFs, CrashFs, Knowledge) {
     let (first, second, mut known) = (CrashFs::default(), CrashFs::default(), Knowledge::default());
     let filesystem = mirrored(&first, &second);
     let (journal, _) = Journal::open(&data(), Arc::clone(&filesystem), journal_options()).expect("opens");

@@ -8,10 +8,9 @@ use crate::base::aligned::AlignedBytes;
 use crate::base::limits::BLOCK;
 use crate::journal::JournalError;
 use crate::journal::filesystem::{Filesystem, SegmentFile};
-use crate::journal::format::{RecordHeader, SegmentHeader, StoreId, Trailer};
-use crate::journal::reader;
-use crate::journal::recovery::{self, Found, LaneEnds};
-use std::collections::BTreeMap;
+use crate::journal::format::{RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, StoreId};
+use crate::journal::known::Known;
+use crate::journal::recovery::{self, LaneEnds};
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -20,6 +19,8 @@ use std::time::{Duration, Instant};
 const COPY_STEP: usize = 1 << 20;
 /// What a copy is called before it is whole. Not a segment's name: nobody reads it.
 const COPY_SUFFIX: &str = ".copy";
+/// What follows the name of a segment that is in the way and must not be lost.
+const KEPT_SUFFIX: &str = ".kept";
 
 /// Why something was not copied.
 #[derive(Debug, thiserror::Error)]
@@ -102,40 +103,6 @@ impl Side<'_> {
     }
 }
 
-/// A segment as far as it can be told by its ends.
-struct Known {
-    header: SegmentHeader,
-    trailer: Option<Trailer>,
-    len: u64,
-}
-
-impl Known {
-    fn look(file: &dyn SegmentFile, path: &Path, store: StoreId) -> Result<Option<Self>, JournalError> {
-        let len = file.length().map_err(JournalError::failed(path, "read"))?;
-        Ok(match recovery::identify(file, path, Some(store))? {
-            Found::Sealed(header, trailer, _) => Some(Self { header, trailer: Some(trailer), len }),
-            Found::Unsealed(header) => Some(Self { header, trailer: None, len }),
-            Found::Blank | Found::HeaderLost(_) | Found::Unreadable(_) => None,
-        })
-    }
-
-    /// Where records end at the latest.
-    fn end(&self) -> u64 {
-        self.trailer.map_or(self.len, |trailer| trailer.table_offset)
-    }
-
-    /// The records whose header and payload hold, by their offset.
-    fn whole_records(&self, file: &dyn SegmentFile) -> io::Result<BTreeMap<u64, RecordHeader>> {
-        let mut whole = BTreeMap::new();
-        for record in reader::scan(file, &self.header, self.end())?.records {
-            if reader::payload_crc(file, &record)? == Some(record.payload_crc) {
-                whole.insert(record.offset, record);
-            }
-        }
-        Ok(whole)
-    }
-}
-
 /// True when both are sealed alike, or are open and hold the same records and nothing else. Payloads that a later record
 /// vouches for are not read.
 pub(super) fn are_alike(one: Side<'_>, other: Side<'_>, name: &str, store: StoreId) -> Result<bool, JournalError> {
@@ -143,9 +110,11 @@ pub(super) fn are_alike(one: Side<'_>, other: Side<'_>, name: &str, store: Store
     let open =
         |side: Side<'_>, path: &Path| side.filesystem.open_read(path).map_err(JournalError::failed(path, "open"));
     let (a, b) = (open(one, &a_path)?, open(other, &b_path)?);
-    let known = (Known::look(&*a, &a_path, store)?, Known::look(&*b, &b_path, store)?);
+    let known = (Known::look(&*a, &a_path, Some(store))?, Known::look(&*b, &b_path, Some(store))?);
     let (Some(first), Some(second)) = known else { return Ok(false) };
-    if (first.header, first.trailer, first.len) != (second.header, second.trailer, second.len) {
+    if !(first.header_holds && second.header_holds)
+        || (first.header, first.trailer, first.len) != (second.header, second.trailer, second.len)
+    {
         return Ok(false);
     }
     if first.trailer.is_some() {
@@ -158,60 +127,109 @@ pub(super) fn are_alike(one: Side<'_>, other: Side<'_>, name: &str, store: Store
     Ok(a.records == b.records && a.damage.is_empty() && b.damage.is_empty())
 }
 
-/// Makes `to`'s segment equal to `from`'s, after `from`'s has got every record that holds in `to`'s only.
+/// Makes `to`'s segment equal to `from`'s, after `from`'s has got every record that holds in `to`'s only. What does not
+/// fit into `from`'s is kept, see [`keep_aside`]. `explained`: another segment under this name was removed on purpose.
 pub(super) fn bring_over(
     from: Side<'_>,
     to: Side<'_>,
     name: &str,
     store: StoreId,
     pace: &Pace<'_>,
+    explained: bool,
 ) -> Result<(), Trouble> {
-    if to.names().map_err(|error| Trouble::Target(to.segments_dir(), error))?.iter().any(|there| there == name) {
-        merge(to, from, name, store)?;
+    let left = merge(to, from, name, store, explained)?;
+    copy_beside(from, to, name, pace)?;
+    if left > 0 {
+        keep_aside(to, name, left)?;
     }
-    copy(from, to, name, pace)
+    finish_copy(to, name)
 }
 
-/// Writes the records that hold in `from` and not in `into` to `into`, as far as they belong there.
-fn merge(from: Side<'_>, into: Side<'_>, name: &str, store: StoreId) -> Result<(), Trouble> {
+/// Writes the records that hold in `from` and not in `into` to `into`, as far as they belong there, and the header.
+/// Returns how many do not: `into` was cut before it was sealed, can not be read, or is another segment.
+pub(super) fn merge(
+    from: Side<'_>,
+    into: Side<'_>,
+    name: &str,
+    store: StoreId,
+    explained: bool,
+) -> Result<usize, Trouble> {
     let (source_path, target_path) = (from.path(name), into.path(name));
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |error| Trouble::Source(path, error)
     };
+    // What is not there, or can not be read of a side that is replaced, is no reason to keep it.
+    let Ok(source) = from.filesystem.open_read(&source_path) else { return Ok(0) };
     let target = into.filesystem.open_write(&target_path).map_err(failed(&target_path))?;
-    // What can not be read of a side that is replaced is no reason to keep it.
-    let Ok(source) = from.filesystem.open_read(&source_path) else { return Ok(()) };
-    let Some(known) = Known::look(&*target, &target_path, store)? else { return Ok(()) };
-    let Ok(Some(theirs)) = Known::look(&*source, &source_path, store) else { return Ok(()) };
-    let ours = known.whole_records(&*target).map_err(failed(&target_path))?;
-    let Ok(theirs) = theirs.whole_records(&*source) else { return Ok(()) };
-    let marker = known.header.marker();
-    for record in theirs.values().filter(|record| !ours.contains_key(&record.offset)) {
-        let mut header = [0; crate::journal::RECORD_HEADER_BYTES];
-        let filled = source.read_at(&mut header, record.offset).unwrap_or(0);
-        let same_segment = RecordHeader::decode(&header[..filled], &marker, record.offset).is_some();
-        if same_segment && record.next_block() <= known.end() {
-            overlay_record(&*source, &*target, record).map_err(failed(&target_path))?;
-            tracing::warn!(path = %target_path.display(), offset = record.offset, "a record held on the other side only: taken over");
-        }
+    let Ok(Some(theirs)) = Known::look(&*source, &source_path, Some(store)) else { return Ok(0) };
+    let Ok(whole) = theirs.whole_records(&*source) else { return Ok(0) };
+    let Some(ours) = Known::look(&*target, &target_path, Some(store))? else { return Ok(whole.len()) };
+    if ours.header.uuid != theirs.header.uuid {
+        return Ok(if explained { 0 } else { whole.len() });
     }
-    Ok(())
+    if theirs.header_holds && !ours.header_holds {
+        write_header(&*target, &theirs.header).map_err(failed(&target_path))?;
+        tracing::warn!(path = %target_path.display(), "the segment header held on the other side only: taken over");
+    }
+    let lacking = ours.lacks(&*target, &whole).map_err(failed(&target_path))?;
+    let (fitting, left): (Vec<_>, Vec<_>) = lacking.into_iter().partition(|record| record.next_block() <= ours.end());
+    for record in fitting {
+        overlay_record(&*source, &*target, &record).map_err(failed(&target_path))?;
+        tracing::warn!(path = %target_path.display(), offset = record.offset, "a record held on the other side only: taken over");
+    }
+    Ok(left.len())
 }
 
-/// How many records hold, and whether the segment is sealed: the better side is copied to the other.
-pub(super) fn worth(side: Side<'_>, name: &str, store: StoreId) -> Result<(u64, bool), JournalError> {
+fn write_header(file: &dyn SegmentFile, header: &SegmentHeader) -> io::Result<()> {
+    let mut block = AlignedBytes::zeroed(SEGMENT_HEADER_BYTES);
+    block.copy_from_slice(&header.encode());
+    file.write_all_at(&mut [IoSlice::new(&block)], 0)?;
+    file.sync()
+}
+
+/// Gives a segment that holds records which the other side has not a name that nobody reads. The other side has lost
+/// them, or they were being written when the machine stopped: nothing here can tell which.
+pub(super) fn keep_aside(side: Side<'_>, name: &str, records: usize) -> Result<(), Trouble> {
+    let failed = |error| Trouble::Target(side.path(name), error);
+    let names = side.filesystem.list(&side.segments_dir()).map_err(failed)?;
+    let kept = side.path(&free_name(&names, format!("{name}{KEPT_SUFFIX}")));
+    side.filesystem.rename(&side.path(name), &kept).map_err(failed)?;
+    tracing::error!(path = %kept.display(), records, "this segment holds records that the other side has not: kept under this name; if they are missed, stop the daemon and put it back as {name} in the data directory");
+    side.filesystem.sync_dir(&side.segments_dir()).map_err(failed)
+}
+
+/// `wanted`, or that with a number where a file has it already.
+pub(in crate::journal) fn free_name(names: &[String], wanted: String) -> String {
+    let numbered = (2..).map(|n| format!("{wanted}.{n}"));
+    let free = std::iter::once(wanted.clone()).chain(numbered).find(|name| !names.contains(name));
+    free.expect("there are more numbers than files")
+}
+
+/// How many records hold, and whether header and trailer do: the better side is copied to the other.
+pub(super) fn worth(side: Side<'_>, name: &str, store: StoreId) -> Result<(u64, bool, bool), JournalError> {
     let path = side.path(name);
     let file = side.filesystem.open_read(&path).map_err(JournalError::failed(&path, "open"))?;
-    let Some(known) = Known::look(&*file, &path, store)? else { return Ok((0, false)) };
-    // A file without a readable header is worth less than an empty segment.
+    let Some(known) = Known::look(&*file, &path, Some(store))? else { return Ok((0, false, false)) };
+    // A file in which nothing can be read is worth less than an empty segment.
     let records = known.whole_records(&*file).map_err(JournalError::failed(&path, "read"))?.len() as u64;
-    Ok((records + 1, known.trailer.is_some()))
+    Ok((records + 1, known.header_holds, known.trailer.is_some()))
 }
 
 /// Copies a file whole: under another name, synced, compared, renamed.
 pub(in crate::journal) fn copy(from: Side<'_>, to: Side<'_>, name: &str, pace: &Pace<'_>) -> Result<(), Trouble> {
-    let (source_path, final_path) = (from.path(name), to.path(name));
+    copy_beside(from, to, name, pace)?;
+    finish_copy(to, name)
+}
+
+/// All of that but the name.
+pub(in crate::journal) fn copy_beside(
+    from: Side<'_>,
+    to: Side<'_>,
+    name: &str,
+    pace: &Pace<'_>,
+) -> Result<(), Trouble> {
+    let source_path = from.path(name);
     let copy_path = to.path(&format!("{name}{COPY_SUFFIX}"));
     let source_failed = |error| Trouble::Source(source_path.clone(), error);
     let target_failed = |error| Trouble::Target(copy_path.clone(), error);
@@ -220,9 +238,7 @@ pub(in crate::journal) fn copy(from: Side<'_>, to: Side<'_>, name: &str, pace: &
     let target = begin_copy(to, name, len)?;
     copy_data(&*source, &*target, &source_path, &copy_path, pace)?;
     target.sync().map_err(target_failed)?;
-    compare(&*source, &*target, &source_path, &copy_path, pace)?;
-    to.filesystem.rename(&copy_path, &final_path).map_err(target_failed)?;
-    to.filesystem.sync_dir(&to.segments_dir()).map_err(target_failed)
+    compare(&*source, &*target, &source_path, &copy_path, pace)
 }
 
 /// A file of `len` bytes under the name that a copy has before it is whole.

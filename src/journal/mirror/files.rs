@@ -6,6 +6,7 @@
 
 use super::{Mirror, MirrorOptions, lock};
 use crate::journal::filesystem::{Filesystem, SegmentFile};
+use crate::journal::store;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -206,12 +207,19 @@ impl Mirror {
         Ok(())
     }
 
-    /// Makes a file on the second side; what an earlier process left under its name is no part of the journal.
+    /// Makes a file on the second side; what an earlier process left under its name is no part of the journal, but of a
+    /// segment that the first side has lost.
     fn create_twin(&self, path: &Path, len: u64) -> io::Result<Box<dyn SegmentFile>> {
         let twin = self.twin_path(path);
-        let leftover = self.second.list(twin.parent().unwrap_or(&twin))?.iter().any(|name| twin.ends_with(name));
-        if leftover {
-            self.second.remove(&twin)?;
+        let names = self.second.list(twin.parent().unwrap_or(&twin))?;
+        match names.iter().find(|name| twin.ends_with(name)) {
+            Some(name) if super::number_of(&twin).is_some() => {
+                let store = store::identity(&*self.first, &self.first_dir).map_err(io::Error::other)?;
+                let store = store.ok_or_else(|| io::Error::other("the data directory has no identity"))?;
+                self.remove_extra(self.second_side(), name, store).map_err(io::Error::other)?;
+            }
+            Some(_) => self.second.remove(&twin)?,
+            None => {}
         }
         self.second.create(&twin, len)
     }

@@ -18,7 +18,9 @@ mod record;
 mod resync;
 mod start;
 
-pub(super) use copy::{Pace, Side, Trouble, begin_copy, copy as copy_whole, copy_range, finish_copy, overlay_record};
+pub(super) use copy::{
+    Pace, Side, Trouble, begin_copy, copy as copy_whole, copy_range, finish_copy, overlay_record,
+};
 pub use files::MirroredFilesystem;
 pub(super) use resync::MirrorKeeper;
 pub use start::mirror_problem;
@@ -33,7 +35,7 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -116,6 +118,8 @@ pub struct Mirror {
     made_on_both: Mutex<HashSet<PathBuf>>,
     lock: Mutex<Option<DirectoryLock>>,
     repairing: Mutex<()>,
+    /// Known from when it is begun to bring the mirror up to date: see [`Mirror::remove_extra`].
+    was_compacted: AtomicBool,
     stop: Stop,
     left_bytes: AtomicU64,
     losses: AtomicU64,
@@ -156,6 +160,7 @@ impl Mirror {
             made_on_both: Mutex::default(),
             lock: Mutex::default(),
             repairing: Mutex::default(),
+            was_compacted: AtomicBool::new(false),
             stop: Stop::default(),
             left_bytes: AtomicU64::new(0),
             losses: AtomicU64::new(0),

@@ -92,7 +92,7 @@ impl Mirror {
             }
         }
         let store = ours.store.ok_or("the data directory has no identity")?;
-        let done = self.begin(&ours).and_then(|()| self.copy_all(store));
+        let done = self.begin(&ours, &theirs).and_then(|()| self.copy_all(store));
         self.left_bytes.store(0, Ordering::Relaxed);
         match done {
             Ok(()) => {
@@ -109,12 +109,15 @@ impl Mirror {
     }
 
     /// From now on, what is new goes to both sides.
-    fn begin(&self, ours: &Found) -> Result<(), Trouble> {
+    fn begin(&self, ours: &Found, theirs: &Found) -> Result<(), Trouble> {
         let _names = lock(&self.names);
         let record = lock(&self.record);
         let second = self.second_side();
         let failed = |error| Trouble::Target(second.dir.to_owned(), error);
-        let stale = Record { standing: Standing::Stale, ..*record };
+        // What the mirror knows of compactions stays what it was until it is whole: this may be cut off and begin anew.
+        let compactions = theirs.record.map_or(record.compactions, |theirs| theirs.compactions);
+        self.was_compacted.store(compactions != record.compactions, Ordering::SeqCst);
+        let stale = Record { standing: Standing::Stale, compactions, ..*record };
         stale.write(&*self.second, second.dir).map_err(failed)?;
         self.prepare_second().map_err(failed)?;
         second.remove_leftovers().map_err(failed)?;
@@ -138,7 +141,12 @@ impl Mirror {
     fn copy_round(&self, store: StoreId, done: &mut HashSet<String>) -> Result<(), Trouble> {
         let (first, second) = (self.first_side(), self.second_side());
         let trusted_below = lock(&self.record).trusted_below;
-        let names = first.names().map_err(|error| Trouble::Source(first.segments_dir(), error))?;
+        let listed = {
+            // A file that is just being made has no pair yet: it would be copied over its own twin.
+            let _names = lock(&self.names);
+            first.names()
+        };
+        let names = listed.map_err(|error| Trouble::Source(first.segments_dir(), error))?;
         let todo: Vec<String> = names.into_iter().filter(|name| !done.contains(name)).collect();
         let mut left: u64 = todo.iter().map(|name| first.length(name).unwrap_or(0)).sum();
         for name in todo {
@@ -168,14 +176,14 @@ impl Mirror {
         let wait = |time: Duration| self.go_on_after(time);
         let pace = Pace::new(self.options.rate_bytes, &wait);
         if let Some(pair) = self.open_pair(&first.path(name)) {
-            return self.join(&pair, name, &pace);
+            return self.join(&pair, name, store, &pace);
         }
         let there = second.names().map_err(|error| Trouble::Target(second.segments_dir(), error))?;
         let trusted = number_of(Path::new(name)).is_some_and(|number| number < trusted_below);
         if trusted && there.iter().any(|found| found == name) && copy::are_alike(first, second, name, store)? {
             return Ok(());
         }
-        copy::bring_over(first, second, name, store, &pace)
+        copy::bring_over(first, second, name, store, &pace, self.was_compacted())
     }
 
     /// False when copying must stop: the daemon stops, or the mirror was lost meanwhile.
@@ -188,7 +196,7 @@ impl Mirror {
     }
 
     /// Copies a file that is being written, then has its writer write both sides.
-    fn join(&self, pair: &Pair, name: &str, pace: &Pace<'_>) -> Result<(), Trouble> {
+    fn join(&self, pair: &Pair, name: &str, store: StoreId, pace: &Pace<'_>) -> Result<(), Trouble> {
         let generation = self.generation();
         {
             let mut twin = lock(&pair.twin);
@@ -197,14 +205,21 @@ impl Mirror {
             }
             (twin.file, twin.missed) = (None, Some(Vec::new()));
         }
-        let joined = self.copy_open(pair, name, pace, generation);
+        let joined = self.merge_open(name, store).and_then(|left| self.copy_open(pair, name, pace, generation, left));
         if joined.is_err() {
             lock(&pair.twin).missed = None;
         }
         joined
     }
 
-    fn copy_open(&self, pair: &Pair, name: &str, pace: &Pace<'_>, generation: u64) -> Result<(), Trouble> {
+    /// The mirror's copy is replaced by what is read here: records that were damaged here meanwhile are mended first.
+    /// Returns how many could not be.
+    fn merge_open(&self, name: &str, store: StoreId) -> Result<usize, Trouble> {
+        let _one_at_a_time = lock(&self.repairing);
+        copy::merge(self.second_side(), self.first_side(), name, store, self.was_compacted())
+    }
+
+    fn copy_open(&self, pair: &Pair, name: &str, pace: &Pace<'_>, generation: u64, left: usize) -> Result<(), Trouble> {
         let (second, source) = (self.second_side(), &*pair.first);
         let copy_path = second.path(name);
         let source_failed = |error| Trouble::Source(pair.path.clone(), error);
@@ -227,6 +242,9 @@ impl Mirror {
             missed.iter().try_for_each(|range| copy::copy_range(source, &*target, *range, &copy_path))?;
             target.set_len(source.length().map_err(source_failed)?).map_err(target_failed)?;
             target.sync().map_err(target_failed)?;
+            if left > 0 {
+                copy::keep_aside(second, name, left)?;
+            }
             copy::finish_copy(second, name)?;
             (twin.file, twin.missed) = (Some((generation, target)), None);
             return Ok(());
@@ -257,18 +275,26 @@ impl Mirror {
             JournalError::Failed { path, source, .. } if path == self.options.dir => Trouble::Target(path, source),
             other => other.into(),
         });
-        if paired? { Ok(true) } else { Err(Trouble::Interrupted) }
+        if !paired? {
+            return Err(Trouble::Interrupted);
+        }
+        self.was_compacted.store(false, Ordering::SeqCst);
+        Ok(true)
     }
 
-    /// A segment that only the mirror has: compacted away, or empty; what is neither is left for the next start, which
-    /// takes it over.
-    fn remove_extra(&self, second: Side<'_>, name: &str, store: StoreId) -> Result<(), Trouble> {
-        let compacted = lock(&self.record).compactions > 0;
-        if compacted || copy::worth(second, name, store)?.0 <= 1 {
-            let path = second.path(name);
-            return second.filesystem.remove(&path).map_err(|error| Trouble::Target(path, error));
+    /// A segment that only the mirror has: compacted away, or empty. What is neither is kept under another name: beside a
+    /// running journal it can not come back, for its number and its records' may have been given again.
+    pub(super) fn remove_extra(&self, second: Side<'_>, name: &str, store: StoreId) -> Result<(), Trouble> {
+        let records = if self.was_compacted() { 0 } else { copy::worth(second, name, store)?.0.saturating_sub(1) };
+        if records > 0 {
+            return copy::keep_aside(second, name, usize::try_from(records).unwrap_or(usize::MAX));
         }
-        tracing::error!(path = %second.path(name).display(), "only the mirror holds this segment: the next start takes it over");
-        Ok(())
+        let path = second.path(name);
+        second.filesystem.remove(&path).map_err(|error| Trouble::Target(path, error))
+    }
+
+    /// True when segments were removed on purpose while the mirror was away.
+    fn was_compacted(&self) -> bool {
+        self.was_compacted.load(Ordering::SeqCst)
     }
 }

@@ -194,10 +194,12 @@ impl Mirror {
         let epoch = known.map(|record| record.epoch).max().unwrap_or(0) + 1;
         let mount_point = is_mount_point(&self.options.dir);
         let theirs = theirs.record.unwrap_or_else(|| Record::paired(0, mount_point, 0)).alone(epoch);
-        let explained = ours.record.is_some_and(|ours| ours.compactions != theirs.compactions);
+        // Kept by the incomplete side until it is whole: a start that is cut off here comes to the same.
+        let compactions = ours.record.map_or(theirs.compactions, |ours| ours.compactions);
+        let explained = compactions != theirs.compactions;
         theirs.write(&*self.second, second.dir).map_err(in_second)?;
         first.filesystem.create_dir_all(&first.segments_dir()).map_err(in_first)?;
-        let stale = Record { standing: Standing::Stale, ..theirs };
+        let stale = Record { standing: Standing::Stale, compactions, ..theirs };
         stale.write(&*self.first, first.dir).map_err(in_first)?;
         store::write_store(&*self.first, first.dir, store)?;
         self.prepare_second().map_err(in_second)?;
@@ -233,7 +235,7 @@ impl Mirror {
         for name in &wanted {
             let trusted = super::number_of(Path::new(name)).is_some_and(|number| number < trusted_below);
             if !(trusted && there.contains(name) && copy::are_alike(from, to, name, store)?) {
-                copy::bring_over(from, to, name, store, &pace)?;
+                copy::bring_over(from, to, name, store, &pace, explained)?;
             }
         }
         to.filesystem.sync_dir(&to.segments_dir()).map_err(|error| Trouble::Target(to.segments_dir(), error))
@@ -257,9 +259,9 @@ impl Mirror {
                 (false, true) => self.take_over(second, first, name, store, &pace)?,
                 _ if copy::are_alike(first, second, name, store)? => {}
                 _ if copy::worth(second, name, store)? > copy::worth(first, name, store)? => {
-                    copy::bring_over(second, first, name, store, &pace)?;
+                    copy::bring_over(second, first, name, store, &pace, false)?;
                 }
-                _ => copy::bring_over(first, second, name, store, &pace)?,
+                _ => copy::bring_over(first, second, name, store, &pace, false)?,
             }
         }
         Ok(())
