@@ -2,14 +2,15 @@
 //!
 //! Reads the source only. Each segment of the backup is whole: a sealed one is copied as it is, of an open one the
 //! records that hold are taken, and sealed. A copy is synced, read back and only then gets its name. What is there and
-//! has the same trailer is not copied again. Must never remove a segment from a backup: one that the source has no more
-//! is moved out of the journal.
+//! has the same trailer is not copied again. Must never remove a segment from a backup: one that the source has no more,
+//! or of which it has lost records, is moved out of the journal.
 
 use super::JournalError;
 use super::filesystem::{Filesystem, SegmentFile};
 use super::format::{RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, StoreId, TRAILER_BYTES, Trailer};
 use super::keeper;
-use super::mirror::{Pace, Side, Trouble, begin_copy, copy_range, copy_whole, finish_copy};
+use super::known::Known;
+use super::mirror::{Pace, Side, Trouble, begin_copy, copy_beside, copy_range, finish_copy, free_name};
 use super::reader;
 use super::recovery::{self, DamageKind, Found, LaneEnds, Verdict};
 use super::store;
@@ -26,7 +27,7 @@ use std::sync::Arc;
 const LISTINGS_MAX: usize = 8;
 /// How often an open segment is looked at that seems damaged but may only be in the middle of a write.
 const LOOKS_MAX: usize = 3;
-/// Where segments go that the source has no more.
+/// Where segments go that the source has no more, or not whole.
 const SUPERSEDED_DIR: &str = "superseded";
 
 /// What a backup did.
@@ -44,7 +45,8 @@ pub struct BackupReport {
     pub records: u64,
     /// Bytes of the files that were copied.
     pub bytes_copied: u64,
-    /// Segments of an earlier backup that the source has no more, moved to `superseded/`.
+    /// Segments of an earlier backup that the source has no more, or of which it has lost records, moved to
+    /// `superseded/`.
     pub segments_superseded: u64,
     /// What does not hold in the source.
     pub problems: Vec<VerifyProblem>,
@@ -120,6 +122,17 @@ fn prepare(source: Side<'_>, target: Side<'_>) -> Result<StoreId, BackupError> {
     Ok(ours)
 }
 
+/// What an earlier backup has under a segment's name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Earlier {
+    /// Nothing that the source has not.
+    Covered,
+    /// Records that the source has no more, or another segment's: moved out of the journal.
+    Missed,
+    /// All that can be read in the source, and what can not: stays.
+    Better,
+}
+
 struct Backup<'a> {
     source: Side<'a>,
     target: Side<'a>,
@@ -163,13 +176,64 @@ impl Backup<'_> {
         match recovery::identify(&*file, &path, Some(self.store))? {
             Found::Sealed(_, trailer, len) => self.copy_sealed(name, &*file, &trailer, len),
             Found::Unsealed(_) => self.copy_open(name, &path),
-            Found::Blank => Ok(()),
+            Found::Blank => self.earlier(name, &*file).map(drop),
             Found::HeaderLost(_) | Found::Unreadable(_) => {
-                self.name_problem(&path, 0, "the segment header is damaged: copied as it is");
+                self.name_problem(
+                    &path,
+                    0,
+                    "the segment header is damaged: copied as it is, unless an earlier backup has it",
+                );
                 self.report.segments += 1;
-                self.copied(name)
+                match self.earlier(name, &*file)? {
+                    Earlier::Better => self.report.segments_equal += 1,
+                    earlier => self.copied(name, earlier)?,
+                }
+                Ok(())
             }
         }
+    }
+
+    /// What an earlier backup has under this name, beside the source's file. Names what only the earlier one has.
+    fn earlier(&mut self, name: &str, file: &dyn SegmentFile) -> Result<Earlier, Trouble> {
+        let (path, target_path) = (self.source.path(name), self.target.path(name));
+        let in_target = |error| Trouble::Target(target_path.clone(), error);
+        let in_source = |error| Trouble::Source(path.clone(), error);
+        let there = match self.target.filesystem.open_read(&target_path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Earlier::Covered),
+            there => there.map_err(in_target)?,
+        };
+        let Some(theirs) = Known::look(&*there, &target_path, Some(self.store))? else { return Ok(Earlier::Covered) };
+        let whole = theirs.whole_records(&*there).map_err(in_target)?;
+        let ours = Known::look(file, &path, Some(self.store))?;
+        if ours.as_ref().is_some_and(|ours| ours.header.uuid != theirs.header.uuid) {
+            return Ok(if whole.is_empty() { Earlier::Covered } else { Earlier::Missed });
+        }
+        let lost = match &ours {
+            Some(ours) => ours.lacks(file, &whole).map_err(in_source)?,
+            None => whole,
+        };
+        let unread = ours.as_ref().filter(|ours| !ours.header_holds);
+        let has_all = match (&ours, unread) {
+            (None, _) => !lost.is_empty(),
+            (_, Some(ours)) => {
+                let readable = ours.whole_records(file).map_err(in_source)?;
+                theirs.lacks(&*there, &readable).map_err(in_target)?.is_empty()
+            }
+            _ => false,
+        };
+        let (earlier, becomes) = if has_all {
+            (Earlier::Better, "stays")
+        } else if !lost.is_empty() || (unread.is_some() && theirs.header_holds) {
+            (Earlier::Missed, "is moved to superseded/")
+        } else {
+            (Earlier::Covered, "")
+        };
+        if let Some(first) = lost.first() {
+            let problem =
+                format!("{} records are gone or damaged that the earlier backup has: that {becomes}", lost.len());
+            self.name_problem(&path, first.offset, &problem);
+        }
+        Ok(earlier)
     }
 
     fn name_problem(&mut self, path: &Path, offset: u64, problem: &str) {
@@ -177,11 +241,20 @@ impl Backup<'_> {
         self.report.problems.push(problem);
     }
 
-    fn copied(&mut self, name: &str) -> Result<(), Trouble> {
-        copy_whole(self.source, self.target, name, &Pace::new(0, &|_| true))?;
+    fn copied(&mut self, name: &str, earlier: Earlier) -> Result<(), Trouble> {
+        copy_beside(self.source, self.target, name, &Pace::new(0, &|_| true))?;
+        self.replace(name, earlier)?;
         self.report.segments_copied += 1;
         self.report.bytes_copied += self.source.length(name).unwrap_or(0);
         Ok(())
+    }
+
+    /// Gives a copy its name.
+    fn replace(&mut self, name: &str, earlier: Earlier) -> Result<(), Trouble> {
+        if earlier == Earlier::Missed {
+            self.supersede(name)?;
+        }
+        finish_copy(self.target, name)
     }
 
     fn copy_sealed(&mut self, name: &str, file: &dyn SegmentFile, trailer: &Trailer, len: u64) -> Result<(), Trouble> {
@@ -191,7 +264,8 @@ impl Backup<'_> {
             self.report.segments_equal += 1;
             return Ok(());
         }
-        self.copied(name)?;
+        let earlier = self.earlier(name, file)?;
+        self.copied(name, earlier)?;
         self.check(name, file, trailer)
     }
 
@@ -269,7 +343,9 @@ impl Backup<'_> {
         header: super::SegmentHeader,
         verdict: &Verdict,
     ) -> Result<(), Trouble> {
-        let Some(tail) = verdict.records.iter().map(super::RecordHeader::next_block).max() else { return Ok(()) };
+        let Some(tail) = verdict.records.iter().map(super::RecordHeader::next_block).max() else {
+            return self.earlier(name, file).map(drop);
+        };
         self.report.segments += 1;
         self.report.records += verdict.records.len() as u64;
         let mut wanted = Trailer::default();
@@ -279,6 +355,7 @@ impl Backup<'_> {
             self.report.segments_equal += 1;
             return Ok(());
         }
+        let earlier = self.earlier(name, file)?;
         let table = round_up_to_block(verdict.records.len() * RECORD_HEADER_BYTES);
         let whole = tail + (table + TRAILER_BYTES) as u64;
         let copy: Arc<dyn SegmentFile> = Arc::from(begin_copy(self.target, name, whole)?);
@@ -288,7 +365,7 @@ impl Backup<'_> {
         verdict.records.iter().for_each(|record| segment.note(record));
         segment.tail = tail;
         let (trailer, len) = keeper::write_seal(segment)?;
-        finish_copy(self.target, name)?;
+        self.replace(name, earlier)?;
         self.report.segments_copied += 1;
         self.report.segments_open += 1;
         self.report.bytes_copied += len;
@@ -298,19 +375,23 @@ impl Backup<'_> {
     /// Moves what the source has no more out of the backup's journal.
     fn set_aside(&mut self, listed: &BTreeSet<String>) -> Result<(), BackupError> {
         let (filesystem, dir) = (self.target.filesystem, self.target.segments_dir());
-        let aside = self.target.dir.join(SUPERSEDED_DIR);
         for name in self.target.names().map_err(JournalError::failed(&dir, "list"))? {
             if listed.contains(&name) || self.source.length(&name).is_ok() {
                 continue;
             }
-            filesystem.create_dir_all(&aside).map_err(JournalError::failed(&aside, "create"))?;
-            let path = self.target.path(&name);
-            filesystem.rename(&path, &aside.join(&name)).map_err(JournalError::failed(path, "rename"))?;
-            self.report.segments_superseded += 1;
-        }
-        if self.report.segments_superseded > 0 {
-            filesystem.sync_dir(&aside).map_err(JournalError::failed(&aside, "sync"))?;
+            self.supersede(&name)?;
         }
         Ok(filesystem.sync_dir(&dir).map_err(JournalError::failed(&dir, "sync"))?)
+    }
+    /// Moves one segment out of the backup's journal.
+    fn supersede(&mut self, name: &str) -> Result<(), Trouble> {
+        let (filesystem, aside) = (self.target.filesystem, self.target.dir.join(SUPERSEDED_DIR));
+        let failed = |error| Trouble::Target(aside.clone(), error);
+        filesystem.create_dir_all(&aside).map_err(failed)?;
+        let free = free_name(&filesystem.list(&aside).map_err(failed)?, name.to_owned());
+        filesystem.rename(&self.target.path(name), &aside.join(free)).map_err(failed)?;
+        filesystem.sync_dir(&aside).map_err(failed)?;
+        self.report.segments_superseded += 1;
+        Ok(())
     }
 }

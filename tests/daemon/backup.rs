@@ -1,7 +1,8 @@
 //! `backup` beside a daemon that is being written to: what was acknowledged before it began is in it.
 
+use super::rot::{Flip, find};
 use super::support::{ACQ, Daemon, await_found, data_dir, key, noise, program, segments, tile};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -96,8 +97,7 @@ fn a_damaged_segment_is_named_and_foreign_directories_are_refused() {
     assert_eq!(backup(data.path(), data.path()).status.code(), Some(2));
     assert_eq!(backup(&data.path().join("nothing"), to.path()).status.code(), Some(2));
 
-    let is_lane = |path: &std::path::PathBuf| path.to_string_lossy().ends_with("-0000.tcj");
-    let segment = segments(data.path()).into_iter().find(is_lane).expect("a segment of the lane");
+    let segment = lane_segment(data.path());
     let mut bytes = std::fs::read(&segment).expect("readable");
     bytes[4096 + 192 + 300] ^= 1;
     std::fs::write(&segment, bytes).expect("written");
@@ -111,4 +111,103 @@ fn a_damaged_segment_is_named_and_foreign_directories_are_refused() {
     std::fs::remove_file(&source[source.len() - 1]).expect("removed");
     let later = report(&backup(data.path(), to.path()));
     assert_eq!(later["segments_superseded"], 1, "{later}");
+}
+
+fn store(daemon: &Daemon, numbers: std::ops::Range<u32>) {
+    let mut client = daemon.client(1);
+    for n in numbers {
+        client.send(&tile(key(n, 0), &image(n)), n).expect("sent");
+    }
+    while let Some(answered) = client.receive().expect("an answer") {
+        assert_eq!(answered.response.status, 0);
+    }
+}
+
+fn lane_segment(data: &Path) -> PathBuf {
+    let is_lane = |path: &PathBuf| path.to_string_lossy().ends_with("-0000.tcj");
+    segments(data).into_iter().find(is_lane).expect("a segment of the lane")
+}
+
+/// The bytes that a backup has of a segment in `dir`, if it is there.
+fn held(to: &Path, dir: &str, segment: &Path) -> Option<Vec<u8>> {
+    std::fs::read(to.join(dir).join(segment.file_name().expect("a name"))).ok()
+}
+
+#[test]
+fn a_segment_that_lost_records_never_takes_its_backup_away() {
+    let data = data_dir();
+    let daemon = Daemon::start(data.path(), &[]);
+    store(&daemon, 0..12);
+    daemon.stop();
+    let segment = lane_segment(data.path());
+    let whole = std::fs::read(&segment).expect("readable");
+    let cut = whole[..whole.len() / 2].to_vec();
+    let (mut headless, mut damaged) = (whole.clone(), whole[..whole.len() - 4096].to_vec());
+    headless[..4096].fill(0x5a);
+    damaged[4096 + 30] ^= 1;
+    let cases = [
+        ("cut", cut.clone(), "superseded"),
+        ("cut and sealed again", cut, "superseded"),
+        ("without its trailer and a record", damaged, "superseded"),
+        ("without a header", headless, "journal"),
+        ("unreadable", vec![0x5a; whole.len()], "journal"),
+        ("zeros", vec![0; whole.len()], "journal"),
+        ("all behind its header zeros", [&whole[..4096], &vec![0; whole.len() - 4096]].concat(), "journal"),
+    ];
+    for (what, bytes, place) in cases {
+        let to = data_dir();
+        assert!(backup(data.path(), to.path()).status.success());
+        std::fs::write(&segment, bytes).expect("written");
+        if what.contains("sealed again") {
+            Daemon::start_bare(data.path(), &[]).stop();
+        }
+        let output = backup(data.path(), to.path());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            output.status.code() == Some(1) && said.contains("earlier backup"),
+            "{what}: {:?} {said}",
+            output.status
+        );
+        assert!(held(to.path(), place, &segment).as_ref() == Some(&whole), "{what}: not in {place}: {said}");
+        std::fs::write(&segment, &whole).expect("put back");
+        assert!(backup(data.path(), to.path()).status.success(), "{what}: put back");
+        assert!(held(to.path(), "journal", &segment).as_ref() == Some(&whole), "{what}: put back");
+    }
+}
+
+#[test]
+fn a_record_that_rots_while_its_segment_grows_is_kept_from_the_earlier_backup() {
+    let (data, to) = (data_dir(), data_dir());
+    let daemon = Daemon::start(data.path(), &[]);
+    store(&daemon, 0..5);
+    assert!(backup(data.path(), to.path()).status.success());
+    let (segment, at) = find(data.path(), &image(1));
+    let earlier = held(to.path(), "journal", &segment).expect("backed up");
+    let _rot = Flip::make(&segment, at + 100);
+    store(&daemon, 5..10);
+    let output = backup(data.path(), to.path());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && said.contains("earlier backup"), "{:?} {said}", output.status);
+    assert!(held(to.path(), "superseded", &segment) == Some(earlier), "{said}");
+    find(to.path(), &image(9));
+}
+
+#[test]
+fn a_segment_with_the_number_of_a_lost_one_does_not_replace_its_backup() {
+    let (data, to) = (data_dir(), data_dir());
+    let daemon = Daemon::start(data.path(), &[]);
+    store(&daemon, 0..5);
+    daemon.stop();
+    assert!(backup(data.path(), to.path()).status.success());
+    let segment = lane_segment(data.path());
+    let earlier = std::fs::read(&segment).expect("readable");
+    segments(data.path()).iter().for_each(|segment| std::fs::remove_file(segment).expect("removed"));
+    let daemon = Daemon::start(data.path(), &[]);
+    store(&daemon, 5..10);
+    daemon.stop();
+    let output = report(&backup(data.path(), to.path()));
+    assert!(output["segments_superseded"].as_u64() > Some(0), "{output}");
+    assert!(held(to.path(), "superseded", &segment) == Some(earlier), "{output}");
+    let now = std::fs::read(&segment).expect("the number was not given again: the test shows nothing");
+    assert!(held(to.path(), "journal", &segment) == Some(now), "{output}");
 }

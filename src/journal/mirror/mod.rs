@@ -19,7 +19,7 @@ mod resync;
 mod start;
 
 pub(super) use copy::{
-    Pace, Side, Trouble, begin_copy, copy as copy_whole, copy_range, finish_copy, overlay_record,
+    Pace, Side, Trouble, begin_copy, copy_beside, copy_range, finish_copy, free_name, overlay_record,
 };
 pub use files::MirroredFilesystem;
 pub(super) use resync::MirrorKeeper;
