@@ -15,6 +15,7 @@ use super::reader;
 use super::recovery::{self, DamageKind, Found, LaneEnds, Verdict};
 use super::store;
 use super::swap::Swaps;
+use super::unreadable::{Refused, Tolerant};
 use super::verify::VerifyProblem;
 use super::writer::OpenSegment;
 use crate::base::limits::round_up_to_block;
@@ -173,10 +174,14 @@ impl Backup<'_> {
         let path = self.source.path(name);
         let opened = self.source.filesystem.open_read(&path);
         let file = opened.map_err(|error| Trouble::Source(path.clone(), error))?;
-        match recovery::identify(&*file, &path, Some(self.store))? {
-            Found::Sealed(_, trailer, len) => self.copy_sealed(name, &*file, &trailer, len),
+        let file = Tolerant::new(&*file);
+        match recovery::identify(&file, &path, Some(self.store))? {
+            Found::Sealed(_, trailer, len) => self.copy_sealed(name, &file, &trailer, len),
             Found::Unsealed(_) => self.copy_open(name, &path),
-            Found::Blank => self.earlier(name, &*file).map(drop),
+            Found::Blank => {
+                self.name_refused(&path, file.refused());
+                self.earlier(name, &file).map(drop)
+            }
             Found::HeaderLost(_) | Found::Unreadable(_) => {
                 self.name_problem(
                     &path,
@@ -184,7 +189,7 @@ impl Backup<'_> {
                     "the segment header is damaged: copied as it is, unless an earlier backup has it",
                 );
                 self.report.segments += 1;
-                match self.earlier(name, &*file)? {
+                match self.earlier(name, &file)? {
                     Earlier::Better => self.report.segments_equal += 1,
                     earlier => self.copied(name, earlier)?,
                 }
@@ -241,8 +246,15 @@ impl Backup<'_> {
         self.report.problems.push(problem);
     }
 
+    fn name_refused(&mut self, path: &Path, refused: Option<Refused>) {
+        if let Some(refused) = refused {
+            self.name_problem(path, refused.first, &refused.problem());
+        }
+    }
+
     fn copied(&mut self, name: &str, earlier: Earlier) -> Result<(), Trouble> {
-        copy_beside(self.source, self.target, name, &Pace::new(0, &|_| true))?;
+        let refused = copy_beside(self.source, self.target, name, &Pace::new(0, &|_| true))?;
+        self.name_refused(&self.source.path(name), refused);
         self.replace(name, earlier)?;
         self.report.segments_copied += 1;
         self.report.bytes_copied += self.source.length(name).unwrap_or(0);
@@ -317,13 +329,14 @@ impl Backup<'_> {
         let failed = |error| Trouble::Source(path.to_owned(), error);
         for look in 1.. {
             let file = self.source.filesystem.open_read(path).map_err(failed)?;
-            let header = match recovery::identify(&*file, path, Some(self.store))? {
+            let file = Tolerant::new(&*file);
+            let header = match recovery::identify(&file, path, Some(self.store))? {
                 Found::Unsealed(header) => header,
                 // Sealed since.
                 _ => return self.copy(name),
             };
             let len = file.length().map_err(failed)?;
-            let (_, verdict) = recovery::scan_and_judge(&*file, path, &header, len, &LaneEnds::default())?;
+            let (_, verdict) = recovery::scan_and_judge(&file, path, &header, len, &LaneEnds::default())?;
             let corrupt = verdict.damage.iter().any(|(_, _, kind)| *kind == DamageKind::Corrupt);
             if corrupt && look < LOOKS_MAX {
                 continue;
@@ -331,7 +344,9 @@ impl Backup<'_> {
             for (offset, _, _) in verdict.damage.iter().filter(|(_, _, kind)| *kind == DamageKind::Corrupt) {
                 self.name_problem(path, *offset, "not a record: the header is damaged");
             }
-            return self.seal_copy(name, &*file, header, &verdict);
+            self.seal_copy(name, &file, header, &verdict)?;
+            self.name_refused(path, file.refused());
+            return Ok(());
         }
         Ok(())
     }
@@ -383,6 +398,7 @@ impl Backup<'_> {
         }
         Ok(filesystem.sync_dir(&dir).map_err(JournalError::failed(&dir, "sync"))?)
     }
+
     /// Moves one segment out of the backup's journal.
     fn supersede(&mut self, name: &str) -> Result<(), Trouble> {
         let (filesystem, aside) = (self.target.filesystem, self.target.dir.join(SUPERSEDED_DIR));

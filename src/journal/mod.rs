@@ -24,6 +24,7 @@ mod repair;
 mod scrub;
 mod store;
 mod swap;
+mod unreadable;
 mod verify;
 mod writer;
 

@@ -13,6 +13,7 @@ use super::format::{
 use super::keeper;
 use super::reader::{self, Scan};
 use super::store::Shared;
+use super::unreadable::Tolerant;
 use super::writer::OpenSegment;
 use crate::base::aligned::AlignedBytes;
 use crate::base::limits::BLOCK;
@@ -278,11 +279,12 @@ impl LaneEnds {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
                 file => file?,
             };
+            let file = Tolerant::new(&*file);
             let mut block = [0; SEGMENT_HEADER_BYTES];
             let filled = file.read_at(&mut block, 0)?;
             let Ok(header) = SegmentHeader::decode(&block[..filled]) else { continue };
-            ends.note_begin(&*file, &header)?;
-            if let Some(trailer) = reader::read_trailer(&*file, &header)? {
+            ends.note_begin(&file, &header)?;
+            if let Some(trailer) = reader::read_trailer(&file, &header)? {
                 ends.note(header.lane, trailer.last);
             }
         }

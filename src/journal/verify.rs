@@ -9,6 +9,7 @@ use super::format::{RecordHeader, StoreId, decode_store_block};
 use super::reader::{self, StoredRecord};
 use super::recovery::{self, DamageKind, Found, LaneEnds};
 use super::swap::Swaps;
+use super::unreadable::Tolerant;
 use crate::base::limits::BLOCK;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -62,19 +63,20 @@ pub fn verify_segments(
     let mut lanes = ends.map_err(JournalError::failed(&segments_dir, "read"))?;
     for (_, path) in segments {
         let file = open(filesystem, &path)?;
+        let file = Tolerant::new(&*file);
         let failed = || JournalError::failed(&path, "read");
         let problem = |offset, problem: &str| VerifyProblem { path: path.clone(), offset, problem: problem.to_owned() };
         report.segments += 1;
-        let mut found = recovery::identify(&*file, &path, store)?;
+        let mut found = recovery::identify(&file, &path, store)?;
         if let Found::HeaderLost(header) = found {
             report.problems.push(problem(0, "the segment header is damaged"));
-            found = recovery::sealed_or_not(&*file, &path, header)?;
+            found = recovery::sealed_or_not(&file, &path, header)?;
         }
         let (header, records) = match found {
             Found::Sealed(header, trailer, _) => {
-                let table = reader::read_table(&*file, &trailer).map_err(failed())?;
+                let table = reader::read_table(&file, &trailer).map_err(failed())?;
                 let end = trailer.table_offset;
-                let (scan, verdict) = recovery::scan_and_judge(&*file, &path, &header, end, &lanes)?;
+                let (scan, verdict) = recovery::scan_and_judge(&file, &path, &header, end, &lanes)?;
                 note_damage(&mut report, &problem, &verdict.damage);
                 if table.is_none() {
                     report.problems.push(problem(trailer.table_offset, "the table of records is damaged"));
@@ -89,11 +91,14 @@ pub fn verify_segments(
             Found::Unsealed(header) | Found::HeaderLost(header) => {
                 report.unsealed_segments += 1;
                 let len = file.length().map_err(failed())?;
-                let (_, verdict) = recovery::scan_and_judge(&*file, &path, &header, len, &lanes)?;
+                let (_, verdict) = recovery::scan_and_judge(&file, &path, &header, len, &lanes)?;
                 note_damage(&mut report, &problem, &verdict.damage);
                 (header, verdict.records)
             }
-            Found::Blank => continue,
+            Found::Blank => {
+                report.problems.extend(file.refused().map(|refused| problem(refused.first, &refused.problem())));
+                continue;
+            }
             Found::Unreadable(_) => {
                 report.problems.push(problem(0, "the segment header is damaged, and no record can be read"));
                 continue;
@@ -104,12 +109,13 @@ pub fn verify_segments(
         for record in records {
             report.records += 1;
             report.payload_bytes += u64::from(record.payload_len);
-            if reader::payload_crc(&*file, &record).map_err(failed())? == Some(record.payload_crc) {
+            if reader::payload_crc(&file, &record).map_err(failed())? == Some(record.payload_crc) {
                 each(&StoredRecord { header: record, segment: header.number });
             } else {
                 report.problems.push(problem(record.offset, "the payload does not match its CRC-32"));
             }
         }
+        report.problems.extend(file.refused().map(|refused| problem(refused.first, &refused.problem())));
     }
     Ok(report)
 }

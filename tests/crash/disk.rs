@@ -5,10 +5,11 @@
 //! call that changes something is an [`Op`]; a log of them gives the disk at each moment of a history again.
 
 use crate::dice::Dice;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
+use tilecatcher::base::limits::BLOCK;
 use tilecatcher::journal::{Filesystem, SegmentFile, write_fully};
 
 const SECTOR: usize = 512;
@@ -79,6 +80,8 @@ struct Content {
     pending: Vec<Change>,
     /// A sync of it failed.
     poisoned: bool,
+    /// Blocks that the disk does not give, until they are written.
+    refused: BTreeSet<usize>,
 }
 
 #[derive(Clone, Default)]
@@ -381,6 +384,13 @@ impl CrashFs {
         self.flip_bit(path, offset * 8);
     }
 
+    /// From now on the block at `offset` can not be read, until it is written.
+    pub fn refuse(&self, path: &Path, offset: usize) {
+        let mut disk = self.lock();
+        let content = disk.live[path];
+        disk.contents[content].refused.insert(offset / BLOCK);
+    }
+
     pub fn flip_bit(&self, path: &Path, bit: usize) {
         let mut disk = self.lock();
         let content = disk.live[path];
@@ -531,6 +541,9 @@ impl CrashFile {
         let written = data.len();
         match self.fs.changing(Call::Write) {
             Ok(mut disk) => {
+                disk.contents[self.content]
+                    .refused
+                    .retain(|block| !(offset..offset + written).contains(&(block * BLOCK)));
                 disk.do_and_log(Op::File(self.content, Change::Write(offset, data)));
                 Ok(written)
             }
@@ -553,9 +566,12 @@ impl SegmentFile for CrashFile {
 
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
         let disk = self.fs.powered(Call::Read)?;
-        let live = &disk.contents[self.content].live;
+        let Content { live, refused, .. } = &disk.contents[self.content];
         let from = usize::try_from(offset).expect("small").min(live.len());
         let len = bytes.len().min(live.len() - from);
+        if len > 0 && refused.range(from / BLOCK..=(from + len - 1) / BLOCK).next().is_some() {
+            return Err(io::Error::from_raw_os_error(5));
+        }
         bytes[..len].copy_from_slice(&live[from..from + len]);
         Ok(len)
     }

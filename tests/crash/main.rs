@@ -8,7 +8,7 @@
 //! | `errors` | a storage error at each call of a history in turn |
 //! | `flips` | single flipped bits: found, never served, neighbours intact |
 //! | `golden` | the files of format version 1, and refusal of newer ones |
-//! | `journal`, `compaction`, `mirrored`, `resync` | the same below the catalog: records, segments, swaps, two sides |
+//! | `journal`, `compaction`, `mirrored`, `resync`, `refused` | the same below the catalog: records, segments, swaps, two sides, bad blocks |
 //! | `planted` | the tests' own test: ten bugs that they must find, `cargo test --features planted-bugs --test crash planted` |
 //!
 //! A failure prints its seed and the command that runs that seed alone. Threads run in a history, so a seed repeats its
@@ -42,5 +42,7 @@ mod journal;
 mod mirrored;
 #[cfg(feature = "planted-bugs")]
 mod planted;
+#[cfg(not(feature = "planted-bugs"))]
+mod refused;
 #[cfg(not(feature = "planted-bugs"))]
 mod resync;

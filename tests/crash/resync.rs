@@ -12,7 +12,7 @@ use tilecatcher::journal::{
 };
 
 /// A daemon's life on one side alone: the other one is out of date from then on.
-fn open_alone(fs: &CrashFs, dir: &Path) {
+pub fn open_alone(fs: &CrashFs, dir: &Path) {
     let (journal, _) = Journal::open(dir, Arc::new(fs.clone()), journal_options()).expect("opens");
     journal.close();
 }
@@ -25,20 +25,20 @@ fn compact(fs: &CrashFs, dir: &Path, is_live: impl Fn(&StoredRecord) -> bool) {
 }
 
 /// A start with both sides, until they are equal.
-fn open_both(first: &CrashFs, second: &CrashFs, context: &str) {
+pub fn open_both(first: &CrashFs, second: &CrashFs, context: &str) {
     let filesystem = mirrored(first, second);
     let (journal, _) = Journal::open(&data(), Arc::clone(&filesystem), journal_options()).expect("opens");
     await_sync(filesystem.mirror().expect("a mirror"), context);
     journal.close();
 }
 
-fn segments(fs: &CrashFs, dir: &Path) -> Vec<PathBuf> {
+pub fn segments(fs: &CrashFs, dir: &Path) -> Vec<PathBuf> {
     let mut segments = fs.files(dir.join("journal"));
     segments.retain(|path| path.extension().is_some_and(|extension| extension == "tcj"));
     segments
 }
 
-fn twin(segment: &Path) -> PathBuf {
+pub fn twin(segment: &Path) -> PathBuf {
     mirror_dir().join("journal").join(segment.file_name().expect("a name"))
 }
 

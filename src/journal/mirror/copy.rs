@@ -11,6 +11,7 @@ use crate::journal::filesystem::{Filesystem, SegmentFile};
 use crate::journal::format::{RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, StoreId};
 use crate::journal::known::Known;
 use crate::journal::recovery::{self, LaneEnds};
+use crate::journal::unreadable::{Refused, Tolerant};
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -110,7 +111,8 @@ pub(super) fn are_alike(one: Side<'_>, other: Side<'_>, name: &str, store: Store
     let open =
         |side: Side<'_>, path: &Path| side.filesystem.open_read(path).map_err(JournalError::failed(path, "open"));
     let (a, b) = (open(one, &a_path)?, open(other, &b_path)?);
-    let known = (Known::look(&*a, &a_path, Some(store))?, Known::look(&*b, &b_path, Some(store))?);
+    let (a, b) = (Tolerant::new(&*a), Tolerant::new(&*b));
+    let known = (Known::look(&a, &a_path, Some(store))?, Known::look(&b, &b_path, Some(store))?);
     let (Some(first), Some(second)) = known else { return Ok(false) };
     if !(first.header_holds && second.header_holds)
         || (first.header, first.trailer, first.len) != (second.header, second.trailer, second.len)
@@ -123,7 +125,7 @@ pub(super) fn are_alike(one: Side<'_>, other: Side<'_>, name: &str, store: Store
     let judge = |file: &dyn SegmentFile, path: &Path| {
         recovery::scan_and_judge(file, path, &first.header, first.len, &LaneEnds::default()).map(|(_, verdict)| verdict)
     };
-    let (a, b) = (judge(&*a, &a_path)?, judge(&*b, &b_path)?);
+    let (a, b) = (judge(&a, &a_path)?, judge(&b, &b_path)?);
     Ok(a.records == b.records && a.damage.is_empty() && b.damage.is_empty())
 }
 
@@ -138,7 +140,7 @@ pub(super) fn bring_over(
     explained: bool,
 ) -> Result<(), Trouble> {
     let left = merge(to, from, name, store, explained)?;
-    copy_beside(from, to, name, pace)?;
+    copy_and_tell(from, to, name, pace)?;
     if left > 0 {
         keep_aside(to, name, left)?;
     }
@@ -162,9 +164,10 @@ pub(super) fn merge(
     // What is not there, or can not be read of a side that is replaced, is no reason to keep it.
     let Ok(source) = from.filesystem.open_read(&source_path) else { return Ok(0) };
     let target = into.filesystem.open_write(&target_path).map_err(failed(&target_path))?;
-    let Ok(Some(theirs)) = Known::look(&*source, &source_path, Some(store)) else { return Ok(0) };
-    let Ok(whole) = theirs.whole_records(&*source) else { return Ok(0) };
-    let Some(ours) = Known::look(&*target, &target_path, Some(store))? else { return Ok(whole.len()) };
+    let (source, readable) = (Tolerant::new(&*source), Tolerant::new(&*target));
+    let Ok(Some(theirs)) = Known::look(&source, &source_path, Some(store)) else { return Ok(0) };
+    let Ok(whole) = theirs.whole_records(&source) else { return Ok(0) };
+    let Some(ours) = Known::look(&readable, &target_path, Some(store))? else { return Ok(whole.len()) };
     if ours.header.uuid != theirs.header.uuid {
         return Ok(if explained { 0 } else { whole.len() });
     }
@@ -172,10 +175,10 @@ pub(super) fn merge(
         write_header(&*target, &theirs.header).map_err(failed(&target_path))?;
         tracing::warn!(path = %target_path.display(), "the segment header held on the other side only: taken over");
     }
-    let lacking = ours.lacks(&*target, &whole).map_err(failed(&target_path))?;
+    let lacking = ours.lacks(&readable, &whole).map_err(failed(&target_path))?;
     let (fitting, left): (Vec<_>, Vec<_>) = lacking.into_iter().partition(|record| record.next_block() <= ours.end());
     for record in fitting {
-        overlay_record(&*source, &*target, &record).map_err(failed(&target_path))?;
+        overlay_record(&source, &*target, &record).map_err(failed(&target_path))?;
         tracing::warn!(path = %target_path.display(), offset = record.offset, "a record held on the other side only: taken over");
     }
     Ok(left.len())
@@ -210,35 +213,51 @@ pub(in crate::journal) fn free_name(names: &[String], wanted: String) -> String 
 pub(super) fn worth(side: Side<'_>, name: &str, store: StoreId) -> Result<(u64, bool, bool), JournalError> {
     let path = side.path(name);
     let file = side.filesystem.open_read(&path).map_err(JournalError::failed(&path, "open"))?;
-    let Some(known) = Known::look(&*file, &path, Some(store))? else { return Ok((0, false, false)) };
+    let file = Tolerant::new(&*file);
+    let Some(known) = Known::look(&file, &path, Some(store))? else { return Ok((0, false, false)) };
     // A file in which nothing can be read is worth less than an empty segment.
-    let records = known.whole_records(&*file).map_err(JournalError::failed(&path, "read"))?.len() as u64;
+    let records = known.whole_records(&file).map_err(JournalError::failed(&path, "read"))?.len() as u64;
     Ok((records + 1, known.header_holds, known.trailer.is_some()))
 }
 
 /// Copies a file whole: under another name, synced, compared, renamed.
 pub(in crate::journal) fn copy(from: Side<'_>, to: Side<'_>, name: &str, pace: &Pace<'_>) -> Result<(), Trouble> {
-    copy_beside(from, to, name, pace)?;
+    copy_and_tell(from, to, name, pace)?;
     finish_copy(to, name)
 }
 
-/// All of that but the name.
+fn copy_and_tell(from: Side<'_>, to: Side<'_>, name: &str, pace: &Pace<'_>) -> Result<(), Trouble> {
+    let refused = copy_beside(from, to, name, pace)?;
+    tell_refused(&from.path(name), refused);
+    Ok(())
+}
+
+/// A side that is brought up to date has everything but what can not be read on the other one.
+pub(super) fn tell_refused(path: &Path, refused: Option<Refused>) {
+    if let Some(Refused { first, blocks }) = refused {
+        tracing::error!(path = %path.display(), offset = first, blocks, "blocks can not be read, and are missing in the copy: check the disk");
+    }
+}
+
+/// All of that but the name. What can not be read are zeros in the copy, and is given back.
 pub(in crate::journal) fn copy_beside(
     from: Side<'_>,
     to: Side<'_>,
     name: &str,
     pace: &Pace<'_>,
-) -> Result<(), Trouble> {
+) -> Result<Option<Refused>, Trouble> {
     let source_path = from.path(name);
     let copy_path = to.path(&format!("{name}{COPY_SUFFIX}"));
     let source_failed = |error| Trouble::Source(source_path.clone(), error);
     let target_failed = |error| Trouble::Target(copy_path.clone(), error);
     let source = from.filesystem.open_read(&source_path).map_err(source_failed)?;
+    let source = Tolerant::new(&*source);
     let len = source.length().map_err(source_failed)?;
     let target = begin_copy(to, name, len)?;
-    copy_data(&*source, &*target, &source_path, &copy_path, pace)?;
+    copy_data(&source, &*target, &source_path, &copy_path, pace)?;
     target.sync().map_err(target_failed)?;
-    compare(&*source, &*target, &source_path, &copy_path, pace)
+    compare(&source, &*target, &source_path, &copy_path, pace)?;
+    Ok(source.refused())
 }
 
 /// A file of `len` bytes under the name that a copy has before it is whole.

@@ -10,7 +10,9 @@ use super::record::{Record, Standing};
 use super::start::{Found, NoMirror, Relation, relation};
 use super::{Mirror, MirrorPhase, lock, number_of};
 use crate::journal::JournalError;
+use crate::journal::filesystem::SegmentFile;
 use crate::journal::format::StoreId;
+use crate::journal::unreadable::Tolerant;
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
@@ -220,7 +222,7 @@ impl Mirror {
     }
 
     fn copy_open(&self, pair: &Pair, name: &str, pace: &Pace<'_>, generation: u64, left: usize) -> Result<(), Trouble> {
-        let (second, source) = (self.second_side(), &*pair.first);
+        let (second, source) = (self.second_side(), &Tolerant::new(&*pair.first));
         let copy_path = second.path(name);
         let source_failed = |error| Trouble::Source(pair.path.clone(), error);
         let target_failed = |error| Trouble::Target(copy_path.clone(), error);
@@ -246,6 +248,7 @@ impl Mirror {
                 copy::keep_aside(second, name, left)?;
             }
             copy::finish_copy(second, name)?;
+            copy::tell_refused(&pair.path, source.refused());
             (twin.file, twin.missed) = (Some((generation, target)), None);
             return Ok(());
         }
