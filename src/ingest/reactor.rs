@@ -148,7 +148,7 @@ struct Reactor {
     parked: Vec<usize>,
     /// Connections whose peer has no room in its share of memory.
     short: Vec<usize>,
-    /// Connections whose answers are to be sent at the end of this wake-up.
+    /// Connections whose answers are to be sent at the end of this wake-up; those that come up meanwhile, at the next one's.
     answered: Vec<usize>,
     known: KnownAcquisitions,
     pressures: Pressures,
@@ -316,7 +316,8 @@ impl Reactor {
         let mut events = Events::with_capacity(1024);
         let mut ticked = Instant::now();
         while !self.has_stopped() {
-            let wait = if self.turns.is_empty() { self.patience() } else { Duration::ZERO };
+            let is_idle = self.turns.is_empty() && self.answered.is_empty();
+            let wait = if is_idle { self.patience() } else { Duration::ZERO };
             if let Err(error) = self.poll.poll(&mut events, Some(wait))
                 && error.kind() != io::ErrorKind::Interrupted
             {
@@ -620,24 +621,23 @@ impl Reactor {
         }
     }
 
-    /// Sends what has become answerable in this wake-up, and lets connections read on that waited for it.
+    /// Sends what has become answerable in this wake-up, and lets connections read on that waited for it. One pass: a peer
+    /// whose frames are refused as fast as they come would keep it going for ever, and everybody else waiting.
     fn send_answers(&mut self) {
-        while !self.answered.is_empty() {
-            let mut answered = std::mem::take(&mut self.answered);
-            answered.sort_unstable();
-            answered.dedup();
-            for n in answered {
-                self.tell_of_sender(n);
-                let Some(connection) = self.connections[n].connection.as_mut() else { continue };
-                let (times, seen) = (&self.ack_times, &mut self.seen);
-                let sent = connection.send_answers(|age| {
-                    times.add(age);
-                    seen.answered(age);
-                });
-                match sent {
-                    Ok(()) => self.drive(n),
-                    Err(_) => self.close(n, CloseReason::Cut),
-                }
+        let mut answered = std::mem::take(&mut self.answered);
+        answered.sort_unstable();
+        answered.dedup();
+        for n in answered {
+            self.tell_of_sender(n);
+            let Some(connection) = self.connections[n].connection.as_mut() else { continue };
+            let (times, seen) = (&self.ack_times, &mut self.seen);
+            let sent = connection.send_answers(|age| {
+                times.add(age);
+                seen.answered(age);
+            });
+            match sent {
+                Ok(()) => self.drive(n),
+                Err(_) => self.close(n, CloseReason::Cut),
             }
         }
     }

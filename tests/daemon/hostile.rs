@@ -31,8 +31,14 @@ pub fn dial_from(host: u8, to: SocketAddr) -> std::io::Result<TcpStream> {
 
 /// As little room for answers as the system gives.
 pub fn dial_with_small_buffer(to: SocketAddr) -> TcpStream {
+    dial_with_buffer(to, 4096)
+}
+
+/// Room for so many bytes of answers that were not read; for root also more than others may have.
+pub fn dial_with_buffer(to: SocketAddr, bytes: usize) -> TcpStream {
     let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).expect("a socket");
-    sockopt::set_socket_recv_buffer_size(&socket, 4096).expect("a small buffer");
+    sockopt::set_socket_recv_buffer_size(&socket, bytes).expect("a buffer");
+    let _ = sockopt::set_socket_recv_buffer_size_force(&socket, bytes);
     connect(&socket, &to).expect("a connection");
     let stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");

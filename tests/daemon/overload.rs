@@ -2,13 +2,13 @@
 //! honest senders go on.
 
 use super::hostile::{
-    BUFFERS, assert_sound, dial_from, dial_with_small_buffer, long, processor_time, reset, resident, send_until_stuck,
-    stays,
+    BUFFERS, assert_sound, dial_from, dial_with_buffer, dial_with_small_buffer, long, processor_time, reset, resident,
+    send_until_stuck, stays,
 };
-use super::support::{ACQ, Daemon, await_found, command, data_dir, frame, key, noise, tile};
+use super::support::{ACQ, Daemon, await_found, await_that, command, data_dir, frame, key, noise, tile};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -254,6 +254,52 @@ fn senders_that_never_read_their_answers_are_disconnected_and_hold_nothing() {
         }
     });
     daemon.await_metric("tilecatcher_connections", 0.0);
+    assert_sound(&daemon, BUFFERS);
+}
+
+/// Sends empty frames until the daemon or the test has enough, and takes the refusals, whose bytes it counts.
+fn flood(stream: &TcpStream, refused: &AtomicU64) {
+    let (mut writer, mut reader) = (stream, stream);
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut answers = vec![0; 256 << 10];
+            while let Ok(read @ 1..) = reader.read(&mut answers) {
+                refused.fetch_add(read as u64, Ordering::Relaxed);
+            }
+        });
+        let zeros = vec![0; 256 << 10];
+        while writer.write_all(&zeros).is_ok() {}
+    });
+}
+
+/// Ends a connection, also when the test fails.
+struct EndOnDrop<'a>(&'a TcpStream);
+
+impl Drop for EndOnDrop<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.shutdown(Shutdown::Both);
+    }
+}
+
+#[test]
+fn who_is_refused_as_fast_as_he_sends_takes_no_turns_from_others() {
+    let data = data_dir();
+    let daemon = Daemon::start(data.path(), &[]);
+    // Many, with much room: where the answers of one fill its socket for a moment, its turn ends by chance.
+    let hostile: Vec<TcpStream> = (0..16).map(|_| dial_with_buffer(daemon.capture, 64 * MIB)).collect();
+    let refused = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        let _ends: Vec<EndOnDrop<'_>> = hostile.iter().map(EndOnDrop).collect();
+        hostile.iter().for_each(|stream| drop(scope.spawn(|| flood(stream, &refused))));
+        await_that("refusals come", || refused.load(Ordering::Relaxed) > 100_000);
+        let began = Instant::now();
+        let mut honest = daemon.connect();
+        for col in 0..10 {
+            honest.assert_works(col);
+        }
+        // Each of the ten waited for more than a second when such a peer could keep its turn; now for some milliseconds.
+        assert!(began.elapsed() < Duration::from_secs(4), "honest tiles waited {:?}", began.elapsed());
+    });
     assert_sound(&daemon, BUFFERS);
 }
 
