@@ -407,9 +407,11 @@ impl Connection {
         Ok(())
     }
 
-    /// Answers that were ready and wait for an earlier one; the others are counted when they come.
+    /// Answers that were ready and wait for an earlier one, and that of a tile that no lane has taken: nobody else knows of
+    /// it. The others are counted when they come.
     pub(super) fn undelivered(&self) -> usize {
-        self.slots.iter().filter(|slot| slot.response.is_some()).count()
+        let ready = self.slots.iter().filter(|slot| slot.response.is_some()).count();
+        ready + usize::from(matches!(self.intake, Intake::Parked(_)))
     }
 
     /// True when the connection may be closed: nothing more comes in, and everything has gone out.
@@ -445,6 +447,11 @@ impl Connection {
     /// True when the drain after a framing error has lasted long enough.
     pub(super) fn has_drained(&self) -> bool {
         matches!(self.intake, Intake::Draining { until, .. } if Instant::now() >= until)
+    }
+
+    /// Ends it: nothing more is read.
+    pub(super) fn end_drain(&mut self) {
+        self.end_of_stream();
     }
 
     /// How long the peer has not taken its answers.

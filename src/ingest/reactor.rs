@@ -679,7 +679,9 @@ impl Reactor {
                 tracing::debug!(connection = n, "closed: slower than the configured rate inside a frame");
                 self.close(n, CloseReason::Slow);
             } else if connection.has_drained() && self.stop_at.is_none() {
-                self.close(n, CloseReason::Framing);
+                // What came before the framing error may still be on its way to its answer.
+                connection.end_drain();
+                self.close_if_finished(n);
             } else if connection.stream().is_overdue() {
                 self.close(n, CloseReason::Handshake);
             }

@@ -8,11 +8,13 @@
 mod block_errors;
 mod short_writes;
 
-use super::support::{ACQ, Daemon, PATIENCE, RawConnection, command, data_dir, frame, key, noise, program, tile};
+use super::support::{
+    ACQ, Daemon, PATIENCE, RawConnection, await_that, command, data_dir, frame, key, noise, program, signal, tile,
+};
 use super::web::{Form, ask, get, name};
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tilecatcher::model::Pressure;
@@ -330,7 +332,7 @@ fn a_full_ext4_presses_then_refuses_and_resumes_when_there_is_room_again() {
 /// A file system that does not take a write. Thawed by another process at the latest after a while.
 struct Frozen<'a> {
     mount: &'a Mount,
-    timer: std::process::Child,
+    timer: Child,
 }
 
 impl<'a> Frozen<'a> {
@@ -349,6 +351,88 @@ impl Drop for Frozen<'_> {
         let _ = self.timer.kill();
         let _ = self.timer.wait();
     }
+}
+
+/// Every sync of a running daemon takes some seconds longer, as long as this lives.
+struct SlowSyncs(Child);
+
+impl SlowSyncs {
+    fn begin(daemon: &Daemon, seconds: u32) -> Self {
+        let fault = format!("inject=fdatasync:delay_enter={}", seconds * 1_000_000);
+        let mut strace = Command::new("strace");
+        strace.args([
+            "-f",
+            "-qq",
+            "-o",
+            "/dev/null",
+            "-e",
+            "trace=fdatasync",
+            "-e",
+            &fault,
+            "-p",
+            &daemon.pid().to_string(),
+        ]);
+        let slow = Self(strace.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("strace runs"));
+        let is_traced = |task: std::io::Result<std::fs::DirEntry>| {
+            let status = std::fs::read_to_string(task.expect("a thread").path().join("status")).unwrap_or_default();
+            !status.contains("TracerPid:\t0\n")
+        };
+        let tasks = format!("/proc/{}/task", daemon.pid());
+        await_that("strace is there", || std::fs::read_dir(&tasks).expect("threads").all(is_traced));
+        slow
+    }
+}
+
+impl Drop for SlowSyncs {
+    fn drop(&mut self) {
+        signal(self.0.id(), "-TERM");
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_framing_error_takes_no_answer_from_tiles_that_a_slow_disk_still_stores() {
+    if !strace_works() {
+        return;
+    }
+    let data = data_dir();
+    let daemon = Daemon::start(data.path(), &[]);
+    let mut connection = daemon.connect();
+    // Longer than a connection is drained for.
+    let slow = SlowSyncs::begin(&daemon, 8);
+    connection.send(&frame(key(1, 1), b"on its way"));
+    connection.send(&u32::MAX.to_le_bytes());
+    assert_eq!(connection.answer().status, 0);
+    assert_eq!(connection.answer().status, 1);
+    assert!(connection.is_closed());
+    drop(slow);
+    daemon.await_metric("tilecatcher_connections_closed_total{reason=\"framing\"}", 1.0);
+}
+
+#[test]
+fn every_tile_of_a_sender_that_is_cut_off_is_counted_also_the_one_that_no_lane_has_taken() {
+    if !strace_works() {
+        return;
+    }
+    let data = data_dir();
+    let daemon = Daemon::start(data.path(), &["storage.lanes=1", "storage.lane_queue=4"]);
+    let mut connection = daemon.connect();
+    connection.assert_works(0);
+    let sender = get(&daemon, "/api/v1/admin/senders").with(200).json()["senders"][0]["id"].to_string();
+    let (received, slow) = (daemon.metric("tilecatcher_received_bytes_total"), SlowSyncs::begin(&daemon, 4));
+    let mut length = 0;
+    for col in 1..40 {
+        let message = frame(key(col, 0), b"one of many");
+        length = message.len();
+        connection.send(&message);
+    }
+    daemon.await_metric_that("tilecatcher_lane_queue_tiles", |waiting| waiting >= 4.0);
+    ask(&daemon, "DELETE", &format!("/api/v1/admin/senders/{sender}"), "", b"").with(200);
+    daemon.await_metric("tilecatcher_connections", 0.0);
+    let read = (daemon.metric("tilecatcher_received_bytes_total") - received) / length as f64;
+    drop(slow);
+    // None was answered: the disk has not stored one meanwhile.
+    daemon.await_metric("tilecatcher_answers_undelivered_total", read.floor());
 }
 
 #[test]
