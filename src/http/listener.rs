@@ -182,6 +182,8 @@ where
         let mut connection = pin!(
             http1::Builder::new()
                 .timer(TokioTimer::new())
+                // Whoever has sent a whole request may close behind it: it is carried out, and answered if there is a way.
+                .half_close(true)
                 .header_read_timeout(limits.idle_max.max(limits.head_time))
                 .max_header_size(limits.head_bytes_max + HEAD_SLACK)
                 .max_buf_size(READ_BUFFER.max(limits.head_bytes_max + HEAD_SLACK))

@@ -101,6 +101,8 @@ pub(super) struct Watched<S> {
     head_time: Duration,
     /// When the first byte of a head came.
     head_began: Option<Instant>,
+    /// Requests that had come by then: while one is answered, nobody may read.
+    heads: u64,
     head_timer: Timer,
     limits: PaceLimits,
     writing: Pace,
@@ -117,6 +119,7 @@ impl<S> Watched<S> {
             watch,
             head_time,
             head_began: None,
+            heads: 0,
             head_timer: Timer::default(),
             limits,
             writing: Pace::new(limits),
@@ -127,9 +130,11 @@ impl<S> Watched<S> {
 
     /// What came of a read: `true` when bytes did.
     fn has_read(&mut self, some: bool) {
-        if self.watch.busy.load(Ordering::Relaxed) {
+        let (heads, is_busy) = (self.watch.requests.load(Ordering::Relaxed), self.watch.busy.load(Ordering::Relaxed));
+        if is_busy || std::mem::replace(&mut self.heads, heads) != heads {
             self.head_began = None;
-        } else if some && self.head_began.is_none() {
+        }
+        if !is_busy && some && self.head_began.is_none() {
             self.head_began = Some(Instant::now());
         }
     }

@@ -1,10 +1,12 @@
 //! create-rois: which tiles lie in which sections, and in which state they are, whatever comes first.
 
-use super::support::{Daemon, data_dir};
+use super::support::{Daemon, await_found, data_dir};
 use super::web::{
-    Form, ask, create_rois, get, get_json, handed_out, listed, log_of, name, next_tile, put, roi_files, set_state,
-    start,
+    Form, ask, create_rois, dial, get, get_json, handed_out, head, listed, log_of, name, next_tile, put, read_answer,
+    roi_files, set_state, start,
 };
+use std::io::Write;
+use std::net::Shutdown;
 
 const CREATE: &str = "/service/v1/create-rois/123";
 const TILES: &str = "/service/v1/acquisition/123/tiles";
@@ -45,6 +47,34 @@ fn the_two_files_may_come_in_any_order_and_are_kept() {
         assert_eq!(acquisition["RoiTilesFile"], "123_ROI_tiles.csv");
         assert_eq!(acquisition["RoiSpecFile"], "123_ROI_spec.ini");
     }
+}
+
+#[test]
+fn who_closes_behind_a_whole_request_has_its_rois_and_who_half_closes_its_answer() {
+    let data = data_dir();
+    let daemon = Daemon::start(data.path(), &[]);
+    let sent = |acq: u64| {
+        start(&daemon, acq, super::support::LOG);
+        let (spec, table) = roi_files(&[("5", &[(0, 0), (0, 1)])]);
+        let form = Form::new().file("roi-tiles", "t.csv", table.as_bytes()).file("roi-spec", "s.ini", spec.as_bytes());
+        let form = form.bytes();
+        let length = format!("{}Content-Length: {}\r\n", Form::HEADERS, form.len());
+        let mut stream = dial(&daemon);
+        let head = head("POST", &format!("/service/v1/create-rois/{acq}"), &length);
+        stream.write_all(&[head.as_bytes(), &form].concat()).expect("sent");
+        stream
+    };
+    for acq in 200..220 {
+        let mut stream = sent(acq);
+        stream.shutdown(Shutdown::Write).expect("half closed");
+        read_answer(&mut stream).with(200);
+    }
+    for acq in 220..240 {
+        drop(sent(acq));
+        let path = format!("/service/v1/acquisition/{acq}/tiles?include-all=true");
+        await_found(|| listed(&daemon, &path).len(), |found| *found == 2);
+    }
+    daemon.await_metric_that("tilecatcher_http_connections", |open| open <= 1.0);
 }
 
 #[test]
