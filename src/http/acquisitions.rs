@@ -29,7 +29,7 @@ pub(super) async fn start(
     State(state): State<AppState>,
     request: Request,
 ) -> Result<(Extension<About>, Json<Started>), Failure> {
-    let mut parts = read_parts(&state, request).await?.ok_or_else(not_multipart)?;
+    let (mut parts, place) = read_parts(&state, request).await?.ok_or_else(not_multipart)?;
     let (file_name, log) = take_file(&mut parts, LOG_PART)?;
     let unusable = |error: String| Failure::bad_request(format!("{LOG_PART} \"{file_name}\": {error}"));
     let acq = acq_id_from_file_name(&file_name).map_err(|error| unusable(error.to_string()))?;
@@ -47,7 +47,11 @@ pub(super) async fn start(
         content: log,
     });
     let started = AcquisitionStarted { acq, log_name: base_name, facts, log_text, temca: 0 };
-    if !blocking(&state, move |catalog| catalog.start_acquisition_with(started, as_sent)).await? {
+    let is_configured = blocking(&state, move |catalog| {
+        let _place = place;
+        catalog.start_acquisition_with(started, as_sent)
+    });
+    if !is_configured.await? {
         tracing::warn!(acquisition = acq.0, address, "no TEMCA is configured with this IP address: it counts as 0");
     }
     tracing::info!(acquisition = acq.0, "acquisition started");
@@ -82,10 +86,11 @@ pub(super) async fn create_rois(
     request: Request,
 ) -> Result<Json<Empty>, Failure> {
     let acq = AcqId(number("acqid", &acqid)?);
-    let mut parts = read_parts(&state, request).await?.ok_or_else(not_multipart)?;
+    let (mut parts, place) = read_parts(&state, request).await?.ok_or_else(not_multipart)?;
     let (spec_path, spec) = take_file(&mut parts, ROI_SPEC_PART)?;
     let (tiles_path, tiles) = take_file(&mut parts, ROI_TILES_PART)?;
     blocking(&state, move |catalog| {
+        let _place = place;
         let bad = |part: &str, error: String| Failure::bad_request(format!("{part}: {error}"));
         let sections = parse_roi_spec(&spec).map_err(|error| bad(ROI_SPEC_PART, error.to_string()))?;
         let table = parse_roi_tiles(&tiles, &sections).map_err(|error| bad(ROI_TILES_PART, error.to_string()))?;
@@ -128,17 +133,27 @@ pub(super) async fn end(
     Path(acqid): Path<String>,
     request: Request,
 ) -> Result<(StatusCode, Json<FileResults>), Failure> {
-    let (acq, status, mut results) = files::receive(&state, &acqid, request).await?;
-    let completeness = blocking(&state, move |catalog| {
+    let (acq, files) = files::receive(&state, &acqid, request).await?;
+    // A task of its own, which comes to its end even when the connection is cut off: what is ended must be told of, too.
+    let ended = tokio::spawn(async move {
+        let (status, mut results) = files::store_all(&state, acq, files).await;
+        results.completeness = serde_json::to_value(end_now(&state, acq).await?).ok();
+        Ok((status, Json(results)))
+    });
+    ended.await.unwrap_or_else(|_| Err(Failure::inside()))
+}
+
+/// Ends an acquisition, and says so to all who want to know.
+async fn end_now(state: &AppState, acq: AcqId) -> Result<Completeness, Failure> {
+    let completeness = blocking(state, move |catalog| {
         catalog.end_acquisition(acq)?;
         super::manifest::record(catalog, acq)?;
         catalog.completeness(acq)
     })
     .await?;
-    report_end(&state, acq, &completeness);
+    report_end(state, acq, &completeness);
     state.catalog.endings().push(Ending { acq, completeness: completeness.clone() });
-    results.completeness = serde_json::to_value(&completeness).ok();
-    Ok((status, Json(results)))
+    Ok(completeness)
 }
 
 fn report_end(state: &AppState, acq: AcqId, completeness: &Completeness) {

@@ -50,6 +50,11 @@ impl Failure {
         Self::new(StatusCode::REQUEST_TIMEOUT, "the body stopped coming")
     }
 
+    /// Our own fault.
+    pub(super) fn inside() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the request failed inside; see the log")
+    }
+
     pub(super) fn missing(message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, message)
     }
@@ -116,7 +121,7 @@ where
     let catalog = Arc::clone(&state.catalog);
     match tokio::task::spawn_blocking(move || work(&catalog)).await {
         Ok(done) => done.map_err(Into::into),
-        Err(_) => Err(Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "the request failed inside; see the log")),
+        Err(_) => Err(Failure::inside()),
     }
 }
 

@@ -7,6 +7,7 @@ use super::parts::{Part, Parts, read_parts};
 use super::query::{Query, utc_time};
 use super::shapes::{FileListing, FileResult, FileResults, StoredFile};
 use super::share::sending;
+use super::uploads::Place;
 use crate::catalog::NewFile;
 use crate::formats::{ancillary_kind, safe_file_name};
 use crate::index::{AcquisitionView, FileEntry};
@@ -28,27 +29,31 @@ pub(super) async fn store(
     Path(acqid): Path<String>,
     request: Request,
 ) -> Result<(StatusCode, Json<FileResults>), Failure> {
-    let (_, status, results) = receive(&state, &acqid, request).await?;
+    let (acq, files) = receive(&state, &acqid, request).await?;
+    let (status, results) = store_all(&state, acq, files).await;
     Ok((status, Json(results)))
 }
 
-/// Stores the files of a request, if it is multipart, with the acquisition that its path names.
+/// Reads the files of a request, if it is multipart, and the acquisition that its path names.
 pub(super) async fn receive(
     state: &AppState,
     acqid: &str,
     request: Request,
-) -> Result<(AcqId, StatusCode, FileResults), Failure> {
+) -> Result<(AcqId, Option<(Parts, Place)>), Failure> {
     let acq = AcqId(number("acqid", acqid)?);
     require_started(state, acq)?;
-    let (status, results) = match read_parts(state, request).await? {
-        Some(parts) => store_all(state, acq, parts).await?,
-        None => (StatusCode::OK, FileResults { af_results: None, completeness: None }),
-    };
-    Ok((acq, status, results))
+    Ok((acq, read_parts(state, request).await?))
 }
 
 /// Stores the files of a request one by one; status 400 when one of them could not be.
-async fn store_all(state: &AppState, acq: AcqId, parts: Parts) -> Result<(StatusCode, FileResults), Failure> {
+pub(super) async fn store_all(
+    state: &AppState,
+    acq: AcqId,
+    files: Option<(Parts, Place)>,
+) -> (StatusCode, FileResults) {
+    let Some((parts, _place)) = files else {
+        return (StatusCode::OK, FileResults { af_results: None, completeness: None });
+    };
     let mut results = Vec::new();
     let mut status = StatusCode::OK;
     for part in parts.0.into_iter().filter(|part| part.name == FILE_PART) {
@@ -61,7 +66,7 @@ async fn store_all(state: &AppState, acq: AcqId, parts: Parts) -> Result<(Status
             }
         }
     }
-    Ok((status, FileResults { af_results: Some(results), completeness: None }))
+    (status, FileResults { af_results: Some(results), completeness: None })
 }
 
 async fn store_one(state: &AppState, acq: AcqId, part: Part) -> Result<FileResult, Failure> {

@@ -26,6 +26,7 @@ mod openapi;
 mod pace;
 mod page;
 mod parts;
+mod peers;
 mod places;
 mod previews;
 mod query;
@@ -37,6 +38,7 @@ mod share;
 mod states;
 mod status;
 mod tiles;
+mod uploads;
 mod v1;
 mod watched;
 
@@ -64,6 +66,7 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, watch};
 use tower_http::normalize_path::NormalizePathLayer;
 use tower_layer::Layer;
+use uploads::Uploads;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -122,8 +125,8 @@ struct AppState {
     showing: Share,
     /// What of the tile buffers tiles on their way from HTTP senders may hold.
     sending: Share,
-    /// Bodies that are held in memory at a time.
-    uploads: Arc<Semaphore>,
+    /// Places for bodies that are held in memory.
+    uploads: Uploads,
     /// Long listings are made one at a time.
     long_listings: Arc<Semaphore>,
     /// Where images of tiles and mosaics are made.
@@ -185,7 +188,7 @@ impl HttpServer {
             reading: Share::new(catalog.pool().capacity() / 4),
             showing: Share::new(catalog.pool().capacity() / 4),
             sending: Share::new(catalog.pool().capacity() / 2),
-            uploads: Arc::new(Semaphore::new(parts::UPLOADS_AT_ONCE)),
+            uploads: Uploads::default(),
             long_listings: Arc::new(Semaphore::new(1)),
             previews: Arc::clone(previews),
             live: Arc::default(),

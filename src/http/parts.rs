@@ -1,9 +1,11 @@
 //! Multipart bodies of small files: read whole, within limits of size and number.
 //!
-//! Must never hold more than its limit: at most [`UPLOADS_AT_ONCE`] bodies of [`BODY_BYTES_MAX`] at a time.
+//! Must never hold more than its limit: each body has a place, which its reader keeps until nothing of it is left.
 
 use super::AppState;
 use super::answer::Failure;
+use super::peers::peer_of;
+use super::uploads::Place;
 use axum::body::Body;
 use axum::extract::multipart::{Field, Multipart, MultipartError};
 use axum::extract::{FromRequest, Request};
@@ -14,8 +16,6 @@ use tokio::time::timeout;
 
 /// Longest body of files.
 pub(super) const BODY_BYTES_MAX: usize = 64 << 20;
-/// Bodies that are read at a time.
-pub(super) const UPLOADS_AT_ONCE: usize = 4;
 /// Most parts of a body.
 const PARTS_MAX: usize = 256;
 /// Longest wait for a place, and for the next bytes.
@@ -54,14 +54,23 @@ pub(super) async fn open(request: Request, limit: usize) -> Result<Multipart, Fa
     Multipart::from_request(request, &()).await.map_err(|rejection| Failure::bad_request(rejection.body_text()))
 }
 
-/// Reads all parts; `None` when the body does not say that it is multipart.
-pub(super) async fn read_parts(state: &AppState, request: Request) -> Result<Option<Parts>, Failure> {
+/// Reads all parts; `None` when the body does not say that it is multipart. Their place is to be kept as long as they are.
+pub(super) async fn read_parts(state: &AppState, request: Request) -> Result<Option<(Parts, Place)>, Failure> {
     if !is_multipart(request.headers()) {
         return Ok(None);
     }
-    check_length(request.headers(), BODY_BYTES_MAX)?;
-    let _place = timeout(PATIENCE, state.uploads.acquire()).await.map_err(|_| Failure::busy())?;
-    read_all(request).await.map(Some)
+    let place = take_place(state, &request, BODY_BYTES_MAX)?.await?;
+    Ok(Some((read_all(request).await?, place)))
+}
+
+/// Checks a body's length, and takes a place for it.
+pub(super) fn take_place<'a>(
+    state: &'a AppState,
+    request: &Request,
+    limit: usize,
+) -> Result<impl Future<Output = Result<Place, Failure>> + use<'a>, Failure> {
+    let (length, peer) = (check_length(request.headers(), limit)?, peer_of(request));
+    Ok(state.uploads.take(length, peer))
 }
 
 /// Reads all parts of a multipart body.

@@ -2,6 +2,7 @@
 
 use super::AppState;
 use super::answer::{Failure, Path, blocking, number};
+use super::parts::take_place;
 use super::query::Query;
 use super::shapes::{CalibrationListing, CalibrationShape, Empty, ErrorBody};
 use super::states::{JsonBody, read_body};
@@ -35,12 +36,16 @@ pub(super) async fn import(
     State(state): State<AppState>,
     request: Request,
 ) -> Result<Json<CalibrationListing>, Failure> {
-    let _place = state.uploads.acquire().await;
+    let place = take_place(&state, &request, CALIBRATION_BYTES_MAX)?.await?;
     let body = read_body(request, CALIBRATION_BYTES_MAX).await?;
     let calibrations = parse_calibrations(&body).map_err(|error| Failure::bad_request(error.to_string()))?;
     let names: Vec<String> = calibrations.iter().map(|calibration| calibration.name.clone()).collect();
     if !calibrations.is_empty() {
-        blocking(&state, move |catalog| catalog.import_calibrations(calibrations)).await?;
+        blocking(&state, move |catalog| {
+            let _place = place;
+            catalog.import_calibrations(calibrations)
+        })
+        .await?;
     }
     let settings = state.catalog.index().settings();
     let imported: Vec<CalibrationShape> =

@@ -2,7 +2,7 @@
 
 use super::AppState;
 use super::answer::{Failure, blocking, command};
-use super::parts::{PATIENCE, check_length, too_large};
+use super::parts::{PATIENCE, check_length, take_place, too_large};
 use super::query::Query;
 use super::shapes::{NextTile, NextTilesAnswer, StateUpdates, image_url};
 use crate::catalog::{Catalog, CatalogError, NextTiles};
@@ -11,7 +11,8 @@ use crate::model::{RoiTileKey, STATE_IN_PROGRESS, STATE_READY, TileKey, TileSpec
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request, State};
-use http_body_util::{BodyExt, Limited};
+use bytes::BytesMut;
+use http_body_util::BodyExt;
 use serde::Deserialize;
 use tokio::time::timeout;
 
@@ -27,14 +28,18 @@ const FORM_BYTES_MAX: usize = 64 << 10;
 /// A body up to `limit` bytes, whole, whatever type it claims to be.
 pub(super) async fn read_body(request: Request, limit: usize) -> Result<Bytes, Failure> {
     check_length(request.headers(), limit)?;
-    let body = Limited::new(request.into_body(), limit).collect();
-    let read = timeout(PATIENCE, body).await.map_err(|_| Failure::timed_out())?;
-    read.map(http_body_util::Collected::to_bytes).map_err(|error| {
-        if error.is::<http_body_util::LengthLimitError>() {
-            return too_large(limit);
+    let mut body = request.into_body();
+    let mut read = BytesMut::new();
+    loop {
+        let frame = timeout(PATIENCE, body.frame()).await.map_err(|_| Failure::timed_out())?;
+        let Some(frame) = frame else { return Ok(read.freeze()) };
+        let frame = frame.map_err(|error| Failure::bad_request(format!("the body is cut: {error}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if data.len() > limit - read.len() {
+            return Err(too_large(limit));
         }
-        Failure::bad_request(format!("the body is cut: {error}"))
-    })
+        read.extend_from_slice(&data);
+    }
 }
 
 /// Hands out tiles: moves them from one state into another, each for one caller only. Parameters come in the query, or
@@ -148,7 +153,7 @@ pub(super) struct StateChange {
 #[utoipa::path(put, path = "/service/v1/tile-state", tag = "distribution", request_body = StateChange,
     responses((status = 200, body = StateUpdates)))]
 pub(super) async fn set_state(State(state): State<AppState>, request: Request) -> Result<Json<StateUpdates>, Failure> {
-    let _place = state.uploads.acquire().await;
+    let _place = take_place(&state, &request, STATE_BYTES_MAX)?.await?;
     let body = read_body(request, STATE_BYTES_MAX).await?;
     let change: StateChange = read_json(&body)?;
     let ids: Result<Vec<TileSpecId>, _> = change.tile_spec_ids.iter().map(|id| id.parse()).collect();
@@ -171,5 +176,30 @@ impl<T: serde::de::DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Failure> {
         read_json(&read_body(request, 1 << 20).await?).map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::Body;
+    use std::convert::Infallible;
+    use std::time::Duration;
+
+    /// A body of so many bytes, each of which takes its time.
+    fn slow(bytes: usize, each: Duration) -> Request {
+        let next = move |left: usize| async move {
+            tokio::time::sleep(each).await;
+            Some((Ok::<_, Infallible>(Bytes::from_static(b"x")), left.checked_sub(1)?))
+        };
+        Request::new(Body::from_stream(futures_util::stream::unfold(bytes, next)))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_may_take_its_time_as_long_as_it_comes() {
+        let steady = read_body(slow(100, PATIENCE / 2), 100).await.expect("whole");
+        assert_eq!(steady.len(), 100);
+        assert!(read_body(slow(1, PATIENCE * 2), 100).await.is_err(), "it stopped coming");
+        assert!(read_body(slow(101, Duration::ZERO), 100).await.is_err(), "longer than allowed");
     }
 }

@@ -1,9 +1,10 @@
 //! Ancillary files: kept with an acquisition, each with a result of its own, listed, read back; and the two commands
 //! that bring them.
 
-use super::support::{Daemon, data_dir, noise};
-use super::web::{Answer, Form, ask, get, get_json, text};
+use super::support::{Daemon, await_that, data_dir, noise};
+use super::web::{Answer, Form, ask, dial, get, get_json, head, text};
 use serde_json::{Value, json};
+use std::io::Write;
 
 const END: &str = "/service/v1/end-acquisition/123";
 const STORE: &str = "/service/v1/store-ancillary-files/123";
@@ -75,6 +76,18 @@ fn a_bad_file_among_good_ones_is_told_and_the_acquisition_is_completed_all_the_s
         assert_eq!(is_completed(&daemon), completed);
     }
     assert_eq!(get_json(&daemon, "/service/v1/acquisition/123/files")["length"], 4);
+}
+
+#[test]
+fn an_acquisition_is_ended_with_all_its_files_even_when_the_client_is_gone() {
+    let data = data_dir();
+    let daemon = Daemon::start(data.path(), &[]);
+    let add = |form: Form, n: u32| form.file("ancillary-file", &format!("{n}.csv"), b"1,2");
+    let form = (0..30).fold(Form::new(), add).bytes();
+    let length = format!("{}Content-Length: {}\r\n", Form::HEADERS, form.len());
+    dial(&daemon).write_all(&[head("POST", END, &length).as_bytes(), &form].concat()).expect("sent");
+    await_that("the acquisition is ended", || is_completed(&daemon));
+    assert_eq!(get_json(&daemon, "/service/v1/acquisition/123/files")["length"], 30);
 }
 
 #[test]

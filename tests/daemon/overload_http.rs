@@ -135,6 +135,39 @@ fn bodies_that_trickle_in_are_given_up_and_free_the_places_of_others() {
     assert_sound(&daemon, BUFFERS);
 }
 
+/// Bodies of files that are announced as long and do not come.
+fn long_bodies(daemon: &Daemon, host: u8, count: usize) -> Vec<TcpStream> {
+    let headers = format!("{}Content-Length: 60000000\r\n", Form::HEADERS);
+    let open = || {
+        let mut stream = dial_from(host, daemon.http_address).expect("a connection");
+        stream.write_all(head("POST", "/service/v1/store-ancillary-files/123", &headers).as_bytes()).expect("sent");
+        stream.write_all(b"--b0undary\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n").expect("sent");
+        stream
+    };
+    std::iter::repeat_with(open).take(count).collect()
+}
+
+#[test]
+fn slow_long_bodies_keep_no_place_from_short_ones_and_none_of_one_address_all_from_others() {
+    let data = data_dir();
+    let daemon = Daemon::start(data.path(), &["http.slow_grace=600s"]);
+    let held = long_bodies(&daemon, 2, 8);
+    daemon.await_metric_that("tilecatcher_http_connections", |open| open >= 8.0);
+    let began = Instant::now();
+    let long = Form::new().file("ancillary-file", "a.csv", &noise(1, 3_000_000)).bytes();
+    super::web::ask(&daemon, "POST", "/service/v1/store-ancillary-files/123", Form::HEADERS, &long).with(200);
+    let all = long_bodies(&daemon, 3, 8);
+    daemon.await_metric_that("tilecatcher_http_connections", |open| open >= 16.0);
+    super::web::start(&daemon, 7, super::support::LOG);
+    super::web::create_rois(&daemon, 7, &[("5", &[(0, 0)])]).with(200);
+    super::web::set_state(&daemon, "COMPLETE", &[]).with(200);
+    super::web::ask(&daemon, "POST", "/service/v1/calibrations", "", b"[]").with(200);
+    super::web::ask(&daemon, "POST", "/service/v1/end-acquisition/7", "", b"").with(200);
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    drop((held, all));
+    assert_sound(&daemon, BUFFERS);
+}
+
 #[test]
 fn clients_that_do_not_read_their_answer_are_given_up_and_hold_no_buffer() {
     let data = data_dir();
