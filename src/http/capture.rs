@@ -57,7 +57,10 @@ pub(super) async fn capture(
 ) -> Response {
     let captured = match number("acqid", &acqid).map(AcqId) {
         Ok(acq) => receive_and_store(&state, acq, &query, request).await,
-        Err(failure) => Err(failure),
+        Err(failure) => {
+            count(&state, |counts| counts.refused(Refusal::BadKey));
+            Err(failure)
+        }
     };
     match captured {
         Ok(tile) => (queue_status(&state), Json(tile)).into_response(),
@@ -377,18 +380,22 @@ fn failure_of(why: Refusal, checksum: &Checksum) -> Failure {
 }
 
 fn count_refusal(state: &AppState, acq: AcqId, why: Refusal) {
-    let mut counts = LocalCounts::default();
-    counts.refused(why);
-    counts.refused_of(acq);
-    counts.publish(state.catalog.metrics());
+    count(state, |counts| {
+        counts.refused(why);
+        counts.refused_of(acq);
+    });
 }
 
 fn count_beyond_grid(state: &AppState, key: TileKey) {
     let view = state.catalog.acquisition(key.acq);
     let grid = view.and_then(|view| view.head.started.as_ref().map(|started| started.facts.grid()));
     if grid.is_some_and(|grid| grid.leaves_out(key.col, key.row)) {
-        let mut counts = LocalCounts::default();
-        counts.beyond_grid += 1;
-        counts.publish(state.catalog.metrics());
+        count(state, |counts| counts.beyond_grid += 1);
     }
+}
+
+fn count(state: &AppState, add: impl FnOnce(&mut LocalCounts)) {
+    let mut counts = LocalCounts::default();
+    add(&mut counts);
+    counts.publish(state.catalog.metrics());
 }

@@ -390,6 +390,15 @@ fn a_new_version_keeps_the_id_makes_its_tiles_ready_and_leaves_the_old_one_reada
 }
 
 #[test]
+fn a_tile_for_what_is_no_acquisition_is_counted_as_refused() {
+    let data = data_dir();
+    let daemon = Daemon::start_bare(data.path(), &[]);
+    let path = format!("/service/v1/capture-image-content/x?tile-filename={}", name(0, 0));
+    ask(&daemon, "PUT", &path, "", b"x").refused(400);
+    daemon.await_metric("tilecatcher_tiles_refused_total{reason=\"bad_key\"}", 1.0);
+}
+
+#[test]
 fn by_policy_other_content_is_a_conflict() {
     let data = data_dir();
     let daemon = Daemon::start(data.path(), &["storage.on_conflict=reject"]);
