@@ -231,6 +231,15 @@ impl TileBuffer {
     fn len(&self) -> usize {
         self.blocks as usize * BLOCK
     }
+
+    /// Gives back what lies behind the blocks of the first `bytes`.
+    pub fn shrink_to(&mut self, bytes: usize) {
+        let Some(keep) = blocks_for(bytes).filter(|keep| *keep < self.blocks) else { return };
+        let mut state = self.region.lock();
+        state.give_back(self.first_block + keep, self.blocks - keep);
+        self.blocks = keep;
+        drop(Region::grant(&self.region, state));
+    }
 }
 
 impl Deref for TileBuffer {
@@ -284,6 +293,24 @@ mod tests {
         assert!(pool.try_reserve(3 * BLOCK).is_none());
         drop(b);
         assert_eq!(pool.try_reserve(4 * BLOCK).map(|all| all.len()), Some(4 * BLOCK));
+    }
+
+    #[test]
+    fn what_a_buffer_does_not_need_goes_to_who_waits_for_it() {
+        let pool = pool(4);
+        let granted = Arc::new(Granted::default());
+        let waiter: Arc<dyn BufferWaiter> = granted.clone();
+        let mut guessed = pool.try_reserve(4 * BLOCK).expect("all");
+        guessed.fill(7);
+        assert!(matches!(pool.reserve_or_wait(3 * BLOCK, 1, &waiter), Some(Reserved::Later)));
+        guessed.shrink_to(BLOCK - 1);
+        assert_eq!((guessed.len(), pool.waiting()), (BLOCK, 0));
+        granted.0.lock().expect("no panic").pop().expect("granted").1.fill(9);
+        assert!(guessed.iter().all(|byte| *byte == 7));
+        guessed.shrink_to(10 * BLOCK);
+        assert_eq!(guessed.len(), BLOCK);
+        drop(guessed);
+        assert_eq!(pool.used(), 0, "every block comes back once");
     }
 
     #[test]

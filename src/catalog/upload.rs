@@ -63,19 +63,14 @@ impl ImageUpload {
         self.len += bytes.len();
     }
 
-    /// Goes on in a longer buffer.
-    pub fn move_to(&mut self, mut buffer: TileBuffer) {
-        buffer[IMAGE..][..self.len].copy_from_slice(&self.buffer[IMAGE..][..self.len]);
-        self.buffer = buffer;
-    }
-
-    /// The frame around the image. `None` when that is too long for one.
+    /// The frame around the image, in as much of the buffer as it takes. `None` when that is too long for one.
     #[must_use]
     pub fn finish(mut self, fields: &RequestFields) -> Option<ReceivedFrame> {
         let head = FrameHead::new(fields, self.len)?;
         let head = &head.bytes()[PREFIX_BYTES..];
         let tail = FrameTail::new(self.len);
         let (tail, image_len) = (tail.bytes(), self.len as u64);
+        self.buffer.shrink_to(Self::buffer_bytes(self.len));
         self.buffer[RECORD_HEADER_BYTES..IMAGE].copy_from_slice(head);
         self.buffer[IMAGE + self.len..][..tail.len()].copy_from_slice(tail);
         let crc = join(
@@ -119,16 +114,13 @@ mod tests {
     }
 
     #[test]
-    fn an_image_that_outgrows_its_buffer_moves() {
+    fn a_frame_keeps_no_more_of_a_long_buffer_than_it_takes() {
         let pool = Pool::new(1 << 20).expect("a small pool");
-        let mut upload = ImageUpload::new(pool.try_reserve(4096).expect("room"));
-        let first = upload.room();
-        upload.push(&vec![1; first]);
-        assert_eq!(upload.room(), 0);
-        upload.move_to(pool.try_reserve(64 << 10).expect("room"));
-        upload.push(&[2; 100]);
+        let mut upload = ImageUpload::new(pool.try_reserve(1 << 20).expect("room"));
+        upload.push(&[1; 5000]);
         let key = TileKey { acq: AcqId(7), col: 3, row: 4, frame: FrameNumber::STABLE };
         let frame = upload.finish(&RequestFields { key, camera: 0, checksum: Checksum::None }).expect("fits");
+        assert_eq!(pool.used(), ImageUpload::buffer_bytes(5000));
         assert_eq!(frame.crc, crc32fast::hash(frame.bytes()));
     }
 }

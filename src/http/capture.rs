@@ -8,6 +8,7 @@ use super::AppState;
 use super::answer::{Failure, Path, number};
 use super::health::queue_status;
 use super::parts::{self, PATIENCE, is_multipart, next_chunk, next_field};
+use super::peers::peer_of;
 use super::query::Query;
 use super::sender::HttpSender;
 use super::shapes::{CapturedTile, ErrorBody};
@@ -26,18 +27,14 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
-/// Buffer for a body that does not say how long it is; doubled when it is full.
-const FIRST_BUFFER: usize = 1 << 20;
 /// Bytes of multipart around the file, at most, when the file's own length is guessed from the body's.
 const TEXT_PART_MAX: usize = 64 << 10;
-/// A body may take so long, and more by its length at the slowest rate, bytes a second: it holds a buffer meanwhile.
-const GRACE: Duration = Duration::from_secs(60);
-const SLOW_RATE: usize = 64 << 10;
 /// Longest wait for a lane that is full.
 const LANE_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -103,15 +100,13 @@ async fn receive(state: &AppState, acq: AcqId, query: &Query, request: Request) 
     let limit = state.frame_bytes_max;
     let length = parts::check_length(request.headers(), limit);
     let length = length.map_err(|failure| (Refusal::TooLarge, failure))?;
-    let time = GRACE + Duration::from_secs((length.unwrap_or(limit) / SLOW_RATE) as u64);
-    let received = if is_multipart(request.headers()) {
-        timeout(time, receive_parts(state, request, length)).await
-    } else {
-        let missing = || (Refusal::BadKey, Failure::bad_request("the parameter tile-filename is missing"));
-        let name = query.text("tile-filename").ok_or_else(missing)?;
-        timeout(time, receive_raw(state, request, length, name, query.text("checksum"))).await
-    };
-    received.unwrap_or_else(|_| Err(bad_message(Failure::timed_out())))
+    // How long it may take is for the connection to say: a sender is slow only while the daemon waits for it.
+    if is_multipart(request.headers()) {
+        return receive_parts(state, request, length).await;
+    }
+    let missing = || (Refusal::BadKey, Failure::bad_request("the parameter tile-filename is missing"));
+    let name = query.text("tile-filename").ok_or_else(missing)?;
+    receive_raw(state, request, length, name, query.text("checksum")).await
 }
 
 /// An image on its way in, and the room that it takes of what HTTP senders may hold.
@@ -142,20 +137,21 @@ async fn receive_raw(
 ) -> Received<Sent> {
     let name = parse_name(name)?;
     let checksum = checksum.map_or(Ok(Checksum::None), parse_hex)?;
-    let mut upload = begin(state, length).await?;
+    let mut upload = begin(state, length, peer_of(&request)).await?;
     let mut body = request.into_body();
     loop {
         let frame = timeout(PATIENCE, body.frame()).await.map_err(|_| bad_message(Failure::timed_out()))?;
         let Some(frame) = frame else { break };
         let frame = frame.map_err(|error| bad_message(Failure::bad_request(format!("the body is cut: {error}"))))?;
         if let Ok(data) = frame.into_data() {
-            push(state, &mut upload, &data).await?;
+            push(state, &mut upload, &data)?;
         }
     }
     Ok(Sent { upload, name, checksum })
 }
 
 async fn receive_parts(state: &AppState, request: Request, length: Option<usize>) -> Received<Sent> {
+    let peer = peer_of(&request);
     let mut body = parts::open(request, state.frame_bytes_max).await.map_err(bad_message)?;
     let (mut image, mut file_name, mut name): (Option<Upload>, Option<String>, Option<String>) = (None, None, None);
     let mut checksum: Option<Checksum> = None;
@@ -166,9 +162,9 @@ async fn receive_parts(state: &AppState, request: Request, length: Option<usize>
         match part.as_str() {
             "tile-file" if image.is_none() => {
                 file_name = field.file_name().map(str::to_owned);
-                let mut upload = begin(state, length).await?;
+                let mut upload = begin(state, length, peer).await?;
                 while let Some(chunk) = next_chunk(&mut field).await.map_err(bad_message)? {
-                    push(state, &mut upload, &chunk).await?;
+                    push(state, &mut upload, &chunk)?;
                 }
                 image = Some(upload);
             }
@@ -212,18 +208,11 @@ pub(super) fn parse_hex(text: &str) -> Received<Checksum> {
     checksum.ok_or_else(|| bad_checksum(wrong()))
 }
 
-/// Adds bytes to an image, in a longer buffer if need be.
-async fn push(state: &AppState, upload: &mut Upload, bytes: &[u8]) -> Received<()> {
+/// Adds bytes to an image.
+fn push(state: &AppState, upload: &mut Upload, bytes: &[u8]) -> Received<()> {
     let image = &mut upload.image;
-    let needed = image.len() + bytes.len();
-    if needed > state.frame_bytes_max {
+    if image.len() + bytes.len() > state.frame_bytes_max || image.room() < bytes.len() {
         return Err((Refusal::TooLarge, parts::too_large(state.frame_bytes_max)));
-    }
-    if image.room() < bytes.len() {
-        let longer = (needed * 2).min(state.frame_bytes_max);
-        let (buffer, room) = reserve(state, longer).await?;
-        image.move_to(buffer);
-        upload.room = room;
     }
     image.push(bytes);
     Ok(())
@@ -241,25 +230,40 @@ impl BufferWaiter for Grant {
     }
 }
 
-/// An empty image, with room for as much as the request says that it sends.
-async fn begin(state: &AppState, length: Option<usize>) -> Received<Upload> {
-    let (buffer, room) = reserve(state, length.unwrap_or(FIRST_BUFFER)).await?;
+/// A place in the pool's queue; left when this is dropped.
+struct Turn<'a> {
+    pool: &'a Pool,
+    waiter: Arc<dyn BufferWaiter>,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.pool.cancel(0, &self.waiter);
+    }
+}
+
+/// An empty image, with room for as much as the request says that it sends; for the longest if it does not say. All of it at
+/// once: whoever holds some and waits for more can wait for ever.
+async fn begin(state: &AppState, length: Option<usize>, peer: IpAddr) -> Received<Upload> {
+    let pool = state.catalog.pool();
+    let longest = || ImageUpload::buffer_bytes(state.frame_bytes_max).min(pool.capacity());
+    let bytes = length.map_or_else(longest, ImageUpload::buffer_bytes);
+    let room = state.sending.take_for(peer, bytes).await.map_err(|failure| (Refusal::Overloaded, failure))?;
+    let buffer = reserve(pool, bytes).await?;
     Ok(Upload { image: ImageUpload::new(buffer), room })
 }
 
-/// A buffer for an image of `len` bytes; waits its turn when the pool is full.
-async fn reserve(state: &AppState, len: usize) -> Received<(TileBuffer, Room)> {
-    let busy = || (Refusal::Overloaded, Failure::busy());
-    let room = state.sending.take(ImageUpload::buffer_bytes(len)).await;
-    let room = room.map_err(|failure| (Refusal::Overloaded, failure))?;
-    let pool: &Pool = state.catalog.pool();
+/// A buffer; waits its turn when the pool is full.
+async fn reserve(pool: &Pool, bytes: usize) -> Received<TileBuffer> {
     let (sender, granted) = oneshot::channel();
     let waiter: Arc<dyn BufferWaiter> = Arc::new(Grant(Mutex::new(Some(sender))));
-    match pool.reserve_or_wait(ImageUpload::buffer_bytes(len), 0, &waiter) {
-        Some(Reserved::Now(buffer)) => Ok((buffer, room)),
+    match pool.reserve_or_wait(bytes, 0, &waiter) {
+        Some(Reserved::Now(buffer)) => Ok(buffer),
         Some(Reserved::Later) => {
-            let buffer = timeout(PATIENCE, granted).await.ok().and_then(Result::ok).ok_or_else(busy)?;
-            Ok((buffer, room))
+            // Whoever gives up, or goes away, must not stand in the way of those behind.
+            let _turn = Turn { pool, waiter };
+            let buffer = timeout(PATIENCE, granted).await.ok().and_then(Result::ok);
+            buffer.ok_or_else(|| (Refusal::Overloaded, Failure::busy()))
         }
         None => Err((Refusal::TooLarge, parts::too_large(pool.capacity()))),
     }
@@ -398,4 +402,23 @@ fn count(state: &AppState, add: impl FnOnce(&mut LocalCounts)) {
     let mut counts = LocalCounts::default();
     add(&mut counts);
     counts.publish(state.catalog.metrics());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::limits::BLOCK;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_gives_up_or_goes_away_leaves_the_pools_queue() {
+        let pool = Pool::new(4 * BLOCK).expect("a small mapping");
+        let held = pool.try_reserve(3 * BLOCK).expect("room");
+        assert!(reserve(&pool, 4 * BLOCK).await.is_err(), "waited in vain");
+        assert_eq!(pool.waiting(), 0);
+        let gone = timeout(Duration::from_secs(1), reserve(&pool, 2 * BLOCK)).await;
+        assert!(gone.is_err() && pool.waiting() == 0);
+        let (first, _) = tokio::join!(reserve(&pool, 4 * BLOCK), async move { drop(held) });
+        assert_eq!((first.expect("granted").len(), pool.waiting()), (4 * BLOCK, 0));
+        assert_eq!(pool.used(), 0);
+    }
 }

@@ -1,9 +1,11 @@
 //! Shares of the tile buffers: HTTP clients, however slow and many, leave the rest to the capture port.
 
 use super::answer::Failure;
+use super::peers::PerPeer;
 use crate::base::limits::BLOCK;
 use axum::body::Body;
 use bytes::Bytes;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -17,11 +19,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) struct Share {
     blocks: Arc<Semaphore>,
     capacity: u32,
+    /// Half of the blocks, for each peer.
+    peers: PerPeer,
 }
 
 /// Room that is taken; given back when it is dropped.
 pub(super) struct Room {
     permit: OwnedSemaphorePermit,
+    /// What of it counts against a peer.
+    _of_peer: Option<OwnedSemaphorePermit>,
 }
 
 /// Bytes on their way to a client, and the room that they take until they are gone.
@@ -44,16 +50,25 @@ impl<T: AsRef<[u8]>> AsRef<[u8]> for Sending<T> {
 impl Share {
     pub(super) fn new(bytes: usize) -> Self {
         let capacity = u32::try_from(bytes / BLOCK).unwrap_or(u32::MAX).max(1);
-        Self { blocks: Arc::new(Semaphore::new(capacity as usize)), capacity }
+        let peers = PerPeer::new(per_peer(capacity) as usize);
+        Self { blocks: Arc::new(Semaphore::new(capacity as usize)), capacity, peers }
     }
 
     /// Takes room for `bytes`, waiting its turn; what is more than the whole share takes all of it.
     pub(super) async fn take(&self, bytes: usize) -> Result<Room, Failure> {
         let permit = timeout(PATIENCE, Arc::clone(&self.blocks).acquire_many_owned(self.blocks_of(bytes))).await;
         match permit {
-            Ok(Ok(permit)) => Ok(Room { permit }),
+            Ok(Ok(permit)) => Ok(Room { permit, _of_peer: None }),
             _ => Err(Failure::busy()),
         }
+    }
+
+    /// As [`Self::take`], and no more than half of the share for one peer; what is more than that takes all of its half.
+    pub(super) async fn take_for(&self, peer: IpAddr, bytes: usize) -> Result<Room, Failure> {
+        let blocks = self.blocks_of(bytes).min(per_peer(self.capacity));
+        let of_peer = timeout(PATIENCE, self.peers.of(peer).acquire_many_owned(blocks)).await;
+        let of_peer = of_peer.ok().and_then(Result::ok).ok_or_else(Failure::busy)?;
+        Ok(Room { _of_peer: Some(of_peer), ..self.take(bytes).await? })
     }
 
     /// Room for `bytes` out of room that was taken for a guess.
@@ -76,9 +91,28 @@ impl Share {
     }
 }
 
+/// Blocks of a share that one peer may have.
+fn per_peer(capacity: u32) -> u32 {
+    (capacity / 2).max(1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn one_peer_leaves_half_of_a_share_to_others() {
+        let share = Share::new(10 * BLOCK);
+        let (one, other) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
+        let held = share.take_for(one, 3 * BLOCK).await.expect("room");
+        assert!(share.take_for(one, 3 * BLOCK).await.is_err(), "more than half");
+        let others = share.take_for(other, 4 * BLOCK).await.expect("room");
+        drop((held, others));
+        let long = share.take_for(one, 8 * BLOCK).await.expect("one may be longer than that");
+        assert!(share.take_for(one, 1).await.is_err());
+        drop(long);
+        assert!(share.take_for(one, 5 * BLOCK).await.is_ok(), "nothing is lost");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_full_share_makes_others_wait_and_in_the_end_come_again() {

@@ -1,6 +1,6 @@
 //! Hostile and unlucky clients of the HTTP port: closed in time, counted by reason, and everybody else is served.
 
-use super::hostile::{BUFFERS, assert_sound, dial_from, dial_with_small_buffer};
+use super::hostile::{BUFFERS, assert_sound, dial_from, dial_with_small_buffer, long};
 use super::support::{ACQ, Daemon, await_that, data_dir, frame, key, noise};
 use super::web::{Form, dial, get, head};
 use std::io::{Read, Write};
@@ -168,6 +168,48 @@ fn slow_long_bodies_keep_no_place_from_short_ones_and_none_of_one_address_all_fr
     assert_sound(&daemon, BUFFERS);
 }
 
+/// The head of a tile's request.
+fn put_head(place: u32, length: &str) -> String {
+    let name = super::web::name(place, 0);
+    head("PUT", &super::web::tile_path(ACQ.0, &name), length)
+}
+
+#[test]
+fn one_address_can_not_hold_all_the_memory_for_tiles_over_http() {
+    let data = data_dir();
+    // 32 MiB for tiles over HTTP, 16 of them for one address.
+    let daemon = Daemon::start(data.path(), &["http.slow_grace=600s"]);
+    let open = |place| {
+        let mut stream = dial_from(2, daemon.http_address).expect("a connection");
+        stream.write_all(put_head(place, "Content-Length: 7000000\r\n").as_bytes()).expect("sent");
+        stream
+    };
+    let held: Vec<TcpStream> = (0..8).map(open).collect();
+    daemon.await_metric_that("tilecatcher_buffer_bytes", |bytes| bytes >= 14e6);
+    let began = Instant::now();
+    for n in 0..3 {
+        super::web::put(&daemon, ACQ.0, &super::web::name(n, 1), &noise(n.into(), 7_000_000));
+    }
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    drop(held);
+    assert_sound(&daemon, BUFFERS);
+}
+
+#[test]
+fn a_tile_that_does_not_say_its_length_may_be_as_long_as_any() {
+    let data = data_dir();
+    // Half of the memory is for tiles over HTTP, and holds the longest one alone.
+    let daemon = Daemon::start(data.path(), &["memory.buffers=20MiB"]);
+    let image = noise(5, 7_500_000);
+    let mut stream = dial(&daemon);
+    stream.write_all(put_head(5, "Transfer-Encoding: chunked\r\n").as_bytes()).expect("sent");
+    stream.write_all(format!("{:x}\r\n", image.len()).as_bytes()).expect("sent");
+    stream.write_all(&[&image[..], b"\r\n0\r\n\r\n"].concat()).expect("sent");
+    super::web::read_answer(&mut stream).with(200);
+    assert_eq!(daemon.http.content(ACQ, 5, 0).expect("stored").bytes, image);
+    assert_sound(&daemon, 20 << 20);
+}
+
 #[test]
 fn clients_that_do_not_read_their_answer_are_given_up_and_hold_no_buffer() {
     let data = data_dir();
@@ -198,6 +240,24 @@ fn a_slow_but_steady_client_is_left_alone() {
     for part in form.chunks(1000) {
         stream.write_all(part).expect("sent");
         std::thread::sleep(Duration::from_millis(200));
+    }
+    super::web::read_answer(&mut stream).with(200);
+}
+
+#[test]
+fn a_tile_may_take_its_time_as_long_as_it_comes() {
+    // A tile of this length once had a minute and a quarter.
+    if !long() {
+        return;
+    }
+    let data = data_dir();
+    let daemon = Daemon::start(data.path(), &["http.slow_rate=1KiB"]);
+    let image = noise(4, 1_000_000);
+    let mut stream = dial(&daemon);
+    stream.write_all(put_head(4, &format!("Content-Length: {}\r\n", image.len())).as_bytes()).expect("sent");
+    for part in image.chunks(10_000) {
+        std::thread::sleep(Duration::from_secs(1));
+        stream.write_all(part).expect("sent");
     }
     super::web::read_answer(&mut stream).with(200);
 }
