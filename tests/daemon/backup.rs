@@ -202,6 +202,8 @@ fn a_segment_with_the_number_of_a_lost_one_does_not_replace_its_backup() {
     let segment = lane_segment(data.path());
     let earlier = std::fs::read(&segment).expect("readable");
     segments(data.path()).iter().for_each(|segment| std::fs::remove_file(segment).expect("removed"));
+    // The index knows what was given.
+    std::fs::remove_dir_all(data.path().join("index")).expect("removed");
     let daemon = Daemon::start(data.path(), &[]);
     store(&daemon, 5..10);
     daemon.stop();
