@@ -301,22 +301,13 @@ impl Page {
 mod tests {
     use super::*;
     use crate::index::{AcquisitionHead, StartedView, StateId};
-    use crate::model::{AcquisitionFacts, CameraCount, Cell, FrameNumber, Roi, RoiIndex, Sequence};
+    use crate::model::{AcquisitionFacts, CameraCount, Cell, FrameNumber, Roi, RoiIndex};
     use std::sync::Arc;
 
     fn view(cols: u32, rows: u32, rois: &[i64]) -> AcquisitionView {
         let facts =
             AcquisitionFacts { x_steps: cols, y_steps: rows, cameras: CameraCount::One, ..AcquisitionFacts::default() };
-        let started = StartedView {
-            first_started_ns: 0,
-            first: Sequence(1),
-            last: Sequence(1),
-            ended_ns: None,
-            log_name: String::new(),
-            facts,
-            log_text: String::new(),
-            temca: 0,
-        };
+        let started = StartedView { facts, ..StartedView::default() };
         let roi = |section: &i64| Roi { name: section.to_string(), section: *section, prev: 0 };
         let head = AcquisitionHead {
             started: Some(started),

@@ -34,7 +34,7 @@ fn sample(view: &AcquisitionView) -> Option<&str> {
 mod tests {
     use super::*;
     use crate::index::{AcquisitionHead, StartedView};
-    use crate::model::{AcquisitionFacts, Roi, Sequence};
+    use crate::model::{AcquisitionFacts, Roi};
     use std::sync::Arc;
 
     fn acquisition(sample: &str, acquired_s: i64, sections: impl IntoIterator<Item = i64>) -> AcquisitionView {
@@ -43,16 +43,7 @@ mod tests {
             acquired_unix_s: Some(acquired_s),
             ..AcquisitionFacts::default()
         };
-        let started = StartedView {
-            first_started_ns: 0,
-            first: Sequence(1),
-            last: Sequence(1),
-            ended_ns: None,
-            log_name: String::new(),
-            facts,
-            log_text: String::new(),
-            temca: 0,
-        };
+        let started = StartedView { facts, ..StartedView::default() };
         let roi = |(n, section)| Roi { name: format!("{n}.{section}"), section, prev: 0 };
         let rois = sections.into_iter().enumerate().map(roi).collect();
         let head = AcquisitionHead { started: Some(started), rois, ..AcquisitionHead::default() };

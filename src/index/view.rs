@@ -116,7 +116,7 @@ pub struct ManifestView {
 }
 
 /// The start and end of an acquisition.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StartedView {
     /// When it was first started, ns since 1970 UTC.
     pub first_started_ns: i64,

@@ -343,6 +343,24 @@ impl SegmentFile for RealFile {
     }
 }
 
+/// The methods of a [`SegmentFile`] that is for reading only.
+macro_rules! refuse_writes {
+    () => {
+        fn write_all_at(&self, _: &mut [std::io::IoSlice<'_>], _: u64) -> std::io::Result<()> {
+            Err(std::io::ErrorKind::Unsupported.into())
+        }
+
+        fn sync(&self) -> std::io::Result<()> {
+            Err(std::io::ErrorKind::Unsupported.into())
+        }
+
+        fn set_len(&self, _: u64) -> std::io::Result<()> {
+            Err(std::io::ErrorKind::Unsupported.into())
+        }
+    };
+}
+pub(super) use refuse_writes;
+
 /// Open for one who reads everything once: past the page cache, or dropping from it what was read.
 struct UncachedFile {
     file: File,
@@ -375,17 +393,7 @@ impl SegmentFile for UncachedFile {
         next_data(&self.file, offset)
     }
 
-    fn write_all_at(&self, _: &mut [IoSlice<'_>], _: u64) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn set_len(&self, _: u64) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
+    refuse_writes!();
 }
 
 fn next_data(file: &File, offset: u64) -> io::Result<Option<u64>> {

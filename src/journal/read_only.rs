@@ -378,7 +378,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::filesystem::RealFilesystem;
+    use super::super::filesystem::{RealFilesystem, refuse_writes};
     use super::super::format::{RecordKind, segment_file_name};
     use super::super::store::{Journal, JournalOptions};
     use super::*;
@@ -567,17 +567,7 @@ mod tests {
             self.0.next_data(offset)
         }
 
-        fn write_all_at(&self, _: &mut [io::IoSlice<'_>], _: u64) -> io::Result<()> {
-            Err(io::ErrorKind::Unsupported.into())
-        }
-
-        fn sync(&self) -> io::Result<()> {
-            Err(io::ErrorKind::Unsupported.into())
-        }
-
-        fn set_len(&self, _: u64) -> io::Result<()> {
-            Err(io::ErrorKind::Unsupported.into())
-        }
+        refuse_writes!();
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Each byte is read once, in order, in steps that the caller paces. Must never change a byte, nor call something
 //! damaged that is only being written: what does not hold is looked at a second time before it is reported.
 
-use super::filesystem::SegmentFile;
+use super::filesystem::{SegmentFile, refuse_writes};
 use super::format::{RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, Trailer};
 use super::reader::{self, ReadError, Scan};
 use super::recovery::{self, DamageKind};
@@ -241,15 +241,5 @@ impl SegmentFile for Stepwise<'_> {
         self.file.next_data(offset)
     }
 
-    fn write_all_at(&self, _: &mut [io::IoSlice<'_>], _: u64) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn set_len(&self, _: u64) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
+    refuse_writes!();
 }

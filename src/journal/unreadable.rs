@@ -3,7 +3,7 @@
 //! For those who go on with what is left: checksums tell what the zeros stand for. Must never take another error for
 //! that, nor pass such bytes on without anybody being told.
 
-use super::filesystem::SegmentFile;
+use super::filesystem::{SegmentFile, refuse_writes};
 use crate::base::limits::BLOCK;
 use rustix::io::Errno;
 use std::collections::BTreeSet;
@@ -86,15 +86,5 @@ impl SegmentFile for Tolerant<'_> {
         self.file.next_data(offset)
     }
 
-    fn write_all_at(&self, _: &mut [io::IoSlice<'_>], _: u64) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn set_len(&self, _: u64) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
+    refuse_writes!();
 }

@@ -306,16 +306,7 @@ mod tests {
     }
 
     fn open(last_received_s: i64, ended_ns: Option<i64>) -> AcquisitionView {
-        let started = StartedView {
-            first_started_ns: 1_000_000_000,
-            first: Default::default(),
-            last: Default::default(),
-            ended_ns,
-            log_name: String::new(),
-            facts: Default::default(),
-            log_text: String::new(),
-            temca: 0,
-        };
+        let started = StartedView { first_started_ns: 1_000_000_000, ended_ns, ..StartedView::default() };
         let head = AcquisitionHead { started: Some(started), ..AcquisitionHead::default() };
         let mut view = AcquisitionView { head: Arc::new(head), ..AcquisitionView::default() };
         view.counters.last_received_ns = last_received_s * 1_000_000_000;
