@@ -98,6 +98,9 @@
 //!   a full disk refused half way.
 //! - **Losing records gives nothing twice**: the index that notices the loss knows what was given; before it goes, a record
 //!   keeps the highest numbers, with a margin for what the index had not seen.
+//! - **What can not be read is not judged**: a segment in which the disk refuses blocks at a start is neither sealed nor set
+//!   aside. It is served by what can be read, from a list in memory, and the next start looks again; until then numbers
+//!   behind a margin are given, for those in the refused blocks are not known.
 //! - **A compacted segment gets a new number**, and a note while it replaces the old one: under the old number a stale
 //!   location would lead to another record instead of nowhere. Its copy is read back whole before the old one goes.
 //! - **A mirror is a file system of two sides** ([`journal::MirroredFilesystem`]): writer, keeper and recovery know one

@@ -320,7 +320,8 @@ impl Certificates {
 fn report(recovery: &RecoveryReport, index: &OpenReport, metrics: &Metrics) {
     let count = |kind| recovery.damage.iter().filter(|damage| damage.kind == kind).count();
     Metrics::set(&metrics.recovery_torn, count(DamageKind::Torn));
-    Metrics::set(&metrics.recovery_corrupt, count(DamageKind::Corrupt).max(usize::from(index.lost > 0)));
+    let lost = count(DamageKind::Corrupt) + count(DamageKind::Unreadable);
+    Metrics::set(&metrics.recovery_corrupt, lost.max(usize::from(index.lost > 0)));
     metrics.index_open_seconds.set(index.took.as_secs_f64());
     for damage in &recovery.damage {
         let (path, offset, len) = (damage.path.display(), damage.offset, damage.len);
@@ -330,6 +331,9 @@ fn report(recovery: &RecoveryReport, index: &OpenReport, metrics: &Metrics) {
             }
             DamageKind::Corrupt => {
                 tracing::error!(%path, offset, len, "stored data is damaged; it is left as it is, all else is served: run `tilecatcher verify`");
+            }
+            DamageKind::Unreadable => {
+                tracing::error!(%path, offset, len, "the disk does not give this, which may be stored data: the segment is left as it is and looked at again at the next start, all else is served: check the disk");
             }
         }
     }

@@ -9,13 +9,12 @@
 
 use super::scope::Scopes;
 use super::token::{TokenDigest, TokenName};
+use crate::base::limits::SECRET_MODE_FORBIDDEN;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// Group may read; nobody else anything.
-const MODE_FORBIDDEN: u32 = 0o037;
 const MODE: u32 = 0o600;
 /// A file longer than this is no file of tokens.
 const BYTES_MAX: u64 = 1 << 20;
@@ -165,7 +164,7 @@ impl TokenFile {
         let file = File::open(&self.path).map_err(|source| self.io(source))?;
         let about = file.metadata().map_err(|source| self.io(source))?;
         let mode = about.mode() & 0o777;
-        if mode & MODE_FORBIDDEN != 0 {
+        if mode & SECRET_MODE_FORBIDDEN != 0 {
             return Err(TokenFileError::Mode { path: self.path.clone(), mode });
         }
         if !about.is_file() || about.len() > BYTES_MAX {
@@ -217,7 +216,7 @@ impl TokenFile {
     /// Owner, group and mode that the operator gave the file: a daemon that may read it still may when root replaced it.
     fn owner(&self) -> Option<(u32, u32, u32)> {
         let about = std::fs::metadata(&self.path).ok()?;
-        Some((about.uid(), about.gid(), about.mode() & 0o777 & !MODE_FORBIDDEN))
+        Some((about.uid(), about.gid(), about.mode() & 0o777 & !SECRET_MODE_FORBIDDEN))
     }
 
     fn io(&self, source: io::Error) -> TokenFileError {

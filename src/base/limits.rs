@@ -20,6 +20,9 @@ pub const BATCH_RECORDS_MAX: usize = 512;
 /// Slices in one vectored write (Linux' `UIO_MAXIOV` is 1024).
 pub const WRITE_SLICES_MAX: usize = 1024;
 
+/// Permissions that no file with a key, a secret or tokens may give: its group may read it, nobody else anything.
+pub const SECRET_MODE_FORBIDDEN: u32 = 0o037;
+
 const _: () = assert!(BLOCK.is_power_of_two());
 const _: () = assert!(BATCH_RECORDS_MAX <= WRITE_SLICES_MAX);
 const _: () = assert!(READ_CHUNK <= READ_TURN);

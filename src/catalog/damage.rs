@@ -161,9 +161,12 @@ impl Finding {
     #[must_use]
     pub fn of_recovery(damage: &Damage) -> Option<Self> {
         let (segment, _) = parse_segment_file_name(damage.path.file_name()?.to_str()?)?;
-        let what =
-            if damage.offset == 0 { "the segment header is damaged" } else { "not a record: the header is damaged" };
-        (damage.kind == DamageKind::Corrupt).then(|| Self {
+        let what = match (damage.kind, damage.offset) {
+            (DamageKind::Unreadable, _) => "can not be read",
+            (_, 0) => "the segment header is damaged",
+            _ => "not a record: the header is damaged",
+        };
+        damage.kind.may_be_loss().then(|| Self {
             segment,
             offset: damage.offset,
             sequence: None,

@@ -2,17 +2,13 @@
 
 use crate::base::clock;
 use crate::index::{FactSource, StoreError};
-use crate::journal::{Journal, JournalError, ReadError, RecordHeader, RecordKind, StoredRecord};
+use crate::journal::{Journal, JournalError, ReadError, RecordHeader, RecordKind, StoredRecord, UNSEEN_MAX};
 use crate::model::{Fact, FactBody, FileStored, Location, NumbersGiven, Sequence, Tally, TileEntry};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// Longest description of a file, bytes.
 const DESCRIPTION_BYTES_MAX: usize = 1 << 20;
-
-/// Numbers that are passed over when records are lost, behind the last ones that the index knows of: it may have been
-/// behind the journal.
-const UNSEEN_MAX: u64 = 1 << 20;
 
 /// A control fact as a record: its kind and payload. `content` is what belongs to a file. `None` for tiles.
 pub(super) fn encode_control(body: &FactBody, content: &[u8]) -> Option<(RecordKind, Vec<u8>)> {
@@ -131,6 +127,7 @@ impl FactSource for JournalFacts<'_> {
     }
 
     fn keep_given(&self, given: &NumbersGiven) -> Result<(), StoreError> {
+        // The index may have been behind the journal.
         let given = NumbersGiven {
             sequence: Sequence(given.sequence.0 + UNSEEN_MAX),
             next_tile: given.next_tile + UNSEEN_MAX,

@@ -7,7 +7,7 @@ use super::commands::CatalogError;
 use super::facts::{fact_of_record, tile_entry};
 use super::manifest::{ManifestPlace, ManifestSummary, ManifestWriter, manifest_place};
 use crate::index::{AcquisitionView, Block, BlockKey, Counters, FileEntry, Settings, StateId, StateNames, View, apply};
-use crate::journal::{DamageKind, Filesystem, ReadError, ReadOnlyJournal, StoredRecord};
+use crate::journal::{Filesystem, ReadError, ReadOnlyJournal, StoredRecord};
 use crate::model::{AcqId, Cell, Fact, FactBody, Judgement, Roi, RoiIndex, Sequence, TileEntry, TileId, TileKey};
 use std::collections::BTreeMap;
 use std::io;
@@ -188,7 +188,7 @@ fn with_journal<T>(
 
 /// Places where acknowledged data may be lost.
 fn damage_of(journal: &ReadOnlyJournal) -> Vec<String> {
-    let damage = journal.damage().into_iter().filter(|damage| damage.kind == DamageKind::Corrupt);
+    let damage = journal.damage().into_iter().filter(|damage| damage.kind.may_be_loss());
     let text = |path: &Path, offset, len| {
         format!("{} at {offset}: {len} bytes are damaged; run `tilecatcher verify`", path.display())
     };

@@ -12,7 +12,7 @@ use super::keeper;
 use super::known::Known;
 use super::mirror::{Pace, Side, Trouble, begin_copy, copy_beside, copy_range, finish_copy, free_name};
 use super::reader;
-use super::recovery::{self, DamageKind, Found, LaneEnds, Verdict};
+use super::recovery::{self, Found, LaneEnds, Verdict};
 use super::store;
 use super::swap::Swaps;
 use super::unreadable::{Refused, Tolerant};
@@ -337,11 +337,11 @@ impl Backup<'_> {
             };
             let len = file.length().map_err(failed)?;
             let (_, verdict) = recovery::scan_and_judge(&file, path, &header, len, &LaneEnds::default())?;
-            let corrupt = verdict.damage.iter().any(|(_, _, kind)| *kind == DamageKind::Corrupt);
+            let corrupt = verdict.damage.iter().any(|(_, _, kind)| kind.may_be_loss());
             if corrupt && look < LOOKS_MAX {
                 continue;
             }
-            for (offset, _, _) in verdict.damage.iter().filter(|(_, _, kind)| *kind == DamageKind::Corrupt) {
+            for (offset, _, _) in verdict.damage.iter().filter(|(_, _, kind)| kind.may_be_loss()) {
                 self.name_problem(path, *offset, "not a record: the header is damaged");
             }
             self.seal_copy(name, &file, header, &verdict)?;

@@ -14,7 +14,7 @@ use super::format::{
 };
 use super::keeper;
 use super::reader::{self, StoredRecord};
-use super::recovery::{self, DamageKind, Found, LaneEnds};
+use super::recovery::{self, Found, LaneEnds};
 use super::swap::Swaps;
 use super::verify;
 use super::writer::OpenSegment;
@@ -267,7 +267,7 @@ impl<'a> Compaction<'a> {
         let Sealed { header, path, trailer, .. } = segment;
         let judged = recovery::scan_and_judge(file, path, header, trailer.table_offset, &self.ends);
         let (_, verdict) = judged.map_err(|error| unreadable(std::io::Error::other(error)))?;
-        if let Some((offset, ..)) = verdict.damage.iter().find(|(_, _, kind)| *kind == DamageKind::Corrupt) {
+        if let Some((offset, ..)) = verdict.damage.iter().find(|(_, _, kind)| kind.may_be_loss()) {
             return Err(Halt::LeaveAlone(format!("damaged at offset {offset}: {RUN_VERIFY}")));
         }
         if verdict.records != table {

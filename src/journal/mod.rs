@@ -41,7 +41,7 @@ pub use reader::{ReadError, StoredRecord};
 pub use recovery::{Damage, DamageKind, RecoveryReport};
 pub use repair::{CopyState, RecordCopies};
 pub use scrub::{BadRecord, Pace, ScrubbedSegment};
-pub use store::{Journal, JournalOptions, JournalStatus};
+pub use store::{Journal, JournalOptions, JournalStatus, UNSEEN_MAX};
 pub use verify::{VerifyProblem, VerifyReport, verify_segments};
 pub use writer::{LaneWriter, RecordDraft};
 

@@ -3,9 +3,10 @@
 //! Reads the first block of each file that carries a format version. Must never write.
 
 use super::JournalError;
-use super::filesystem::Filesystem;
+use super::filesystem::{Filesystem, SegmentFile};
 use super::format::{BadSegmentHeader, FORMAT_MAJOR, SWAP_NOTE_FILE, SegmentHeader, block_version};
 use super::recovery;
+use super::unreadable::Tolerant;
 use crate::base::limits::BLOCK;
 use std::io;
 use std::path::Path;
@@ -39,7 +40,8 @@ fn first_block(filesystem: &dyn Filesystem, path: &Path) -> Result<Option<Vec<u8
         file => file.map_err(JournalError::failed(path, "open"))?,
     };
     let mut block = vec![0; BLOCK];
-    let filled = file.read_at(&mut block, 0).map_err(JournalError::failed(path, "read"))?;
+    // One that the disk does not give says nothing.
+    let filled = Tolerant::at_start(&*file).read_at(&mut block, 0).map_err(JournalError::failed(path, "read"))?;
     block.truncate(filled);
     Ok(Some(block))
 }

@@ -186,7 +186,7 @@ impl ReadOnlyJournal {
             let (segment, damage) = self.look_at(&path, file)?;
             // What is being written may look like corruption; what is corrupt looks so every time.
             let is_sealed = segment.as_ref().is_some_and(|found| matches!(found.contents, Contents::Sealed(_)));
-            let corrupt = damage.iter().any(|damage| damage.kind == DamageKind::Corrupt);
+            let corrupt = damage.iter().any(|damage| damage.kind.may_be_loss());
             if !corrupt || is_sealed || look == LOOKS_MAX {
                 lock(&self.damage).extend(damage);
                 if let Some(segment) = segment {
@@ -540,7 +540,7 @@ mod tests {
                 let seen = sequences(&beside);
                 assert!(seen.is_sorted_by(|one, next| one < next));
                 let corrupt: Vec<Damage> =
-                    beside.damage().into_iter().filter(|damage| damage.kind == DamageKind::Corrupt).collect();
+                    beside.damage().into_iter().filter(|damage| damage.kind.may_be_loss()).collect();
                 assert_eq!(corrupt, [], "beside a writer");
             }
         });

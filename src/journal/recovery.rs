@@ -2,7 +2,8 @@
 //!
 //! Sealed segments are taken by their trailer. Unsealed ones are scanned, synced, their torn tail copied to
 //! quarantine, and sealed; so that nothing rests on the page cache alone, and new data never follows a torn tail.
-//! Corruption of synced records is reported and left exactly as it is. A second recovery changes nothing.
+//! Corruption of synced records is reported and left exactly as it is. A second recovery changes nothing. A segment of
+//! which the disk refuses some blocks is served as far as it can be read, and left unsealed: the next start looks again.
 
 use super::JournalError;
 use super::filesystem::{Filesystem, SegmentFile};
@@ -21,7 +22,7 @@ use crate::base::planted::{Bug, planted};
 use crate::model::Sequence;
 use serde::Serialize;
 use std::collections::{BTreeSet, HashMap};
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -63,6 +64,16 @@ pub enum DamageKind {
     Torn,
     /// Had been synced: acknowledged data may be lost.
     Corrupt,
+    /// The disk does not give it: acknowledged data may lie there.
+    Unreadable,
+}
+
+impl DamageKind {
+    /// True where acknowledged data may be lost.
+    #[must_use]
+    pub fn may_be_loss(self) -> bool {
+        self != Self::Torn
+    }
 }
 
 pub(super) enum Found {
@@ -154,7 +165,7 @@ fn rebuild_header(
     path: &Path,
     len: u64,
     store: Option<StoreId>,
-) -> std::io::Result<Option<SegmentHeader>> {
+) -> io::Result<Option<SegmentHeader>> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let Some((number, lane)) = parse_segment_file_name(&name) else { return Ok(None) };
     let made = |store, uuid| Some(SegmentHeader { store, uuid, number, lane, created_ns: 0 });
@@ -203,16 +214,29 @@ pub(super) fn recover(shared: &Shared) -> Result<RecoveryReport, JournalError> {
     for (number, path) in segments {
         shared.reserve_segment_number(number);
         let file = shared.filesystem.open_write(&path).map_err(JournalError::failed(&path, "open"))?;
-        let mut found = identify(&*file, &path, Some(shared.store))?;
+        let readable = Tolerant::at_start(&*file);
+        let mut found = identify(&readable, &path, Some(shared.store))?;
         if let Found::HeaderLost(header) = found {
             let damage = Damage { path: path.clone(), offset: 0, len: BLOCK as u64, kind: DamageKind::Corrupt };
             report.damage.push(damage);
-            found = sealed_or_not(&*file, &path, header)?;
+            found = sealed_or_not(&readable, &path, header)?;
+        }
+        let refused = readable.blocks();
+        if matches!(found, Found::Blank) && refused == [0] {
+            // Nothing but zeros behind it: a spare, most likely.
+            report.damage.push(Damage { path, offset: 0, len: BLOCK as u64, kind: DamageKind::Unreadable });
+            continue;
+        }
+        // Neither its records nor their numbers are known: others must not get those.
+        if !refused.is_empty() && matches!(found, Found::Blank | Found::Unreadable(_)) {
+            let problem =
+                "nothing that tells what is in it can be read: check the disk; to start without it, move it away";
+            return Err(JournalError::failed(&path, "read")(io::Error::other(problem)));
         }
         if let Found::Sealed(header, ..) | Found::Unsealed(header) | Found::HeaderLost(header) = &found
             && unsealed.iter().any(|(earlier, ..)| earlier.lane == header.lane)
         {
-            lanes.note_begin(&*file, header).map_err(JournalError::failed(&path, "read"))?;
+            lanes.note_begin(&readable, header).map_err(JournalError::failed(&path, "read"))?;
         }
         match found {
             Found::Sealed(header, trailer, len) => {
@@ -239,6 +263,9 @@ pub(super) fn recover(shared: &Shared) -> Result<RecoveryReport, JournalError> {
         let trailer = recover_unsealed(shared, header, &path, Arc::from(file), &lanes, &mut report.damage)?;
         report.records += trailer.records;
         lanes.note(header.lane, trailer.last);
+    }
+    if report.damage.iter().any(|damage| damage.kind == DamageKind::Unreadable) {
+        shared.skip_unseen();
     }
     // A killed process may have been between a seal and its sync: with the newest segment of a lane, as all others were
     // sealed before it.
@@ -272,11 +299,11 @@ struct Begin {
 
 impl LaneEnds {
     /// The ends of all sealed segments whose header and trailer hold, and the begins of all whose header does.
-    pub(super) fn of_sealed(filesystem: &dyn Filesystem, segments: &[(u64, PathBuf)]) -> std::io::Result<Self> {
+    pub(super) fn of_sealed(filesystem: &dyn Filesystem, segments: &[(u64, PathBuf)]) -> io::Result<Self> {
         let mut ends = Self::default();
         for (_, path) in segments {
             let file = match filesystem.open_read(path) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 file => file?,
             };
             let file = Tolerant::new(&*file);
@@ -295,7 +322,7 @@ impl LaneEnds {
         self.last.entry(lane).or_default().insert(last);
     }
 
-    pub(super) fn note_begin(&mut self, file: &dyn SegmentFile, header: &SegmentHeader) -> std::io::Result<()> {
+    pub(super) fn note_begin(&mut self, file: &dyn SegmentFile, header: &SegmentHeader) -> io::Result<()> {
         let mut bytes = [0; RECORD_HEADER_BYTES];
         let at = SEGMENT_HEADER_BYTES as u64;
         let filled = file.read_at(&mut bytes, at)?;
@@ -336,23 +363,37 @@ fn recover_unsealed(
         file.drop_cache().map_err(JournalError::failed(path, "drop the page cache of"))?;
     }
     let len = file.length().map_err(JournalError::failed(path, "read"))?;
-    let (_, mut verdict) = scan_and_judge(&*file, path, &header, len, lanes)?;
+    let readable = Tolerant::at_start(&*file);
+    let (scan, mut verdict) = scan_and_judge(&readable, path, &header, len, lanes)?;
+    let ended = lanes.ended_with(&header, scan.last());
+    let refused = blocks_that_matter(&readable, &scan, ended);
+    if !refused.is_empty() {
+        verdict.set_unreadable(&scan, &refused, ended);
+        return Ok(leave_unsealed(shared, header, path, verdict, damage, len));
+    }
     if planted(Bug::TruncatedOnRot)
         && let Some((first, ..)) = verdict.damage.first().copied()
     {
         verdict.records.retain(|record| record.offset < first);
     }
+    let has_lost = verdict.damage.iter().any(|(_, _, kind)| kind.may_be_loss());
     let mut segment = OpenSegment::new(header, path.to_owned(), Arc::clone(&file), len);
     for (offset, len, kind) in verdict.damage {
         match kind {
             DamageKind::Torn => quarantine(shared, path, &*file, offset, len)?,
-            DamageKind::Corrupt => segment.tail = segment.tail.max((offset + len).next_multiple_of(BLOCK as u64)),
+            DamageKind::Corrupt | DamageKind::Unreadable => {
+                segment.tail = segment.tail.max((offset + len).next_multiple_of(BLOCK as u64))
+            }
         }
         damage.push(Damage { path: path.to_owned(), offset, len, kind });
     }
     for record in &verdict.records {
         segment.note(record);
         segment.tail = segment.tail.max(record.next_block());
+    }
+    // One that holds no record is removed by its seal.
+    if segment.trailer.records == 0 && has_lost {
+        return Ok(segment.trailer);
     }
     // Corruption stays where it is; what else follows the last good record is torn and in quarantine.
     let trailer = segment.trailer;
@@ -366,22 +407,82 @@ fn recover_unsealed(
     Ok(trailer)
 }
 
-/// What a place between records, at `offset`, is: corrupt if something behind it vouches for a record that is missing.
-pub(super) fn kind_of_gap(records: &[RecordHeader], vouched: Sequence, offset: u64, floor: Sequence) -> DamageKind {
-    let before = records.iter().take_while(|record| record.offset < offset).last();
-    let before = before.map_or(floor, |record| record.sequence.max(floor));
-    if vouched > before { DamageKind::Corrupt } else { DamageKind::Torn }
+/// The blocks that could not be read, but for those behind all records of a segment that is known to have ended there.
+fn blocks_that_matter(file: &Tolerant<'_>, scan: &Scan, ended: Option<Sequence>) -> Vec<u64> {
+    let last = scan.records.iter().find(|record| Some(record.sequence) == ended);
+    let end = last.map_or(u64::MAX, RecordHeader::next_block);
+    file.blocks().into_iter().filter(|block| *block < end).collect()
 }
 
-/// True for a place behind all records: the table of a sealed segment stands right behind what was in it, so that there it
-/// is never torn.
-pub(super) fn is_behind(records: &[RecordHeader], offset: u64) -> bool {
-    records.iter().all(|record| record.offset < offset)
+/// Takes a segment as far as it can be read, and changes nothing in it: its records are kept in memory, for it gets no table.
+fn leave_unsealed(
+    shared: &Shared,
+    header: SegmentHeader,
+    path: &Path,
+    verdict: Verdict,
+    damage: &mut Vec<Damage>,
+    len: u64,
+) -> Trailer {
+    let mut trailer = Trailer { table_offset: len, ..Trailer::default() };
+    verdict.records.iter().for_each(|record| trailer.add(record));
+    let places = verdict.damage.iter().filter(|(_, _, kind)| kind.may_be_loss()).map(|(offset, ..)| *offset).collect();
+    let found = verdict.damage.into_iter().filter(|(_, _, kind)| kind.may_be_loss());
+    damage.extend(found.map(|(offset, len, kind)| Damage { path: path.to_owned(), offset, len, kind }));
+    if !verdict.records.is_empty() {
+        shared.register_unsealed(&header, path, trailer, len, InMemory { records: verdict.records, places });
+    }
+    trailer
+}
+
+/// A segment without a table that is not written to.
+pub(super) struct InMemory {
+    /// Its records, in order of their offset.
+    pub(super) records: Vec<RecordHeader>,
+    /// Offsets of what was damaged, or could not be read, when it was looked at.
+    pub(super) places: Vec<u64>,
+}
+
+/// What a place between records, at `offset`, is: corrupt if something behind it vouches for a record that is missing; and
+/// behind all records of a sealed segment, whose table stands right behind what was in it.
+pub(super) fn kind_of_gap(
+    records: &[RecordHeader],
+    vouched: Sequence,
+    offset: u64,
+    floor: Sequence,
+    is_sealed: bool,
+) -> DamageKind {
+    let before = records.iter().take_while(|record| record.offset < offset).last();
+    let before = before.map_or(floor, |record| record.sequence.max(floor));
+    let is_behind_all = || records.iter().all(|record| record.offset < offset);
+    if vouched > before || (is_sealed && is_behind_all()) { DamageKind::Corrupt } else { DamageKind::Torn }
 }
 
 pub(super) struct Verdict {
     pub(super) records: Vec<RecordHeader>,
     pub(super) damage: Vec<(u64, u64, DamageKind)>,
+}
+
+impl Verdict {
+    /// Blocks that can not be read tell nothing: neither that a record is torn, nor that there is none.
+    fn set_unreadable(&mut self, scan: &Scan, refused: &[u64], ended: Option<Sequence>) {
+        let Self { records, damage } = self;
+        for block in refused {
+            let place = damage.iter_mut().find(|(offset, len, _)| (*offset..offset + len).contains(block));
+            match place {
+                Some((offset, _, kind)) => {
+                    *kind = DamageKind::Unreadable;
+                    // Its header holds, and its payload is not known to be torn.
+                    let record = scan.records.iter().find(|record| record.offset == *offset);
+                    let record = record.filter(|record| ended.is_none_or(|ended| record.sequence <= ended));
+                    records.extend(record.filter(|record| records.iter().all(|other| other.offset != record.offset)));
+                }
+                None if records.iter().any(|record| (record.offset..record.next_block()).contains(block)) => {}
+                None => damage.push((*block, BLOCK as u64, DamageKind::Unreadable)),
+            }
+        }
+        records.sort_unstable_by_key(|record| record.offset);
+        damage.sort_unstable_by_key(|(offset, ..)| *offset);
+    }
 }
 
 /// The records of a segment up to `end`, its table or the file's end, by a scan, and what the places between them are.
@@ -392,24 +493,26 @@ pub(super) fn scan_and_judge(
     end: u64,
     lanes: &LaneEnds,
 ) -> Result<(Scan, Verdict), JournalError> {
-    let scan = reader::scan(file, header, end).map_err(JournalError::failed(path, "read"))?;
     let read = || JournalError::failed(path, "read");
+    let scan = reader::scan(file, header, end).map_err(read())?;
     let is_sealed = end < file.length().map_err(read())?;
     let floor = lanes.before(header.lane, scan.first());
     // Segments behind a sealed one may have been removed: then the next one speaks of those.
     let ended = lanes.ended_with(header, scan.last()).filter(|ended| !is_sealed || *ended == scan.last());
-    let mut verdict = judge(file, &scan, floor, ended).map_err(read())?;
-    if is_sealed {
-        let behind = verdict.damage.iter_mut().filter(|(offset, ..)| is_behind(&scan.records, *offset));
-        behind.for_each(|(.., kind)| *kind = DamageKind::Corrupt);
-    }
+    let verdict = judge(file, &scan, floor, ended, is_sealed).map_err(read())?;
     Ok((scan, verdict))
 }
 
 /// Tells torn from corrupt: what some later header vouches for as synced can not be torn.
 /// Payloads that nothing vouches for are checked against their CRC. `floor` is the end of the lane's earlier segments,
 /// `ended` the last record that this one had, where that is known.
-fn judge(file: &dyn SegmentFile, scan: &Scan, floor: Sequence, ended: Option<Sequence>) -> std::io::Result<Verdict> {
+fn judge(
+    file: &dyn SegmentFile,
+    scan: &Scan,
+    floor: Sequence,
+    ended: Option<Sequence>,
+    is_sealed: bool,
+) -> io::Result<Verdict> {
     let vouched = scan.vouched().max(ended.unwrap_or_default());
     let mut verdict = Verdict { records: Vec::with_capacity(scan.records.len()), damage: Vec::new() };
     for record in &scan.records {
@@ -422,7 +525,7 @@ fn judge(file: &dyn SegmentFile, scan: &Scan, floor: Sequence, ended: Option<Seq
         }
     }
     for (offset, len) in &scan.gaps {
-        let kind = kind_of_gap(&scan.records, vouched, *offset, floor);
+        let kind = kind_of_gap(&scan.records, vouched, *offset, floor, is_sealed);
         verdict.damage.push((*offset, *len, kind));
     }
     Ok(verdict)

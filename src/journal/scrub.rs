@@ -6,7 +6,7 @@
 use super::filesystem::{SegmentFile, refuse_writes};
 use super::format::{RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, Trailer};
 use super::reader::{self, ReadError, Scan};
-use super::recovery::{self, DamageKind};
+use super::recovery::{self, DamageKind, InMemory};
 use super::store::{Journal, ScrubTarget};
 use crate::base::aligned::AlignedBytes;
 use crate::base::limits::BLOCK;
@@ -67,9 +67,10 @@ impl Journal {
         };
         let failed = |source| ReadError::Io { segment: number, offset: 0, source };
         let file = Stepwise::new(&*target.file, pace).map_err(failed)?;
-        let bad = match &target.sealed {
-            Some(trailer) => check_sealed(&file, &target, trailer),
-            None => check_open(&file, &target),
+        let bad = match (&target.in_memory, &target.sealed) {
+            (Some(found), _) => check_unsealed(&file, &target, found),
+            (None, Some(trailer)) => check_sealed(&file, &target, trailer),
+            (None, None) => check_open(&file, &target),
         };
         Ok(ScrubbedSegment { whole: target.sealed.is_some(), bad: bad.map_err(failed)? })
     }
@@ -101,6 +102,17 @@ fn check_sealed(file: &Stepwise<'_>, target: &ScrubTarget, trailer: &Trailer) ->
     Ok(bad)
 }
 
+/// A segment of which blocks could not be read at the start.
+fn check_unsealed(file: &Stepwise<'_>, target: &ScrubTarget, found: &InMemory) -> io::Result<Vec<BadRecord>> {
+    let mut bad = check_header(file, &target.header)?;
+    for record in &found.records {
+        bad.extend(check_record(file, &target.header, record)?);
+    }
+    let places = found.places.iter().filter(|place| found.records.iter().all(|record| record.offset != **place));
+    bad.extend(places.map(|place_of| place(*place_of, "could not be read at the start; the next start looks again")));
+    Ok(bad)
+}
+
 /// A segment that is being written: what some later record vouches for as synced.
 fn check_open(file: &Stepwise<'_>, target: &ScrubTarget) -> io::Result<Vec<BadRecord>> {
     let mut bad = check_header(file, &target.header)?;
@@ -112,7 +124,7 @@ fn check_open(file: &Stepwise<'_>, target: &ScrubTarget) -> io::Result<Vec<BadRe
     let floor = target.lanes.before(target.header.lane, scan.first());
     let vouched = scan.vouched().max(target.lanes.ended_with(&target.header, scan.last()).unwrap_or_default());
     for (offset, _) in &scan.gaps {
-        if recovery::kind_of_gap(&scan.records, vouched, *offset, floor) == DamageKind::Corrupt {
+        if recovery::kind_of_gap(&scan.records, vouched, *offset, floor, false) == DamageKind::Corrupt {
             bad.push(place(*offset, NO_RECORD));
         }
     }
@@ -146,10 +158,9 @@ fn missing_records(records: &[RecordHeader], target: &ScrubTarget, trailer: &Tra
     let starts = std::iter::once(SEGMENT_HEADER_BYTES as u64).chain(records.iter().map(RecordHeader::next_block));
     let ends = records.iter().map(|record| record.offset).chain([end]);
     let gaps = starts.zip(ends).filter(|(start, end)| start < end).map(|(start, _)| start);
-    let corrupt = gaps.filter(|offset| {
-        let kind = recovery::kind_of_gap(records, vouched, *offset, floor);
-        kind == DamageKind::Corrupt || recovery::is_behind(records, *offset)
-    });
+    let is_corrupt =
+        |offset: &u64| recovery::kind_of_gap(records, vouched, *offset, floor, true) == DamageKind::Corrupt;
+    let corrupt = gaps.filter(is_corrupt);
     corrupt.map(|offset| place(offset, NO_RECORD)).collect()
 }
 

@@ -9,8 +9,9 @@ use super::keeper::Keeper;
 use super::mirror::{self, Mirror, MirrorKeeper};
 use super::newer;
 use super::reader::{self, ReadError, StoredRecord};
-use super::recovery::{self, Found, LaneEnds, RecoveryReport};
+use super::recovery::{self, Found, InMemory, LaneEnds, RecoveryReport};
 use super::swap::Swaps;
+use super::unreadable::Tolerant;
 use super::{JournalError, LaneWriter};
 use crate::base::aligned::AlignedBytes;
 use crate::base::limits::BLOCK;
@@ -28,6 +29,9 @@ const OPEN_FILES_MAX: usize = 64;
 /// Below room for so many segments of a lane the disk's pressure is YELLOW, below one RED. A lane then still has one open
 /// and one spare.
 const YELLOW_BELOW_SEGMENTS: u64 = 4;
+
+/// Numbers that are passed over when records are lost, or may be, behind the last ones that are known of.
+pub const UNSEEN_MAX: u64 = 1 << 20;
 
 /// How the journal is laid out.
 #[derive(Clone, Copy, Debug)]
@@ -72,6 +76,7 @@ pub struct JournalStatus {
 pub(super) struct ScrubTarget {
     pub(super) header: SegmentHeader,
     pub(super) sealed: Option<Trailer>,
+    pub(super) in_memory: Option<Arc<InMemory>>,
     pub(super) file: Box<dyn SegmentFile>,
     /// Where the lane's sealed segments end, and its next one begins.
     pub(super) lanes: LaneEnds,
@@ -102,6 +107,8 @@ struct SegmentInfo {
     sealed: Option<Trailer>,
     /// The writer's own file while the segment is open.
     file: Option<Arc<dyn SegmentFile>>,
+    /// What a segment holds that has no table and is not written to.
+    in_memory: Option<Arc<InMemory>>,
 }
 
 impl Journal {
@@ -211,9 +218,7 @@ impl Journal {
     /// The highest tile identifier in the journal, as recovered at the start, or passed over since.
     #[must_use]
     pub fn max_tile_id(&self) -> u64 {
-        let segments = self.shared.segments.read().unwrap_or_else(PoisonError::into_inner);
-        let trailers = segments.values().filter_map(|segment| segment.sealed);
-        trailers.map(|trailer| trailer.max_tile).fold(self.shared.given_tile.load(Ordering::SeqCst), u64::max)
+        self.shared.max_tile_id()
     }
 
     /// Passes over numbers up to these: they were given to records that are gone. Holds until the journal is closed, and
@@ -384,7 +389,7 @@ impl Journal {
         }
         let file = self.shared.filesystem.open_uncached(&info.path);
         let file = file.map_err(|source| ReadError::Io { segment: number, offset: 0, source })?;
-        Ok(ScrubTarget { header: info.header, sealed: info.sealed, file, lanes })
+        Ok(ScrubTarget { header: info.header, sealed: info.sealed, in_memory: info.in_memory, file, lanes })
     }
 
     /// How full the disk is, as the keeper last saw it, at most about a second ago.
@@ -444,6 +449,9 @@ impl Journal {
 
     /// The records of a sealed segment: by its table, or by a scan where the table does not hold.
     fn records_of(&self, info: &SegmentInfo, trailer: &Trailer) -> Result<Vec<RecordHeader>, ReadError> {
+        if let Some(found) = &info.in_memory {
+            return Ok(found.records.clone());
+        }
         let number = info.header.number;
         let io = |source| ReadError::Io { segment: number, offset: trailer.table_offset, source };
         let (file, _) = self.file_of(number)?;
@@ -453,7 +461,7 @@ impl Journal {
             Err(error) => format!("it can not be read: {error}"),
         };
         tracing::warn!(path = %info.path.display(), problem, "the segment's table does not help: reading its records instead");
-        Ok(reader::scan(&*file, &info.header, trailer.table_offset).map_err(io)?.records)
+        Ok(reader::scan(&Tolerant::at_start(&*file), &info.header, trailer.table_offset).map_err(io)?.records)
     }
 
     pub(super) fn file_of(&self, number: u64) -> Result<(Arc<dyn SegmentFile>, [u8; 16]), ReadError> {
@@ -525,6 +533,18 @@ impl Iterator for RecordsInOrder<'_> {
 }
 
 impl Shared {
+    fn max_tile_id(&self) -> u64 {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        let trailers = segments.values().filter_map(|segment| segment.sealed);
+        trailers.map(|trailer| trailer.max_tile).fold(self.given_tile.load(Ordering::SeqCst), u64::max)
+    }
+
+    /// Passes over numbers that records may have which can not be read now.
+    pub(super) fn skip_unseen(&self) {
+        self.next_sequence.fetch_add(UNSEEN_MAX, Ordering::SeqCst);
+        self.given_tile.fetch_max(self.max_tile_id() + UNSEEN_MAX, Ordering::SeqCst);
+    }
+
     pub(super) fn next_sequence(&self) -> u64 {
         self.next_sequence.load(Ordering::SeqCst)
     }
@@ -581,14 +601,38 @@ impl Shared {
     }
 
     pub(super) fn register_open(&self, header: &SegmentHeader, path: &Path, file: &Arc<dyn SegmentFile>, len: u64) {
-        let info =
-            SegmentInfo { header: *header, path: path.to_owned(), len, sealed: None, file: Some(Arc::clone(file)) };
+        let file = Some(Arc::clone(file));
+        let info = SegmentInfo { header: *header, path: path.to_owned(), len, sealed: None, file, in_memory: None };
         self.segments.write().unwrap_or_else(PoisonError::into_inner).insert(header.number, info);
     }
 
     pub(super) fn register_found(&self, header: &SegmentHeader, path: &Path, trailer: Trailer, len: u64) {
+        self.register_whole(header, path, trailer, len, None);
+    }
+
+    /// A segment that is left as it is, without a table: `trailer` has the sums over its records.
+    pub(super) fn register_unsealed(
+        &self,
+        header: &SegmentHeader,
+        path: &Path,
+        trailer: Trailer,
+        len: u64,
+        in_memory: InMemory,
+    ) {
+        self.register_whole(header, path, trailer, len, Some(Arc::new(in_memory)));
+    }
+
+    fn register_whole(
+        &self,
+        header: &SegmentHeader,
+        path: &Path,
+        trailer: Trailer,
+        len: u64,
+        in_memory: Option<Arc<InMemory>>,
+    ) {
         self.next_sequence.fetch_max(trailer.last.0 + 1, Ordering::SeqCst);
-        let info = SegmentInfo { header: *header, path: path.to_owned(), len, sealed: Some(trailer), file: None };
+        let (path, sealed) = (path.to_owned(), Some(trailer));
+        let info = SegmentInfo { header: *header, path, len, sealed, file: None, in_memory };
         self.segments.write().unwrap_or_else(PoisonError::into_inner).insert(header.number, info);
     }
 
@@ -611,7 +655,8 @@ pub(super) fn open_store(
     data_dir: &Path,
     segments_dir: &Path,
 ) -> Result<StoreId, JournalError> {
-    if let Some(store) = read_store(filesystem, data_dir)? {
+    let own = read_store(filesystem, data_dir);
+    if let Ok(Some(store)) = own {
         // A killed process may not have synced it.
         let path = data_dir.join("store");
         let file = filesystem.open_write(&path).map_err(JournalError::failed(&path, "open"))?;
@@ -619,9 +664,11 @@ pub(super) fn open_store(
         filesystem.sync_dir(data_dir).map_err(JournalError::failed(data_dir, "sync"))?;
         return Ok(store);
     }
-    let store = match store_of_segments(filesystem, segments_dir)? {
-        Some(store) => store,
-        None => StoreId(filesystem.new_identity()),
+    // One that can not be read is not one that is not there.
+    let store = match (store_of_segments(filesystem, segments_dir)?, own) {
+        (Some(store), _) => store,
+        (None, Err(error)) => return Err(error),
+        (None, Ok(_)) => StoreId(filesystem.new_identity()),
     };
     write_store(filesystem, data_dir, store)?;
     Ok(store)
@@ -654,7 +701,7 @@ fn read_store(filesystem: &dyn Filesystem, data_dir: &Path) -> Result<Option<Sto
 pub(super) fn write_store(filesystem: &dyn Filesystem, data_dir: &Path, store: StoreId) -> Result<(), JournalError> {
     let path = data_dir.join("store");
     let failed = |action| JournalError::failed(&path, action);
-    if read_store(filesystem, data_dir)? == Some(store) {
+    if matches!(read_store(filesystem, data_dir), Ok(Some(found)) if found == store) {
         return Ok(());
     }
     if filesystem.list(data_dir).map_err(failed("list"))?.iter().any(|name| name == "store") {
@@ -672,7 +719,8 @@ pub(super) fn write_store(filesystem: &dyn Filesystem, data_dir: &Path, store: S
 fn store_of_segments(filesystem: &dyn Filesystem, segments_dir: &Path) -> Result<Option<StoreId>, JournalError> {
     for (_, path) in recovery::list_segments(filesystem, segments_dir)? {
         let file = filesystem.open_read(&path).map_err(JournalError::failed(&path, "open"))?;
-        if let Found::Sealed(header, ..) | Found::Unsealed(header) = recovery::identify(&*file, &path, None)? {
+        let found = recovery::identify(&Tolerant::at_start(&*file), &path, None)?;
+        if let Found::Sealed(header, ..) | Found::Unsealed(header) = found {
             return Ok(Some(header.store));
         }
     }

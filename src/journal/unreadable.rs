@@ -10,10 +10,15 @@ use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Mutex, PoisonError};
 
+/// Blocks of one segment that a start reads past, 1 MiB: with more, it is the disk that fails, and each such read may take
+/// the disk seconds.
+const AT_START_MAX: usize = 256;
+
 /// Reads past what can not be read.
 pub(super) struct Tolerant<'a> {
     file: &'a dyn SegmentFile,
     refused: Mutex<BTreeSet<u64>>,
+    most: usize,
 }
 
 /// Blocks that could not be read.
@@ -33,7 +38,17 @@ impl Refused {
 
 impl<'a> Tolerant<'a> {
     pub(super) fn new(file: &'a dyn SegmentFile) -> Self {
-        Self { file, refused: Mutex::default() }
+        Self { file, refused: Mutex::default(), most: usize::MAX }
+    }
+
+    /// For a start: reads past a few blocks only.
+    pub(super) fn at_start(file: &'a dyn SegmentFile) -> Self {
+        Self { most: AT_START_MAX, ..Self::new(file) }
+    }
+
+    /// Offsets of the blocks that could not be read so far.
+    pub(super) fn blocks(&self) -> Vec<u64> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
     }
 
     /// What could not be read so far.
@@ -55,7 +70,7 @@ impl<'a> Tolerant<'a> {
                 }
                 let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
                 refused.insert(at - inside as u64);
-                Ok(0)
+                if refused.len() > self.most { Err(error) } else { Ok(0) }
             })?;
             part[filled..].fill(0);
             done += part.len();

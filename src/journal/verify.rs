@@ -138,7 +138,9 @@ fn note_damage(
     for (offset, _, kind) in damage {
         match kind {
             DamageKind::Torn => report.torn += 1,
-            DamageKind::Corrupt => report.problems.push(problem(*offset, "not a record: the header is damaged")),
+            DamageKind::Corrupt | DamageKind::Unreadable => {
+                report.problems.push(problem(*offset, "not a record: the header is damaged"))
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Secrets from files, which only those may read who must.
 
 use super::NotifyError;
+use crate::base::limits::SECRET_MODE_FORBIDDEN;
 use std::path::Path;
 
 /// The first line of a file that others can not read. Read anew for each use, so that a new secret needs no restart.
@@ -11,8 +12,7 @@ pub(super) fn read(key: &'static str, path: &Path) -> Result<String, NotifyError
     let wrong = |problem: String| NotifyError::new(key, format!("{}: {problem}", path.display()));
     let about = std::fs::metadata(path).map_err(|error| wrong(error.to_string()))?;
     let mode = std::os::unix::fs::PermissionsExt::mode(&about.permissions());
-    // The group may read, nobody else anything.
-    if mode & 0o037 != 0 {
+    if mode & SECRET_MODE_FORBIDDEN != 0 {
         return Err(wrong(format!("others may use this secret (mode {:04o}): chmod 0640 it", mode & 0o7777)));
     }
     let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;

@@ -69,8 +69,7 @@ pub(super) fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
 fn check_private(path: &Path) -> Result<(), TlsError> {
     use std::os::unix::fs::PermissionsExt;
     let mode = std::fs::metadata(path).map_err(|error| wrong(path, error))?.permissions().mode();
-    // The group may read, nobody else anything.
-    match mode & 0o037 {
+    match mode & crate::base::limits::SECRET_MODE_FORBIDDEN {
         0 => Ok(()),
         _ => Err(wrong(path, format!("others may use this key (mode {:04o}): chmod 0600 (or 0640) it", mode & 0o7777))),
     }

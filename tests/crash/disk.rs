@@ -391,6 +391,11 @@ impl CrashFs {
         disk.contents[content].refused.insert(offset / BLOCK);
     }
 
+    /// All blocks can be read again.
+    pub fn give_back(&self) {
+        self.lock().contents.iter_mut().for_each(|content| content.refused.clear());
+    }
+
     pub fn flip_bit(&self, path: &Path, bit: usize) {
         let mut disk = self.lock();
         let content = disk.live[path];

@@ -1,11 +1,15 @@
 //! Blocks that a disk does not give any more: whoever reads all of a directory names them and goes on.
 
 use crate::disk::CrashFs;
-use crate::journal::data;
+use crate::journal::{Knowledge, append_one, data, journal_options, recovered};
 use crate::mirrored::{a_pair, mirror_dir};
 use crate::resync::{open_alone, open_both, segments, twin};
+use std::collections::BTreeMap;
 use std::path::Path;
-use tilecatcher::journal::{VerifyReport, back_up, verify_segments};
+use std::sync::Arc;
+use tilecatcher::base::limits::BLOCK;
+use tilecatcher::journal::{DamageKind, Journal, JournalError, JournalOptions, VerifyReport, back_up, verify_segments};
+use tilecatcher::model::{ByteRange, Sequence};
 
 /// Four segments of three records each, 12 KiB a record behind the segment's header of 4 KiB.
 fn disks() -> (CrashFs, CrashFs) {
@@ -78,4 +82,120 @@ fn a_new_mirror_is_filled_from_a_disk_with_a_bad_block_and_an_older_one_mends_it
     open_both(&first, &second, "an older mirror");
     assert!(second.bytes_of(&twin(&segment)) == whole, "not as it was");
     assert_eq!((verify(&first, &data()).1, verify(&second, &mirror_dir()).1), (12, 12));
+}
+
+/// Killed with a sealed segment, and an open one, of three synced records each; all payloads in order.
+fn killed(options: JournalOptions) -> (CrashFs, Vec<Vec<u8>>) {
+    let (fs, mut known) = (CrashFs::default(), Knowledge::default());
+    let (journal, _) = Journal::open(&data(), Arc::new(fs.clone()), options).expect("opens");
+    let mut writer = journal.lane_writer(0);
+    let payloads: Vec<Vec<u8>> = (0..6).map(|_| known.payload(9000)).collect();
+    for payload in &payloads {
+        append_one(&mut writer, payload);
+        writer.sync().expect("synced");
+    }
+    journal.settle();
+    let killed = fs.copy();
+    drop(writer);
+    (killed, payloads)
+}
+
+/// What can be read of a journal.
+fn readable(journal: &Journal) -> BTreeMap<Sequence, Vec<u8>> {
+    let records = journal.records_after(Sequence(0)).map(|record| record.expect("listed"));
+    let whole = records.filter_map(|record| {
+        let mut payload = vec![0; record.header.payload_len as usize];
+        let range = ByteRange { offset: 0, len: record.header.payload_len };
+        journal.read(record.location(), range, &mut payload).ok()?;
+        assert_eq!(crc32fast::hash(&payload), record.header.payload_crc, "wrong bytes were given");
+        Some((record.header.sequence, payload))
+    });
+    whole.collect()
+}
+
+#[test]
+fn a_start_passes_a_block_that_can_not_be_read_and_has_everything_when_the_disk_gives_it_again() {
+    let (whole, payloads) = killed(journal_options());
+    let all = segments(&whole, &data());
+    let mut left_unsealed = 0;
+    for (segment, block) in all.iter().flat_map(|path| (0..whole.bytes_of(path).len() / BLOCK).map(move |n| (path, n)))
+    {
+        let context = format!("block {block} of {}", segment.display());
+        let fs = whole.copy();
+        fs.refuse(segment, block * BLOCK);
+        for start in 1..=2 {
+            let opened = Journal::open(&data(), Arc::new(fs.clone()), journal_options());
+            let (journal, report) = opened.unwrap_or_else(|error| panic!("{context}, start {start}: {error}"));
+            left_unsealed += usize::from(report.damage.iter().any(|found| found.kind == DamageKind::Unreadable));
+            let found = readable(&journal);
+            let old = found.values().filter(|payload| payloads.contains(payload)).count();
+            assert!(old >= 5, "{context}, start {start}: {old} of 6 records");
+            if old == 5 {
+                let scrubbed =
+                    journal.segments().into_iter().map(|(number, _)| journal.scrub_segment(number, &|_| Ok(())));
+                let bad: usize = scrubbed.map(|looked| looked.expect("goes on").bad.len()).sum();
+                assert!(bad > 0, "{context}, start {start}: a scrub finds nothing");
+            }
+            let mut writer = journal.lane_writer(0);
+            append_one(&mut writer, &(journal.max_tile_id() + 1).to_le_bytes());
+            writer.sync().expect("synced");
+        }
+        fs.give_back();
+        let found = recovered(&fs);
+        let kept: Vec<Vec<u8>> = found.records.values().map(|(_, payload)| payload.clone()).collect();
+        assert!(payloads.iter().all(|payload| kept.contains(payload)), "{context}: {} records", kept.len());
+        assert_eq!(kept.len(), 8, "{context}: a sequence was given twice, or something was invented");
+        let mut ids: Vec<u64> = found.records.values().map(|(header, _)| header.tile.expect("a tile").id.0).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), 8, "{context}: an id was given twice");
+    }
+    assert!(left_unsealed > 8, "{left_unsealed} starts came upon something");
+}
+
+#[test]
+fn a_disk_that_gives_next_to_nothing_stops_the_start_and_nothing_is_changed() {
+    let (fs, payloads) = killed(JournalOptions { segment_bytes: 2 << 20, ..journal_options() });
+    let path = segments(&fs, &data()).remove(0);
+    let before = fs.bytes_of(&path);
+    (0..before.len()).step_by(BLOCK).for_each(|offset| fs.refuse(&path, offset));
+    stops(&fs);
+    fs.give_back();
+    assert!(fs.bytes_of(&path) == before, "something was written");
+    assert_eq!(recovered(&fs).records.len(), payloads.len());
+}
+
+fn stops(fs: &CrashFs) {
+    let error = Journal::open(&data(), Arc::new(fs.clone()), journal_options()).err();
+    assert!(matches!(error, Some(JournalError::Failed { action: "read", .. })), "{error:?}");
+}
+
+#[test]
+fn a_segment_of_which_nothing_can_be_read_stops_the_start_for_its_numbers_are_not_known() {
+    let (fs, payloads) = killed(journal_options());
+    for path in segments(&fs, &data()) {
+        (0..fs.bytes_of(&path).len()).step_by(BLOCK).for_each(|offset| fs.refuse(&path, offset));
+        stops(&fs);
+        fs.give_back();
+    }
+    assert_eq!(recovered(&fs).records.len(), payloads.len());
+}
+
+#[test]
+fn a_segment_all_of_whose_records_are_damaged_is_not_removed() {
+    let (whole, _) = killed(journal_options());
+    let path = segments(&whole, &data()).remove(0);
+    // Its trailer, and the header of each record: the next segment knows that there were some.
+    for offset in [whole.bytes_of(&path).len() - 20, 4096 + 20, 16384 + 20, 28672 + 20] {
+        whole.flip(&path, offset);
+    }
+    let before = whole.bytes_of(&path);
+    for start in 1..=2 {
+        let (journal, report) = Journal::open(&data(), Arc::new(whole.clone()), journal_options()).expect("opens");
+        let is_named = report.damage.iter().any(|found| found.path == path && found.kind == DamageKind::Corrupt);
+        assert!(is_named, "start {start}: {:?}", report.damage);
+        assert_eq!(readable(&journal).len(), 3, "start {start}");
+        drop(journal);
+        assert!(whole.files("/data/journal").contains(&path) && whole.bytes_of(&path) == before, "start {start}");
+    }
 }
