@@ -142,6 +142,7 @@ pub fn export(options: &ExportOptions, progress: &(dyn Fn(u64, u64, u64) + Sync)
     let mut plan = Plan::make(&stored, options)?;
     let folder = options.dir.join(&plan.base);
     refuse_inside(&folder, &options.data)?;
+    let _lock = lock(&folder)?;
     let mut problems = std::mem::take(&mut plan.problems);
     problems.extend(stored.problems().iter().map(|problem| said_of("journal", problem)));
     prepare(&folder, &plan.dirs())?;
@@ -283,11 +284,24 @@ fn refuse_inside(dir: &Path, data: &Path) -> Result<(), ExportError> {
     Ok(())
 }
 
+/// Makes the folder and keeps other exports out of it, where the file system has locks: their files of the moment would have
+/// the same names.
+fn lock(folder: &Path) -> Result<File, ExportError> {
+    match fs::create_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(write_error(folder)(error)),
+        _ => {}
+    }
+    let dir = File::open(folder).map_err(write_error(folder))?;
+    match dir.try_lock() {
+        Err(fs::TryLockError::WouldBlock) => {
+            Err(ExportError::Usage(format!("{}: another export is writing into this folder", folder.display())))
+        }
+        Ok(()) | Err(fs::TryLockError::Error(_)) => Ok(dir),
+    }
+}
+
 /// Makes the directories, and removes what an export that was cut off left in them.
 fn prepare(folder: &Path, dirs: &BTreeSet<String>) -> Result<(), ExportError> {
-    if let Some(parent) = folder.parent() {
-        fs::create_dir_all(parent).map_err(write_error(parent))?;
-    }
     for dir in std::iter::once(folder.to_owned()).chain(dirs.iter().map(|dir| folder.join(dir))) {
         match fs::create_dir(&dir) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(write_error(&dir)(error)),

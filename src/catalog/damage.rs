@@ -297,6 +297,12 @@ impl DamageLog {
         self.lock().contains_key(&(segment, offset))
     }
 
+    /// Whether this version of a tile is known to be damaged.
+    #[must_use]
+    pub fn has(&self, entry: &TileEntry) -> bool {
+        self.is_known(entry.location.segment, entry.location.offset)
+    }
+
     /// Takes notice that a segment was read whole: what was damaged in it and is not among `bad` holds again. Not a record
     /// that recovery missed: the segment's table does not name it, so nobody looks for it any more.
     pub fn settle(&self, segment: u64, bad: &[Finding]) {

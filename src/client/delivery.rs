@@ -148,12 +148,13 @@ struct Health {
 }
 
 impl<S: Tiles> Run<'_, S> {
-    /// Notes a failure: true when there has been nothing else for longer than allowed.
-    fn is_out_of_patience(&self) -> bool {
+    /// Notes the failure of what began then: true when there has been nothing else for longer than allowed.
+    fn is_out_of_patience(&self, began: Instant) -> bool {
         let (now, mut health) = (Instant::now(), self.health());
-        // Between two attempts lie a pause and a time-out at most: after a longer silence this is other trouble.
+        // Behind a failure lies a pause, and what others of the couriers do; after a longer silence this is other trouble.
+        // How long an attempt takes does not count: the larger a body, the longer.
         let silence_max = 2 * self.options.link.timeout + PAUSE_MAX;
-        let goes_on = health.trouble.filter(|(_, last)| now.duration_since(*last) <= silence_max);
+        let goes_on = health.trouble.filter(|(_, last)| began.saturating_duration_since(*last) <= silence_max);
         let first = goes_on.map_or(now, |(first, _)| first);
         health.trouble = Some((first, now));
         now.duration_since(first) > self.options.retry_for
@@ -181,7 +182,7 @@ impl<S: Tiles> Run<'_, S> {
         let Reply { tag: mut parcel, verdict, took } = reply;
         let settled = match verdict {
             Verdict::Stored(tile) => Settled::Stored { tile, bytes: parcel.bytes, took },
-            Verdict::Refused(refused) if refused.is_passing() && !self.is_out_of_patience() => {
+            Verdict::Refused(refused) if refused.is_passing() && !self.is_out_of_patience(Instant::now()) => {
                 self.tiles.noticed(Event::Deferred(refused));
                 let delay = pause(parcel.deferrals);
                 parcel.deferrals += 1;
@@ -244,6 +245,7 @@ impl<'a, 'r, S: Tiles> Courier<'a, 'r, S> {
             self.refuse(parcel, reason);
             return Ok(());
         }
+        self.used = Instant::now();
         let link = match self.link.as_mut() {
             Some(link) => link,
             None => match Link::connect(&self.run.options.link) {
@@ -315,7 +317,7 @@ impl<'a, 'r, S: Tiles> Courier<'a, 'r, S> {
 
     /// Waits before the next attempt, unless there is none.
     fn back_off(&mut self, error: LinkError, unanswered: usize) -> Result<(), LinkError> {
-        if !error.is_passing() || self.run.is_out_of_patience() {
+        if !error.is_passing() || self.run.is_out_of_patience(self.used) {
             return Err(error);
         }
         self.run.note_break(error.to_string(), unanswered);

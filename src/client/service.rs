@@ -71,6 +71,8 @@ pub struct StoredTile {
     pub size: u64,
     /// The sender's checksum of the image; the server's CRC-32 where the sender gave none.
     pub checksum: Checksum,
+    /// The server knows that what it has of it is damaged.
+    pub damaged: bool,
 }
 
 /// How complete an acquisition is, as the server sees it.
@@ -148,6 +150,7 @@ struct TilePage {
 #[derive(Deserialize)]
 struct TileShape {
     id: u64,
+    acquisition: u64,
     col: u32,
     row: u32,
     frame: Option<i32>,
@@ -155,6 +158,8 @@ struct TileShape {
     version: u32,
     size: u64,
     checksum: String,
+    #[serde(default)]
+    damaged: bool,
 }
 
 #[derive(Deserialize)]
@@ -319,15 +324,31 @@ impl HttpClient {
             let path = format!("/api/v1/acquisitions/{acq}/tiles?frame-type=all&length={PAGE}{cursor}");
             let page: TilePage = self.get_json(&path)?;
             for shape in page.tiles {
-                let problem = format!("checksum {:?}", shape.checksum);
-                let tile = shape.tile().ok_or_else(|| HttpClientError::Unexpected { url: self.url(&path), problem })?;
-                each(tile);
+                each(self.stored_tile(&path, shape)?);
             }
             match page.next_cursor {
                 Some(next) => cursor = format!("&cursor={next}"),
                 None => return Ok(()),
             }
         }
+    }
+
+    /// The tile of an acquisition with this identifier, in its latest version.
+    ///
+    /// # Errors
+    /// As [`Self::start_acquisition`].
+    pub fn tile_by_id(&self, acq: AcqId, id: TileId) -> Result<Option<StoredTile>, HttpClientError> {
+        let path = format!("/api/v1/tiles/{id}");
+        match self.get_json::<TileShape>(&path) {
+            Ok(shape) if shape.acquisition == acq.0 => self.stored_tile(&path, shape).map(Some),
+            Ok(_) | Err(HttpClientError::Refused { status: 404, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn stored_tile(&self, path: &str, shape: TileShape) -> Result<StoredTile, HttpClientError> {
+        let problem = format!("checksum {:?}", shape.checksum);
+        shape.tile().ok_or_else(|| HttpClientError::Unexpected { url: self.url(path), problem })
     }
 
     /// The stable tile at a position, as the server describes it.
@@ -403,6 +424,7 @@ impl TileShape {
             version: self.version,
             size: self.size,
             checksum: Checksum::from_hex(hex)?,
+            damaged: self.damaged,
         })
     }
 }

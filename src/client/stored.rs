@@ -1,6 +1,6 @@
 //! What the server has already, by its own list.
 //!
-//! Must never take a tile for stored because of its name alone.
+//! Must never take a tile for stored because of its name alone, nor one of which the server knows that it is damaged.
 
 use super::checksums::{ChecksumChoice, checksum_of};
 use super::http::{HttpClient, HttpClientError};
@@ -50,7 +50,9 @@ impl StoredTiles {
         let mut tiles = HashMap::new();
         if compare != Compare::Nothing {
             http.stored_tiles(acq, |tile| {
-                tiles.insert((tile.col, tile.row, tile.frame), tile);
+                if !tile.damaged {
+                    tiles.insert((tile.col, tile.row, tile.frame), tile);
+                }
             })?;
         }
         Ok(Self { tiles, by_size: compare == Compare::Size })

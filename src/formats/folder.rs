@@ -148,9 +148,9 @@ impl AcquisitionFolder {
 
     fn list(&self, steps: &HashMap<GridPosition, usize>) -> Result<TileListing, FormatError> {
         let mut listing = TileListing::default();
-        for dir in entries(&self.dir)?.into_iter().filter(|path| path.is_dir()) {
-            let name = file_name(&dir);
-            if is_tile_directory(&name) {
+        for dir in entries(&self.dir)?.into_iter().filter(|path| is_tile_directory(&file_name(path))) {
+            // One that can not be looked at may have tiles in it.
+            if fs::metadata(&dir).map_err(|error| FormatError::at(&dir, error))?.is_dir() {
                 listing.add(entries(&dir)?);
             }
         }
@@ -195,7 +195,10 @@ impl TileListing {
     fn add(&mut self, paths: Vec<PathBuf>) {
         for path in paths {
             match file_name(&path).parse() {
-                Ok(name) if path.is_file() => self.tiles.push(FolderTile { path, name }),
+                // One that can not be looked at is a tile that can not be read.
+                Ok(name) if fs::metadata(&path).map_or(true, |found| found.is_file()) => {
+                    self.tiles.push(FolderTile { path, name });
+                }
                 _ => self.skipped.push(path),
             }
         }

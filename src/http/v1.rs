@@ -60,6 +60,9 @@ pub(super) struct TileV1 {
     /// Absent while its pixels were not judged.
     #[serde(skip_serializing_if = "Option::is_none")]
     quality: Option<QualityV1>,
+    /// True when its stored bytes are known to be damaged: sent again, it is stored again. Absent otherwise.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    damaged: bool,
     rois: Vec<RoiPlace>,
 }
 
@@ -132,7 +135,7 @@ impl QualityFilter {
 }
 
 impl TileV1 {
-    fn of(entry: &TileEntry, judgement: Option<&Judgement>, places: Vec<Membership>) -> Self {
+    fn of(entry: &TileEntry, judgement: Option<&Judgement>, damaged: bool, places: Vec<Membership>) -> Self {
         let checksum = stored_checksum(entry);
         let place = |place: Membership| RoiPlace {
             roi: place.roi.name,
@@ -153,6 +156,7 @@ impl TileV1 {
             received: utc_time(entry.received_ns),
             content_key: format!("{}-{}", entry.id, entry.version.0),
             quality: judgement.map(QualityV1::of),
+            damaged,
             rois: places.into_iter().map(place).collect(),
         }
     }
@@ -209,7 +213,8 @@ pub(super) async fn tiles(
             for ((entry, judgement), places) in found {
                 let state_taken = filter.state.is_none() || places.iter().any(|place| filter.takes_state(&place.state));
                 if state_taken && quality.takes(judgement.as_ref()) && page.tiles.len() < length {
-                    page.tiles.push(TileV1::of(entry, judgement.as_ref(), places));
+                    let damaged = catalog.damage().has(entry);
+                    page.tiles.push(TileV1::of(entry, judgement.as_ref(), damaged, places));
                 }
             }
             if ended {
@@ -233,7 +238,7 @@ pub(super) async fn tile(State(state): State<AppState>, Path(tileid): Path<Strin
     let places = state.catalog.index().memberships(&[entry.key]).pop().unwrap_or_default();
     let judged = blocking(&state, move |catalog| Ok::<_, CatalogError>(catalog.index().judgements(&[entry])?)).await?;
     let judgement = judged.into_iter().next().flatten();
-    Ok(Json(TileV1::of(&entry, judgement.as_ref(), places)))
+    Ok(Json(TileV1::of(&entry, judgement.as_ref(), state.catalog.damage().has(&entry), places)))
 }
 
 /// The content with this key: of one version of one tile, for ever the same bytes.

@@ -69,6 +69,9 @@ fn move_file(from: &Path, to: &Path) -> io::Result<()> {
         fs::create_dir_all(dir)?;
     }
     if to.try_exists()? {
+        if is_one_file(from, to)? {
+            return Err(io::Error::other(format!("{} is this very file", to.display())));
+        }
         if same_content(from, to)? {
             File::open(to)?.sync_all()?;
             return fs::remove_file(from);
@@ -85,15 +88,35 @@ fn move_file(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
+/// True for two names of one file: what is moved must not go as its own copy. By way of two mounts a file may have two
+/// devices, but hardly another one the same number and time of its last change of any kind.
+#[cfg(unix)]
+fn is_one_file(one: &Path, other: &Path) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let of = |path: &Path| fs::metadata(path).map(|found| (found.ino(), found.ctime(), found.ctime_nsec()));
+    Ok(of(one)? == of(other)?)
+}
+
+#[cfg(not(unix))]
+fn is_one_file(one: &Path, other: &Path) -> io::Result<bool> {
+    Ok(one.canonicalize()? == other.canonicalize()?)
+}
+
 fn move_across(from: &Path, to: &Path) -> io::Result<()> {
     let name = to.file_name().unwrap_or_default().to_string_lossy();
     let part = to.with_file_name(format!(".{name}.part"));
-    let modified = fs::metadata(from)?.modified();
-    fs::copy(from, &part)?;
-    let copy = File::options().write(true).open(&part)?;
-    if let Ok(modified) = modified {
+    // From a move that was cut off; it may be one that can not be written to.
+    match fs::remove_file(&part) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let metadata = fs::metadata(from)?;
+    let mut copy = File::options().write(true).create_new(true).open(&part)?;
+    io::copy(&mut File::open(from)?, &mut copy)?;
+    if let Ok(modified) = metadata.modified() {
         copy.set_modified(modified)?;
     }
+    copy.set_permissions(metadata.permissions())?;
     copy.sync_all()?;
     drop(copy);
     if !same_content(from, &part)? {
@@ -169,11 +192,31 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_is_moved_to_itself_by_another_way_stays() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (from, to) = (dir.path().join("a/a.tif"), dir.path().join("link/a.tif"));
+        fs::create_dir(dir.path().join("a")).expect("made");
+        fs::write(&from, b"one").expect("written");
+        std::os::unix::fs::symlink(dir.path().join("a"), dir.path().join("link")).expect("linked");
+        for to in [&to, &from] {
+            assert!(
+                matches!(remove(&from, seen(&from), Some(to)), Removal::Left(why) if why.contains("this very file"))
+            );
+        }
+        assert_eq!(fs::read(&from).expect("there"), b"one");
+    }
+
+    #[test]
     fn a_move_between_file_systems_leaves_a_whole_copy_with_its_time_and_nothing_else() {
         let dir = tempfile::tempdir().expect("a directory");
         let (from, to) = (dir.path().join("a.tif"), dir.path().join("b.tif"));
         let content: Vec<u8> = (0..200_000u32).flat_map(u32::to_le_bytes).collect();
         fs::write(&from, &content).expect("written");
+        let mode = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o444);
+        fs::set_permissions(&from, mode.clone()).expect("read-only");
+        // What a move that was cut off left.
+        fs::write(dir.path().join(".b.tif.part"), b"a part").expect("written");
+        fs::set_permissions(dir.path().join(".b.tif.part"), mode).expect("read-only");
         let before = seen(&from);
         move_across(&from, &to).expect("moved");
         assert_eq!((fs::read(&to).expect("there"), seen(&to)), (content, before));

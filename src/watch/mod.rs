@@ -213,12 +213,28 @@ fn checked_folder(dir: &Path, options: &WatchOptions) -> Result<PathBuf, WatchEr
     let listed = std::fs::read_dir(dir).map_err(|error| failed(dir, error.to_string()));
     drop(listed?);
     let dir = absolute(dir)?;
-    if let After::Move(target) = &options.after
-        && absolute(target)?.starts_with(&dir)
-    {
-        return Err(failed(target, "files can not be moved into the folder that is watched".to_owned()));
+    if let After::Move(target) = &options.after {
+        let (target, own) = (absolute(target)?, resolved(&dir));
+        if target.starts_with(&dir) || resolved(&target).starts_with(&own) {
+            return Err(failed(&target, "files can not be moved into the folder that is watched".to_owned()));
+        }
+        if resolved(&target.join(dir.file_name().unwrap_or_default())) == own {
+            let problem = "files would be moved to where they are: name a directory other than the folder's own";
+            return Err(failed(&target, problem.to_owned()));
+        }
     }
     Ok(dir)
+}
+
+/// A path without links, as far as it exists.
+fn resolved(path: &Path) -> PathBuf {
+    let existing = path.ancestors().find_map(|part| Some((part, part.canonicalize().ok()?)));
+    let Some((part, found)) = existing else { return path.to_owned() };
+    match path.strip_prefix(part) {
+        Ok(rest) if rest.as_os_str().is_empty() => found,
+        Ok(rest) => found.join(rest),
+        Err(_) => path.to_owned(),
+    }
 }
 
 /// Keeps other watches away, whatever record they use. A folder that can not be written to is protected by the record.

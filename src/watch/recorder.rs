@@ -1,14 +1,15 @@
 //! The thread behind the acknowledgements: writes the record, syncs it, then moves or deletes files, then says "done".
 //!
 //! Bounded by its queue, which holds couriers back. Must never remove a file whose line is not synced, nor while the
-//! server acknowledges tiles before they are durable.
+//! server acknowledges tiles before they are durable, nor one whose tile the server that answers now does not have.
 
 use super::after::{After, Removal, remove};
 use super::inbox::{Inbox, Outcome};
-use super::record::Record;
+use super::record::{Record, Sent};
 use super::tiles::Acked;
-use crate::client::{Patient, Problem};
-use crate::model::{AckLevel, AcqId};
+use crate::client::{Patient, Problem, StoredTile};
+use crate::formats::TileName;
+use crate::model::{AckLevel, AcqId, Checksum};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -98,10 +99,37 @@ impl Recorder<'_> {
         self.inbox.tell(acked.path, Outcome::Done(acked.sent.sighting));
     }
 
+    /// The server that acknowledged the tile may be no more, and another one, or a backup, answer in its place; or the two
+    /// ports may be those of two servers.
+    fn is_there(&self, acked: &Acked) -> Result<(), String> {
+        let Sent { sighting, checksum, tile } = acked.sent;
+        match self.patient.ask(|http| http.tile_by_id(self.acq, tile)) {
+            Ok(Some(stored)) if is_same(&stored, sighting.size, checksum) && is_at(&stored, &acked.path) => Ok(()),
+            Ok(_) => Err("it was acknowledged, and the server does not have it: is it still the same one?".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
     fn remove(&self, acked: &Acked) -> Removal {
+        if !self.trust_ack
+            && let Err(why) = self.is_there(acked)
+        {
+            return Removal::Left(why);
+        }
         let path = self.dir.join(&acked.path);
         remove(&path, acked.sent.sighting, moved_to(&self.after, &self.dir, &acked.path).as_deref())
     }
+}
+
+/// Whoever stored it first may have given another kind of checksum.
+fn is_same(stored: &StoredTile, size: u64, checksum: Checksum) -> bool {
+    let is_comparable = stored.checksum.kind() == checksum.kind();
+    stored.size == size && !stored.damaged && (!is_comparable || stored.checksum == checksum)
+}
+
+fn is_at(stored: &StoredTile, path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()?.parse::<TileName>().ok());
+    name.is_some_and(|name| (name.col, name.row, name.frame) == (stored.col, stored.row, stored.frame))
 }
 
 /// Where a file of the folder is moved to.

@@ -2,6 +2,7 @@
 //!
 //! Must never return before the couriers and the recorder have ended.
 
+use super::after::After;
 use super::ending::Ending;
 use super::follow::Follower;
 use super::record::{Earlier, Record};
@@ -33,7 +34,9 @@ pub(super) fn run(
     let (acq, patient, options) = (folder.acq(), follower.patient, follower.options);
     let mut report = SendReport::new(acq);
     report.before = Some(patient.ask(|http| http.completeness(acq))?);
-    let stored = patient.ask(|http| StoredTiles::ask(http, acq, Compare::Checksum))?;
+    // What goes from here must rest on an acknowledgement, for which the server reads what it has, and not on a list.
+    let compare = if options.after == After::Keep { Compare::Checksum } else { Compare::Nothing };
+    let stored = patient.ask(|http| StoredTiles::ask(http, acq, compare))?;
     let tally = Tally::new(report, patient.listener);
     let mut session = Session {
         acq,

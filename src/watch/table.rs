@@ -51,6 +51,8 @@ pub(super) struct Table {
     pub(super) beside_settled: bool,
     /// Tiles that were seen, have gone, and are not stored.
     gone: BTreeSet<Arc<Path>>,
+    /// What can not be looked at, and why.
+    unseen: BTreeMap<Arc<Path>, String>,
     notes: Vec<String>,
 }
 
@@ -87,6 +89,7 @@ impl Table {
             last_change: Duration::ZERO,
             beside_settled: false,
             gone: BTreeSet::new(),
+            unseen: BTreeMap::new(),
             notes: Vec::new(),
         }
     }
@@ -218,6 +221,7 @@ impl Table {
         }
         let gone = self.gone.iter().map(|path| Problem::new(&self.dir.join(path), "gone before it was sent"));
         unreadable.extend(gone);
+        unreadable.extend(self.unseen.iter().map(|(path, problem)| Problem::new(&self.dir.join(path), problem)));
         let dirs =
             self.dirs.iter().filter_map(|(dir, of)| Some(Problem::new(&self.dir.join(dir), of.problem.as_ref()?)));
         unreadable.extend(dirs);
@@ -307,18 +311,36 @@ impl Table {
             return None;
         }
         match fs::metadata(self.dir.join(path)) {
-            Ok(metadata) if metadata.is_dir() => (kind == Kind::TileDirectory).then_some(kind),
-            Ok(metadata) if metadata.is_file() && kind != Kind::TileDirectory => {
-                self.observe(path, kind, &metadata, closed, at, rules);
-                Some(kind)
+            Ok(metadata) => {
+                self.unseen.remove(path);
+                if metadata.is_dir() {
+                    return (kind == Kind::TileDirectory).then_some(kind);
+                }
+                let is_of_interest = metadata.is_file() && kind != Kind::TileDirectory;
+                is_of_interest.then(|| {
+                    self.observe(path, kind, &metadata, closed, at, rules);
+                    kind
+                })
             }
-            Ok(_) => None,
             Err(error) => {
                 if error.kind() == io::ErrorKind::NotFound && self.entry(path).is_some() {
                     self.forget(path);
                 }
+                self.note_unseen(path, kind, &error);
                 None
             }
+        }
+    }
+
+    /// A tile, or a directory of tiles, is there by its name and can not be looked at: a link to where nothing is, a share
+    /// that does not answer.
+    fn note_unseen(&mut self, path: &Arc<Path>, kind: Kind, error: &io::Error) {
+        let full = self.dir.join(path);
+        if kind == Kind::Beside || fs::symlink_metadata(&full).is_err_and(|gone| gone.kind() == io::ErrorKind::NotFound)
+        {
+            self.unseen.remove(path);
+        } else if self.unseen.insert(Arc::clone(path), error.to_string()).is_none() {
+            self.notes.push(format!("{}: {error}; tried again at each poll", full.display()));
         }
     }
 

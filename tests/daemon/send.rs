@@ -1,6 +1,7 @@
 //! send and demo, as a person runs them: whole folders, parts, bad input, daemons that go away.
 
 use super::folders::{DUPLICATE, FOLDER_ACQ, NEW, await_stored, replace, run, simulate, stderr, stored, text, write};
+use super::rot::{Flip, find};
 use super::support::{Daemon, data_dir, program, signal, wait};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -8,7 +9,7 @@ use std::io::Read;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Output, Stdio};
-use tilecatcher::formats::encode_gray8;
+use tilecatcher::formats::{AcquisitionFolder, encode_gray8};
 
 fn send_args(daemon: &Daemon, folder: &Path) -> Vec<String> {
     let (capture, http) = (daemon.capture.to_string(), format!("http://{}", daemon.http_address));
@@ -66,6 +67,47 @@ fn an_acquisition_whose_log_is_no_utf8_is_not_started_again() {
     let (first, second) = (notes(), notes());
     assert!(!first.contains("is known to the server"), "{first}");
     assert!(second.contains("is known to the server"), "{second}");
+}
+
+#[test]
+fn a_tile_that_the_daemon_knows_is_damaged_is_sent_again() {
+    let (data, folders) = (data_dir(), data_dir());
+    let daemon = Daemon::start_bare(data.path(), &["scrub.rate=off"]);
+    let folder = simulate(folders.path(), "1");
+    assert_eq!(send_json(&daemon, &folder, &[]).0, Some(0));
+    let tile =
+        AcquisitionFolder::open(&folder).and_then(|folder| folder.tiles_by_place()).expect("a folder").tiles.remove(9);
+    let (content, name) = (std::fs::read(&tile.path).expect("a file"), tile.name);
+    let (segment, at) = find(data.path(), &content);
+    let _rot = Flip::make(&segment, at + 30);
+    daemon.http.content(FOLDER_ACQ, name.col, name.row).expect_err("damaged");
+    let (col, row) = (name.col.to_string(), name.row.to_string());
+    let (code, summary) = send_json(&daemon, &folder, &["--only", "tile", "--col", &col, "--row", &row]);
+    assert_eq!(
+        (code, &summary["acknowledged"], &summary["already_stored"]),
+        (Some(0), &1.into(), &0.into()),
+        "{summary}"
+    );
+    assert!(daemon.http.content(FOLDER_ACQ, name.col, name.row).expect("served").bytes == content);
+    let (code, summary) = send_json(&daemon, &folder, &[]);
+    assert_eq!((code, &summary["acknowledged"]), (Some(0), &0.into()), "{summary}");
+}
+
+#[test]
+fn tiles_that_can_not_be_looked_at_are_not_passed_over() {
+    let (data, folders) = (data_dir(), data_dir());
+    let daemon = Daemon::start_bare(data.path(), &[]);
+    let folder = simulate(folders.path(), "1");
+    let (gone, drift) = (folders.path().join("gone"), folder.join("Dump__9_8x4"));
+    std::os::unix::fs::symlink(&gone, &drift).expect("linked");
+    let sent = send(&daemon, &folder, &[]);
+    assert!(sent.status.code() == Some(2) && stderr(&sent).contains("Dump__9_8x4"), "{}", stderr(&sent));
+    std::fs::remove_file(&drift).expect("removed");
+    let tile = folder.join("col0000/col0000_row0000_cam0.tif");
+    std::fs::remove_file(&tile).expect("removed");
+    std::os::unix::fs::symlink(&gone, &tile).expect("linked");
+    let sent = send(&daemon, &folder, &["--only", "tiles"]);
+    assert!(sent.status.code() == Some(1) && stderr(&sent).contains("col0000_row0000"), "{}", stderr(&sent));
 }
 
 #[test]
@@ -161,7 +203,7 @@ fn a_tile_that_can_not_be_sent_is_named_and_the_others_are_sent() {
     for (file, problem) in [
         ("col0000_row0000_cam0.tif", "cut off"),
         ("col0001_row0000_cam1.tif", "an empty file"),
-        ("col0002_row0000_cam0.tif", "no tile by its name"),
+        ("col0002_row0000_cam0.tif", "No such file"),
         ("Thumbs.db", "no tile by its name"),
     ] {
         assert!(lines.lines().any(|line| line.contains(file) && line.contains(problem)), "{file} in {lines}");

@@ -1,6 +1,7 @@
 //! watch, as it runs beside a microscope: files that grow, names that appear, ends of every kind, kills on both sides.
 
 use super::folders::{DUPLICATE, FOLDER_ACQ, NEW, await_stored, replace, run, simulate, stderr, stored, text, write};
+use super::rot::{Flip, find};
 use super::support::{Daemon, await_found, await_that, data_dir, program, signal, wait};
 use serde_json::Value;
 use std::fs::{self, File};
@@ -9,7 +10,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use tempfile::{NamedTempFile, TempDir};
-use tilecatcher::formats::{AcquisitionFolder, encode_gray8};
+use tilecatcher::formats::{AcquisitionFolder, TileName, encode_gray8};
 
 /// Unless a test gives others.
 const FAST: [[&str; 2]; 3] = [["--settle", "50ms"], ["--poll", "50ms"], ["--give-up-on", "300ms"]];
@@ -398,6 +399,69 @@ fn a_folder_is_moved_and_what_lies_beside_the_tiles_goes_last() {
     let inside = format!("move:{}", text(&scene.dir.join("done")));
     let (code, _, lines) = scene.watch(&["--after", &inside]).finish();
     assert!(code == Some(2) && lines.contains("can not be moved into the folder"), "{lines}");
+}
+
+#[test]
+fn a_folder_is_not_moved_to_where_it_is() {
+    let scene = Scene::new(&[]);
+    scene.put(&BESIDE);
+    scene.put(&scene.tiles());
+    let link = scene.folders.path().join("done");
+    std::os::unix::fs::symlink(scene.folders.path(), &link).expect("linked");
+    for target in [scene.folders.path(), &link] {
+        let after = format!("move:{}", text(target));
+        let (code, _, lines) = scene.watch(&["--after", &after, "--idle", "300ms"]).finish();
+        assert!(code == Some(2) && lines.contains("to where they are"), "{lines}");
+    }
+    let all = scene.tiles().into_iter().chain(BESIDE.map(PathBuf::from));
+    assert!(all.into_iter().all(|below| scene.dir.join(below).exists()));
+}
+
+#[test]
+fn a_file_goes_only_when_its_tile_was_compared_with_what_is_stored() {
+    let scene = Scene::new(&["scrub.rate=off"]);
+    scene.put(&BESIDE);
+    let tiles = scene.tiles();
+    scene.put(&tiles);
+    let (code, _, lines) = scene.watch(&["--idle", "300ms"]).finish();
+    assert_eq!(code, Some(0), "{lines}");
+    let (segment, at) = find(scene.data.path(), &scene.bytes(&tiles[5]));
+    let _rot = Flip::make(&segment, at + 30);
+    let (code, summary, lines) = scene.watch(&["--after", "delete", "--idle", "300ms"]).finish();
+    assert_eq!((code, &summary["removed"]), (Some(0), &32.into()), "{lines}");
+    for below in &tiles {
+        let name: TileName = below.file_name().and_then(|name| name.to_str()).expect("a name").parse().expect("a tile");
+        let content = scene.daemon.http.content(FOLDER_ACQ, name.col, name.row).expect("served").bytes;
+        assert!(content == scene.bytes(below), "{below:?}: the last good copy is gone");
+    }
+}
+
+/// Two servers stand for one that was replaced: the tiles go to the first, and the second is asked what is there.
+#[test]
+fn files_whose_tiles_the_server_that_answers_does_not_have_stay() {
+    let (scene, other) = (Scene::new(&[]), Scene::new(&[]));
+    scene.put(&BESIDE);
+    let tiles = scene.tiles();
+    scene.put(&tiles);
+    let capture = scene.daemon.capture.to_string();
+    assert!(
+        run(&[
+            "send",
+            text(&scene.dir),
+            "--capture",
+            &capture,
+            "--http",
+            &format!("http://{}", scene.daemon.http_address)
+        ])
+        .status
+        .success()
+    );
+    let http = format!("http://{}", other.daemon.http_address);
+    let args = ["watch", text(&scene.dir), "--capture", &capture, "--http", &http].map(str::to_owned);
+    let (code, summary, lines) = Watcher::start(&args, &["--after", "delete", "--idle", "300ms"]).finish();
+    assert_eq!((code, &summary["removed"]), (Some(1), &0.into()), "{lines}");
+    assert!(lines.contains("the server does not have it"), "{lines}");
+    assert!(tiles.iter().all(|below| scene.dir.join(below).exists()), "deleted on the word of another server");
 }
 
 #[test]

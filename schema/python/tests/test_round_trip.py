@@ -180,6 +180,28 @@ def test_only_what_is_not_stored_is_left_to_send(daemon: Daemon, tmp_path: Path)
     assert len(list(client.not_stored([Tile(99, 0, 0, b"of an acquisition that nobody started")]))) == 1
 
 
+def test_what_is_known_to_be_damaged_is_left_to_send(daemon: Daemon) -> None:
+    client, images = daemon.started(), [bytes([n]) * 3000 for n in range(2)]
+    tiles = [Tile(ACQ, 0, n, image) for n, image in enumerate(images)]
+    with client.sender() as sender:
+        for tile in tiles:
+            sender.send(tile)
+    assert list(client.not_stored(tiles)) == []
+    for segment in (daemon.data / "journal").iterdir():
+        stored = segment.read_bytes()
+        if (at := stored.find(images[1])) >= 0:
+            with segment.open("r+b") as file:
+                file.seek(at + 100)
+                file.write(b"x")
+    with pytest.raises(RequestRefused):
+        client.content(client.tile(ACQ, 0, 1))
+    assert client.tile(ACQ, 0, 1).damaged
+    assert list(client.not_stored(tiles)) == [tiles[1]]
+    with client.sender() as sender:
+        sender.send(tiles[1])
+    assert list(client.not_stored(tiles)) == []
+
+
 def test_what_is_not_there_is_told(daemon: Daemon) -> None:
     client = daemon.started()
     with pytest.raises(NotFound, match="no tile is stored"):

@@ -179,7 +179,7 @@ impl Catalog {
         }
         let places = self.index().memberships(&[*key]).pop().unwrap_or_default();
         story.rois = places.iter().map(PlaceRoi::of).collect();
-        story.mark_damage(|entry| self.damage().is_known(entry.location.segment, entry.location.offset));
+        story.mark_damage(|entry| self.damage().has(entry));
         let refusals = self.activity().refusals_of(key.acq, key.col, key.row).into_iter();
         let refusals = refusals.filter(|refused| refused.key.frame == key.frame).map(|refused| PlaceRefusal {
             at: time(refused.at_ns),

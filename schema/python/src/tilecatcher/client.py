@@ -189,10 +189,11 @@ class Client:
                 yield tile
 
     def _contents_by_place(self, acq: int) -> dict[tuple[int, int, int], tuple[int, str]]:
-        """Size and checksum of every stored tile, by column, row and frame."""
+        """Size and checksum of every stored tile that is not known to be damaged, by column, row and frame."""
         try:
             tiles = self.tiles(acq, frame_type="all", page=10_000)
-            return {(tile.col, tile.row, tile.frame): (tile.size, tile.checksum) for tile in tiles}
+            whole = (tile for tile in tiles if not tile.damaged)
+            return {(tile.col, tile.row, tile.frame): (tile.size, tile.checksum) for tile in whole}
         except UnknownAcquisition:
             return {}
 

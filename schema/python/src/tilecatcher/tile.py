@@ -90,6 +90,8 @@ class StoredTile:
     received: str
     #: Names this version's content for ever.
     content_key: str
+    #: What is stored of it is known to be damaged: sent again, it is stored again.
+    damaged: bool
     #: Regions in which the tile lies: `roi`, `section`, `prev`, `state` each.
     rois: tuple[dict[str, Any], ...] = field(hash=False)
 
@@ -106,6 +108,7 @@ class StoredTile:
             acq=tile["acquisition"],
             frame=tile.get("frame", STABLE),
             content_key=tile["content_key"],
+            damaged=tile.get("damaged", False),
             rois=tuple(tile["rois"]),
             **plain,
         )
