@@ -120,12 +120,17 @@ type Places = BTreeMap<(u64, u64), Known>;
 #[derive(Clone, Copy)]
 struct Known {
     found_by: FoundBy,
+    /// Only not to be read: it may be whole.
+    is_unread: bool,
     tile: Option<DamagedTile>,
 }
 
+/// What is said of what the disk did not give at a start.
+const UNREAD: &str = "can not be read";
+
 impl Known {
     fn of(finding: &Finding) -> Self {
-        Self { found_by: finding.found_by, tile: finding.tile }
+        Self { found_by: finding.found_by, is_unread: finding.what == UNREAD, tile: finding.tile }
     }
 }
 
@@ -162,7 +167,7 @@ impl Finding {
     pub fn of_recovery(damage: &Damage) -> Option<Self> {
         let (segment, _) = parse_segment_file_name(damage.path.file_name()?.to_str()?)?;
         let what = match (damage.kind, damage.offset) {
-            (DamageKind::Unreadable, _) => "can not be read",
+            (DamageKind::Unreadable, _) => UNREAD,
             (_, 0) => "the segment header is damaged",
             _ => "not a record: the header is damaged",
         };
@@ -304,11 +309,13 @@ impl DamageLog {
     }
 
     /// Takes notice that a segment was read whole: what was damaged in it and is not among `bad` holds again. Not a record
-    /// that recovery missed: the segment's table does not name it, so nobody looks for it any more.
+    /// that recovery missed: the segment's table does not name it, so nobody looks for it any more. One that it could not
+    /// read is looked at again by each start.
     pub fn settle(&self, segment: u64, bad: &[Finding]) {
         let mut damaged = self.lock();
         let known = damaged.range((segment, 0)..=(segment, u64::MAX));
-        let known = known.filter(|((_, offset), known)| known.found_by != FoundBy::Start || *offset == 0);
+        let known =
+            known.filter(|((_, offset), known)| known.found_by != FoundBy::Start || known.is_unread || *offset == 0);
         let known: Vec<u64> = known.map(|((_, offset), _)| *offset).collect();
         for offset in known.into_iter().filter(|offset| !bad.iter().any(|finding| finding.offset == *offset)) {
             let known = damaged.remove(&(segment, offset));

@@ -7,20 +7,22 @@
 
 use super::JournalError;
 use super::filesystem::{Filesystem, SegmentFile};
-use super::format::{RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, StoreId, TRAILER_BYTES, Trailer};
+use super::format::{RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, StoreId, TRAILER_BYTES, Trailer};
 use super::keeper;
 use super::known::Known;
-use super::mirror::{Pace, Side, Trouble, begin_copy, copy_beside, copy_range, finish_copy, free_name};
+use super::mirror::{self, Pace, Side, Trouble, begin_copy, copy_beside, copy_range, finish_copy, free_name};
 use super::reader;
 use super::recovery::{self, Found, LaneEnds, Verdict};
+use super::removed::Removed;
 use super::store;
 use super::swap::Swaps;
 use super::unreadable::{Refused, Tolerant};
 use super::verify::VerifyProblem;
 use super::writer::OpenSegment;
 use crate::base::limits::round_up_to_block;
+use crate::model::Sequence;
 use serde::Serialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -108,6 +110,10 @@ pub fn back_up(data: &Path, to: &Path, filesystem: &dyn Filesystem) -> Result<Ba
 fn prepare(source: Side<'_>, target: Side<'_>) -> Result<StoreId, BackupError> {
     let input = |path: &Path, problem: &str| BackupError::Input { path: path.to_owned(), problem: problem.to_owned() };
     let identity = |side: Side<'_>| store::identity(side.filesystem, side.dir);
+    let incomplete = mirror::is_incomplete(source.filesystem, source.dir);
+    if let Some(incomplete) = incomplete.map_err(JournalError::failed(source.dir, "read"))? {
+        return Err(incomplete.into());
+    }
     let Some(ours) = identity(source)? else { return Err(input(source.dir, "holds no journal: nothing to back up")) };
     if identity(target)?.is_some_and(|theirs| theirs != ours) {
         return Err(input(target.dir, "holds the journal of another data directory: name another one with --to"));
@@ -132,6 +138,13 @@ enum Earlier {
     Missed,
     /// All that can be read in the source, and what can not: stays.
     Better,
+}
+
+/// How many of some records other segments of the source have: the same ones, and others under their sequences.
+#[derive(Clone, Copy, Default)]
+struct Elsewhere {
+    same: usize,
+    others: usize,
 }
 
 struct Backup<'a> {
@@ -189,11 +202,8 @@ impl Backup<'_> {
                     "the segment header is damaged: copied as it is, unless an earlier backup has it",
                 );
                 self.report.segments += 1;
-                match self.earlier(name, &file)? {
-                    Earlier::Better => self.report.segments_equal += 1,
-                    earlier => self.copied(name, earlier)?,
-                }
-                Ok(())
+                let earlier = self.earlier(name, &file)?;
+                self.copied(name, earlier)
             }
         }
     }
@@ -218,14 +228,15 @@ impl Backup<'_> {
             None => whole,
         };
         let unread = ours.as_ref().filter(|ours| !ours.header_holds);
-        let has_all = match (&ours, unread) {
-            (None, _) => !lost.is_empty(),
-            (_, Some(ours)) => {
+        let has_all = match &ours {
+            None => !lost.is_empty(),
+            Some(ours) if !lost.is_empty() || unread.is_some() => {
                 let readable = ours.whole_records(file).map_err(in_source)?;
                 theirs.lacks(&*there, &readable).map_err(in_target)?.is_empty()
             }
-            _ => false,
+            Some(_) => false,
         };
+        let has_all = has_all && self.elsewhere(name, &lost)?.others == 0;
         let (earlier, becomes) = if has_all {
             (Earlier::Better, "stays")
         } else if !lost.is_empty() || (unread.is_some() && theirs.header_holds) {
@@ -241,6 +252,31 @@ impl Backup<'_> {
         Ok(earlier)
     }
 
+    /// What other segments of the source have under the sequences of these records.
+    fn elsewhere(&self, name: &str, records: &[RecordHeader]) -> Result<Elsewhere, Trouble> {
+        let wanted: HashMap<Sequence, u64> = records.iter().map(|record| (record.sequence, record.digest())).collect();
+        let mut found = Elsewhere::default();
+        let names = self.source.names().map_err(|error| Trouble::Source(self.source.segments_dir(), error))?;
+        for other in names.iter().filter(|other| *other != name && !wanted.is_empty()) {
+            let path = self.source.path(other);
+            let failed = |error| Trouble::Source(path.clone(), error);
+            let file = match self.source.filesystem.open_read(&path) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                file => file.map_err(failed)?,
+            };
+            let file = Tolerant::new(&*file);
+            let Some(known) = Known::look(&file, &path, Some(self.store))? else { continue };
+            for record in known.records(&file).map_err(failed)? {
+                match wanted.get(&record.sequence) {
+                    Some(digest) if *digest == record.digest() => found.same += 1,
+                    Some(_) => found.others += 1,
+                    None => {}
+                }
+            }
+        }
+        Ok(found)
+    }
+
     fn name_problem(&mut self, path: &Path, offset: u64, problem: &str) {
         let problem = VerifyProblem { path: path.to_owned(), offset, problem: problem.to_owned() };
         self.report.problems.push(problem);
@@ -252,7 +288,12 @@ impl Backup<'_> {
         }
     }
 
+    /// Copies a segment as it is, unless what is there is better.
     fn copied(&mut self, name: &str, earlier: Earlier) -> Result<(), Trouble> {
+        if earlier == Earlier::Better {
+            self.report.segments_equal += 1;
+            return Ok(());
+        }
         let refused = copy_beside(self.source, self.target, name, &Pace::new(0, &|_| true))?;
         self.name_refused(&self.source.path(name), refused);
         self.replace(name, earlier)?;
@@ -278,7 +319,7 @@ impl Backup<'_> {
         }
         let earlier = self.earlier(name, file)?;
         self.copied(name, earlier)?;
-        self.check(name, file, trailer)
+        if earlier == Earlier::Better { Ok(()) } else { self.check(name, file, trailer) }
     }
 
     /// What the backup has under this name: trailer and length.
@@ -358,7 +399,7 @@ impl Backup<'_> {
         header: super::SegmentHeader,
         verdict: &Verdict,
     ) -> Result<(), Trouble> {
-        let Some(tail) = verdict.records.iter().map(super::RecordHeader::next_block).max() else {
+        let Some(tail) = verdict.records.iter().map(RecordHeader::next_block).max() else {
             return self.earlier(name, file).map(drop);
         };
         self.report.segments += 1;
@@ -371,6 +412,10 @@ impl Backup<'_> {
             return Ok(());
         }
         let earlier = self.earlier(name, file)?;
+        if earlier == Earlier::Better {
+            self.report.segments_equal += 1;
+            return Ok(());
+        }
         let table = round_up_to_block(verdict.records.len() * RECORD_HEADER_BYTES);
         let whole = tail + (table + TRAILER_BYTES) as u64;
         let copy: Arc<dyn SegmentFile> = Arc::from(begin_copy(self.target, name, whole)?);
@@ -387,16 +432,50 @@ impl Backup<'_> {
         self.check(name, &*copy, &trailer)
     }
 
-    /// Moves what the source has no more out of the backup's journal.
+    /// Moves what a compaction of the source took away out of the backup's journal. What the source has lost stays.
     fn set_aside(&mut self, listed: &BTreeSet<String>) -> Result<(), BackupError> {
         let (filesystem, dir) = (self.target.filesystem, self.target.segments_dir());
+        // After the list: what is gone since is named by now.
+        let removed = Removed::read(self.source.filesystem, self.source.dir);
         for name in self.target.names().map_err(JournalError::failed(&dir, "list"))? {
             if listed.contains(&name) || self.source.length(&name).is_ok() {
                 continue;
             }
-            self.supersede(&name)?;
+            if mirror::is_removed(self.target, &name, self.store, &removed) {
+                self.supersede(&name)?;
+                continue;
+            }
+            let records = self.records_there(&name)?;
+            let elsewhere = self.elsewhere(&name, &records)?;
+            if elsewhere.same == records.len() {
+                self.supersede(&name)?;
+                continue;
+            }
+            let stays = elsewhere.others == 0;
+            let becomes = if stays { "stays" } else { "is moved to superseded/, for sequences in it were given again" };
+            let problem = format!(
+                "is gone, and no compaction took it: the earlier backup has {} records of it, and {becomes}; put it back in the data directory, with no daemon on it",
+                records.len()
+            );
+            self.name_problem(&self.source.path(&name), 0, &problem);
+            if stays {
+                self.report.segments += 1;
+                self.report.segments_equal += 1;
+                self.report.records += records.len() as u64;
+            } else {
+                self.supersede(&name)?;
+            }
         }
         Ok(filesystem.sync_dir(&dir).map_err(JournalError::failed(&dir, "sync"))?)
+    }
+
+    /// The records that hold in a segment of the backup.
+    fn records_there(&self, name: &str) -> Result<Vec<RecordHeader>, Trouble> {
+        let path = self.target.path(name);
+        let failed = |error| Trouble::Target(path.clone(), error);
+        let file = self.target.filesystem.open_read(&path).map_err(failed)?;
+        let Some(known) = Known::look(&*file, &path, Some(self.store))? else { return Ok(Vec::new()) };
+        known.whole_records(&*file).map_err(failed)
     }
 
     /// Moves one segment out of the backup's journal.

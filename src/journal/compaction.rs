@@ -15,6 +15,7 @@ use super::format::{
 use super::keeper;
 use super::reader::{self, StoredRecord};
 use super::recovery::{self, Found, LaneEnds};
+use super::removed::Removed;
 use super::swap::Swaps;
 use super::verify;
 use super::writer::OpenSegment;
@@ -124,6 +125,7 @@ pub fn compact_segments(
 
 struct Compaction<'a> {
     filesystem: &'a dyn Filesystem,
+    data_dir: &'a Path,
     swaps: Swaps<'a>,
     options: &'a CompactOptions,
     store: StoreId,
@@ -185,12 +187,11 @@ impl<'a> Compaction<'a> {
             path: data_dir.join("store"),
             problem: "missing or damaged: open the journal first, that makes it again".to_owned(),
         })?;
-        super::mirror::note_compaction(filesystem, data_dir)?;
         let swaps = Swaps::new(filesystem, data_dir);
         swaps.settle(store)?;
         let next_number = swaps.free_number()?;
         let (sealed, ends, report) = (BTreeMap::new(), LaneEnds::default(), CompactReport::default());
-        Ok(Self { filesystem, swaps, options, store, next_number, sealed, ends, report })
+        Ok(Self { filesystem, data_dir, swaps, options, store, next_number, sealed, ends, report })
     }
 
     /// Finds the sealed segments, and the candidates among them: those that only need to be removed first, for they
@@ -215,7 +216,11 @@ impl<'a> Compaction<'a> {
         is_live: &mut dyn FnMut(&StoredRecord) -> bool,
     ) -> Result<Option<Candidate>, Halt> {
         let file = self.filesystem.open_read(path).map_err(unreadable)?;
-        let (header, trailer, len) = match recovery::identify(&*file, path, Some(self.store))? {
+        let found = match recovery::identify(&*file, path, Some(self.store)) {
+            Err(JournalError::Failed { source, .. }) => return Err(unreadable(source)),
+            found => found?,
+        };
+        let (header, trailer, len) = match found {
             Found::Sealed(header, trailer, len) => (header, trailer, len),
             Found::Unsealed(_) | Found::Blank => {
                 return Err(Halt::LeaveAlone("is not sealed: open the journal first, that seals it".to_owned()));
@@ -308,6 +313,7 @@ impl<'a> Compaction<'a> {
 
     /// One unlinked name is one step: it needs no note.
     fn remove(&mut self, old: &Sealed) -> Result<(), JournalError> {
+        Removed::note(self.filesystem, self.data_dir, &old.header)?;
         self.filesystem.remove(&old.path).map_err(JournalError::failed(&old.path, "remove"))?;
         self.swaps.sync_dir(&self.swaps.segments_dir)?;
         self.sealed.remove(&old.header.number);
@@ -343,6 +349,7 @@ impl<'a> Compaction<'a> {
         };
         self.check_copy(&new, &placed)?;
         let (lane, number) = (header.lane, header.number);
+        Removed::note(self.filesystem, self.data_dir, &old.header)?;
         self.swaps.swap(&SwapNote { store: self.store, lane, old: old.header.number, new: number })?;
         self.report.segments_rewritten += 1;
         self.report.bytes_freed += old.len.saturating_sub(new.len);

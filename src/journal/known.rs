@@ -8,6 +8,7 @@ use super::filesystem::SegmentFile;
 use super::format::{RecordHeader, SegmentHeader, StoreId, Trailer};
 use super::reader;
 use super::recovery::{self, Found};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
@@ -46,6 +47,14 @@ impl Known {
         self.trailer.map_or(self.len, |trailer| trailer.table_offset)
     }
 
+    /// The records that a reader finds: those of the table, if it holds. Payloads are not read.
+    pub(super) fn records(&self, file: &dyn SegmentFile) -> io::Result<Vec<RecordHeader>> {
+        Ok(match self.table(file)? {
+            Some(table) => table.into_values().collect(),
+            None => reader::scan(file, &self.header, self.end())?.records,
+        })
+    }
+
     /// The records whose header and payload hold, in order of their offset.
     pub(super) fn whole_records(&self, file: &dyn SegmentFile) -> io::Result<Vec<RecordHeader>> {
         let mut records = reader::scan(file, &self.header, self.end())?.records;
@@ -53,9 +62,14 @@ impl Known {
         Ok(records)
     }
 
-    /// Those of `theirs`, which hold in another copy of this segment, in whose place this one has no record that holds.
+    /// Those of `theirs`, which hold in another copy of this segment, in whose place this one has no record that holds and
+    /// that a reader finds: in a sealed one by its table.
     pub(super) fn lacks(&self, file: &dyn SegmentFile, theirs: &[RecordHeader]) -> io::Result<Vec<RecordHeader>> {
-        let ours = reader::scan(file, &self.header, self.end())?.records;
+        let scanned = reader::scan(file, &self.header, self.end())?.records;
+        let ours = match self.table(file)? {
+            Some(table) => scanned.into_iter().filter(|record| table.get(&record.offset) == Some(record)).collect(),
+            None => scanned,
+        };
         let has = |wanted: &RecordHeader| {
             let from = ours.partition_point(|record| record.offset + record.occupied() <= wanted.offset);
             let overlapping =
@@ -63,6 +77,21 @@ impl Known {
             overlapping.into_iter().any(|record| is_whole(file, record))
         };
         Ok(theirs.iter().filter(|record| !has(record)).copied().collect())
+    }
+
+    /// Whether a record that this copy lacks would be found here if its bytes were.
+    pub(super) fn takes(&self, file: &dyn SegmentFile) -> io::Result<impl Fn(&RecordHeader) -> bool + use<>> {
+        let (table, end) = (self.table(file)?, self.end());
+        Ok(move |record: &RecordHeader| match &table {
+            Some(table) => table.get(&record.offset) == Some(record),
+            None => record.next_block() <= end,
+        })
+    }
+
+    /// What a sealed segment lists, by offset, if its table holds.
+    fn table(&self, file: &dyn SegmentFile) -> io::Result<Option<BTreeMap<u64, RecordHeader>>> {
+        let table = self.trailer.map(|trailer| reader::read_table(file, &trailer)).transpose()?.flatten();
+        Ok(table.map(|records| records.into_iter().map(|record| (record.offset, record)).collect()))
     }
 }
 

@@ -20,6 +20,7 @@ mod newer;
 mod read_only;
 mod reader;
 mod recovery;
+mod removed;
 mod repair;
 mod scrub;
 mod store;

@@ -52,6 +52,10 @@ pub fn verify_segments(
     each: &mut dyn FnMut(&StoredRecord),
 ) -> Result<VerifyReport, JournalError> {
     let mut report = VerifyReport::default();
+    if let Ok(Some(incomplete)) = super::mirror::is_incomplete(filesystem, data_dir) {
+        let (path, problem) = (data_dir.to_owned(), incomplete.to_string());
+        report.problems.push(VerifyProblem { path, offset: 0, problem });
+    }
     let mut store = stored_identity(data_dir, filesystem);
     let segments_dir = data_dir.join("journal");
     let mut segments = recovery::list_segments(filesystem, &segments_dir)?;

@@ -8,7 +8,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use tilecatcher::base::limits::BLOCK;
-use tilecatcher::journal::{DamageKind, Journal, JournalError, JournalOptions, VerifyReport, back_up, verify_segments};
+use tilecatcher::journal::{
+    CompactOptions, DamageKind, Filesystem, Journal, JournalError, JournalOptions, StoredRecord, VerifyReport, back_up,
+    compact_segments, verify_segments,
+};
 use tilecatcher::model::{ByteRange, Sequence};
 
 /// Four segments of three records each, 12 KiB a record behind the segment's header of 4 KiB.
@@ -197,5 +200,23 @@ fn a_segment_all_of_whose_records_are_damaged_is_not_removed() {
         assert_eq!(readable(&journal).len(), 3, "start {start}");
         drop(journal);
         assert!(whole.files("/data/journal").contains(&path) && whole.bytes_of(&path) == before, "start {start}");
+    }
+}
+
+#[test]
+fn a_compaction_leaves_a_segment_alone_of_which_a_block_can_not_be_read_and_goes_on() {
+    for offset in [0, usize::MAX] {
+        let (first, _) = disks();
+        open_alone(&first, &data());
+        let all = segments(&first, &data());
+        let refused = &all[1];
+        first.refuse(refused, offset.min(first.bytes_of(refused).len() - 1));
+        let filesystem: Arc<dyn Filesystem> = Arc::new(first.clone());
+        let options =
+            CompactOptions { min_dead_share: 0.0, reserve_bytes: 0, tile_floor: u64::MAX, sequence_floor: u64::MAX };
+        let mut none = |_: &StoredRecord| false;
+        let report = compact_segments(&data(), &filesystem, &options, &mut none, &mut |_, _| {}).expect("goes on");
+        assert!(report.left_alone.iter().any(|left| left.path == *refused), "{offset}: {report:?}");
+        assert!(report.segments_removed >= 2, "{offset}: {report:?}");
     }
 }

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tilecatcher::base::aligned::AlignedBytes;
 use tilecatcher::journal::{
-    CompactOptions, Filesystem, Journal, MirrorPhase, StoredRecord, compact_segments, verify_segments,
+    BackupError, CompactOptions, Filesystem, Journal, MirrorPhase, StoredRecord, back_up, compact_segments,
+    verify_segments,
 };
 
 /// A daemon's life on one side alone: the other one is out of date from then on.
@@ -210,4 +211,83 @@ fn a_record_that_rots_in_an_open_segment_while_the_mirror_is_away_is_mended_from
     }
     writer.close().expect("closed");
     journal.close();
+}
+
+/// A mirrored pair that was killed with an open segment of three synced records.
+fn killed_pair() -> (CrashFs, CrashFs, PathBuf) {
+    let (first, second, mut known) = a_pair();
+    let filesystem = mirrored(&first, &second);
+    let (journal, _) = Journal::open(&data(), Arc::clone(&filesystem), journal_options()).expect("opens");
+    let mut writer = journal.lane_writer(0);
+    for _ in 0..3 {
+        append_one(&mut writer, &known.payload(9000));
+        writer.sync().expect("synced");
+    }
+    journal.settle();
+    let killed = (first.copy(), second.copy());
+    let open = segments(&killed.0, &data()).remove(4);
+    drop(writer);
+    (killed.0, killed.1, open)
+}
+
+#[test]
+fn a_record_that_a_start_could_not_find_is_not_put_where_no_reader_looks() {
+    let (first, second, segment) = killed_pair();
+    let whole = second.bytes_of(&twin(&segment));
+    // The header of the second record: a start without the mirror seals the segment without it.
+    first.flip(&segment, 4096 + 12288 + 20);
+    open_alone(&first, &data());
+    let sealed = first.bytes_of(&segment);
+    assert!(sealed != whole, "not sealed: the test shows nothing");
+    open_both(&first, &second, "back");
+    assert!(first.bytes_of(&segment) == sealed, "a record was put into a segment whose table does not list it");
+    let left = second.files(mirror_dir().join("journal"));
+    assert!(bytes(&second, &kept(&twin(&segment))) == Some(whole), "the record is in no table, and not kept: {left:?}");
+    // Put back by hand, as the log says, it is read.
+    first.remove(&segment).expect("removed");
+    put(&first, &segment, &bytes(&second, &kept(&twin(&segment))).expect("kept"));
+    let (journal, _) = Journal::open(&data(), Arc::new(first.clone()), journal_options()).expect("opens");
+    assert_eq!(journal.records_after(tilecatcher::model::Sequence(0)).filter(Result::is_ok).count(), 15);
+}
+
+#[test]
+fn a_compaction_explains_the_segments_that_it_took_and_no_others() {
+    let (first, second, _) = a_pair();
+    open_alone(&first, &data());
+    let all = segments(&first, &data());
+    compact(&first, &data(), |record| record.header.sequence.0 > 3);
+    assert!(bytes(&first, &all[0]).is_none(), "nothing was compacted: the test shows nothing");
+    let lost = all[2].clone();
+    let whole = second.bytes_of(&twin(&lost));
+    first.remove(&lost).expect("removed");
+    open_both(&first, &second, "back");
+    assert!(bytes(&second, &kept(&twin(&lost))) == Some(whole), "the last copy of a lost segment is gone");
+    let left = second.files(mirror_dir().join("journal"));
+    assert!(!left.contains(&twin(&all[0])) && !left.contains(&kept(&twin(&all[0]))), "{left:?}");
+}
+
+#[test]
+fn a_backup_is_not_made_of_a_side_that_is_being_filled() {
+    let (_, whole, known) = a_pair();
+    let mut refused = 0;
+    for calls in 1..200 {
+        let (empty, second) = (CrashFs::default(), whole.copy());
+        empty.burn_after(calls);
+        let opened = Journal::open(&data(), mirrored(&empty, &second), journal_options());
+        let is_whole = opened.map(|(journal, _)| journal.close()).is_ok();
+        let side = empty.copy();
+        match back_up(&data(), Path::new("/backup"), &side) {
+            Ok(report) => assert_eq!(report.records, known.durable.len() as u64, "cut after {calls} calls"),
+            Err(BackupError::Input { problem, .. }) => {
+                assert!(!is_whole, "{problem}");
+                refused += u32::from(problem.contains("incomplete"));
+                let verified = verify_segments(&data(), &side, &mut |_| {}).map(|report| report.problems);
+                let is_named =
+                    verified.is_ok_and(|problems| problems.iter().any(|found| found.problem.contains("incomplete")));
+                assert!(is_named || !problem.contains("incomplete"), "cut after {calls} calls");
+            }
+            Err(error) => panic!("cut after {calls} calls: {error}"),
+        }
+    }
+    assert!(refused > 5, "no start was cut off while it filled the directory: the test shows nothing");
 }

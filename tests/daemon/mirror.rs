@@ -389,3 +389,25 @@ fn a_full_mirror_is_lost_and_one_that_is_not_mounted_is_not_filled() {
     daemon.stop();
     assert_equal(&sides);
 }
+
+#[test]
+fn a_new_mirror_that_is_unmounted_while_it_is_filled_is_not_filled_where_it_was() {
+    let sides = Sides::new();
+    let daemon = Daemon::start(sides.data(), &[]);
+    store(&daemon, 0..150);
+    daemon.stop();
+    let Some(mounted) = Mounted::new(&sides.mirror(), "512m") else { return };
+    let daemon = sides.start(&["mirror.rate=1MiB"]);
+    await_found(|| ready(&daemon)["mirror"].to_string(), |phase| phase.contains("resynchronising"));
+    drop(mounted);
+    await_found(|| daemon.log(), |log| log.contains("is not mounted"));
+    assert_eq!(std::fs::read_dir(sides.mirror()).expect("the mount point").count(), 0, "written to the mount point");
+    store(&daemon, 150..155);
+    daemon.stop();
+    let _mounted = Mounted::new(&sides.mirror(), "512m").expect("the disk again");
+    let daemon = sides.start(&[]);
+    await_sync(&daemon);
+    check(&daemon, 0..155);
+    daemon.stop();
+    assert_equal(&sides);
+}

@@ -11,6 +11,7 @@ use crate::journal::filesystem::{Filesystem, SegmentFile};
 use crate::journal::format::{RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, StoreId};
 use crate::journal::known::Known;
 use crate::journal::recovery::{self, LaneEnds};
+use crate::journal::removed::Removed;
 use crate::journal::unreadable::{Refused, Tolerant};
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
@@ -130,16 +131,16 @@ pub(super) fn are_alike(one: Side<'_>, other: Side<'_>, name: &str, store: Store
 }
 
 /// Makes `to`'s segment equal to `from`'s, after `from`'s has got every record that holds in `to`'s only. What does not
-/// fit into `from`'s is kept, see [`keep_aside`]. `explained`: another segment under this name was removed on purpose.
+/// fit into `from`'s is kept, see [`keep_aside`], but for another segment under this name that was `removed` on purpose.
 pub(super) fn bring_over(
     from: Side<'_>,
     to: Side<'_>,
     name: &str,
     store: StoreId,
     pace: &Pace<'_>,
-    explained: bool,
+    removed: &Removed,
 ) -> Result<(), Trouble> {
-    let left = merge(to, from, name, store, explained)?;
+    let left = merge(to, from, name, store, removed)?;
     copy_and_tell(from, to, name, pace)?;
     if left > 0 {
         keep_aside(to, name, left)?;
@@ -148,13 +149,13 @@ pub(super) fn bring_over(
 }
 
 /// Writes the records that hold in `from` and not in `into` to `into`, as far as they belong there, and the header.
-/// Returns how many do not: `into` was cut before it was sealed, can not be read, or is another segment.
+/// Returns how many do not: `into` was cut, or had lost them, before it was sealed, can not be read, or is another segment.
 pub(super) fn merge(
     from: Side<'_>,
     into: Side<'_>,
     name: &str,
     store: StoreId,
-    explained: bool,
+    removed: &Removed,
 ) -> Result<usize, Trouble> {
     let (source_path, target_path) = (from.path(name), into.path(name));
     let failed = |path: &Path| {
@@ -169,14 +170,15 @@ pub(super) fn merge(
     let Ok(whole) = theirs.whole_records(&source) else { return Ok(0) };
     let Some(ours) = Known::look(&readable, &target_path, Some(store))? else { return Ok(whole.len()) };
     if ours.header.uuid != theirs.header.uuid {
-        return Ok(if explained { 0 } else { whole.len() });
+        return Ok(if removed.has(&theirs.header) { 0 } else { whole.len() });
     }
     if theirs.header_holds && !ours.header_holds {
         write_header(&*target, &theirs.header).map_err(failed(&target_path))?;
         tracing::warn!(path = %target_path.display(), "the segment header held on the other side only: taken over");
     }
     let lacking = ours.lacks(&readable, &whole).map_err(failed(&target_path))?;
-    let (fitting, left): (Vec<_>, Vec<_>) = lacking.into_iter().partition(|record| record.next_block() <= ours.end());
+    let takes = ours.takes(&readable).map_err(failed(&target_path))?;
+    let (fitting, left): (Vec<_>, Vec<_>) = lacking.into_iter().partition(|record| takes(record));
     for record in fitting {
         overlay_record(&source, &*target, &record).map_err(failed(&target_path))?;
         tracing::warn!(path = %target_path.display(), offset = record.offset, "a record held on the other side only: taken over");
@@ -207,6 +209,14 @@ pub(in crate::journal) fn free_name(names: &[String], wanted: String) -> String 
     let numbered = (2..).map(|n| format!("{wanted}.{n}"));
     let free = std::iter::once(wanted.clone()).chain(numbered).find(|name| !names.contains(name));
     free.expect("there are more numbers than files")
+}
+
+/// True for a segment that the other side had, and removed on purpose.
+pub(in crate::journal) fn is_removed(side: Side<'_>, name: &str, store: StoreId, removed: &Removed) -> bool {
+    let path = side.path(name);
+    let Ok(file) = side.filesystem.open_read(&path) else { return false };
+    let known = Known::look(&Tolerant::new(&*file), &path, Some(store));
+    known.is_ok_and(|known| known.is_some_and(|known| removed.has(&known.header)))
 }
 
 /// How many records hold, and whether header and trailer do: the better side is copied to the other.

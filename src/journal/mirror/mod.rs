@@ -19,15 +19,16 @@ mod resync;
 mod start;
 
 pub(super) use copy::{
-    Pace, Side, Trouble, begin_copy, copy_beside, copy_range, finish_copy, free_name, overlay_record,
+    Pace, Side, Trouble, begin_copy, copy_beside, copy_range, finish_copy, free_name, is_removed, overlay_record,
 };
 pub use files::MirroredFilesystem;
 pub(super) use resync::MirrorKeeper;
 pub use start::mirror_problem;
-pub(super) use start::{go_alone, note_compaction};
+pub(super) use start::{go_alone, is_incomplete};
 
 use super::filesystem::{DirectoryLock, Filesystem, SegmentFile};
 use super::format::parse_segment_file_name;
+use super::removed::Removed;
 use crate::base::stop::Stop;
 use files::Pair;
 use record::Record;
@@ -35,7 +36,7 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -118,8 +119,8 @@ pub struct Mirror {
     made_on_both: Mutex<HashSet<PathBuf>>,
     lock: Mutex<Option<DirectoryLock>>,
     repairing: Mutex<()>,
-    /// Known from when it is begun to bring the mirror up to date: see [`Mirror::remove_extra`].
-    was_compacted: AtomicBool,
+    /// Segments of the data directory that compactions took away: see [`Mirror::remove_extra`].
+    removed: Mutex<Arc<Removed>>,
     stop: Stop,
     left_bytes: AtomicU64,
     losses: AtomicU64,
@@ -152,7 +153,7 @@ impl Mirror {
             second,
             first_dir: first_dir.to_owned(),
             options,
-            record: Mutex::new(Record::paired(0, false, 0)),
+            record: Mutex::new(Record::first(0, false)),
             phase: AtomicU8::new(0),
             generation: AtomicU64::new(0),
             names: Mutex::default(),
@@ -160,7 +161,7 @@ impl Mirror {
             made_on_both: Mutex::default(),
             lock: Mutex::default(),
             repairing: Mutex::default(),
-            was_compacted: AtomicBool::new(false),
+            removed: Mutex::default(),
             stop: Stop::default(),
             left_bytes: AtomicU64::new(0),
             losses: AtomicU64::new(0),

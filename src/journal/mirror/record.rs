@@ -12,6 +12,9 @@ use std::path::Path;
 /// Its name, in the data directory.
 pub(super) const RECORD_FILE: &str = "mirror";
 const NEW_FILE: &str = "mirror.new";
+/// Pairings that a side remembers.
+const FORMER_MAX: usize = 128;
+const FORMER_AT: usize = 64;
 const MAGIC: [u8; 8] = *b"TILEMIRR";
 const VERSION: u8 = 1;
 
@@ -34,15 +37,37 @@ pub(super) struct Record {
     pub(super) epoch: u64,
     /// Segments of the other side from this number on were open when it failed: what it holds of them proves nothing.
     pub(super) trusted_below: u64,
-    /// Compactions of this side: segments may be missing on purpose when the other side knows of fewer.
-    pub(super) compactions: u64,
+    /// Told by chance each time the two sides are found equal, and the same on both: epochs are counted by each side for
+    /// itself. 0 before the first time.
+    pub(super) pairing: u64,
+    /// Earlier pairings of this side, the newest first: a side that stands where one of them left it is an old copy of this
+    /// one, any other went on by itself.
+    pub(super) former: [u64; FORMER_MAX],
     /// The mirror's directory is where a file system is mounted: without that it is not there.
     pub(super) mount_point: bool,
 }
 
 impl Record {
-    pub(super) fn paired(epoch: u64, mount_point: bool, compactions: u64) -> Self {
-        Self { standing: Standing::Paired, epoch, trusted_below: u64::MAX, compactions, mount_point }
+    /// Of a side that was never paired.
+    pub(super) fn first(epoch: u64, mount_point: bool) -> Self {
+        let (pairing, former) = (0, [0; FORMER_MAX]);
+        Self { standing: Standing::Paired, epoch, trusted_below: u64::MAX, pairing, former, mount_point }
+    }
+
+    /// The two sides are equal; `pairing` is told by chance.
+    pub(super) fn paired(self, epoch: u64, mount_point: bool, pairing: u64) -> Self {
+        let mut former = self.former;
+        if self.pairing != 0 {
+            former.rotate_right(1);
+            former[0] = self.pairing;
+        }
+        Self { standing: Standing::Paired, epoch, trusted_below: u64::MAX, pairing, former, mount_point }
+    }
+
+    /// True when a side that says `other` stands where this one was once, and did nothing since.
+    pub(super) fn is_ahead_of(&self, other: &Self) -> bool {
+        let is_known = [0, self.pairing].contains(&other.pairing) || self.former.contains(&other.pairing);
+        other.standing == Standing::Paired && self.epoch > other.epoch && is_known
     }
 
     /// The same side, gone on without the other.
@@ -60,9 +85,11 @@ impl Record {
             Standing::Stale => 3,
         };
         block[10] = u8::from(self.mount_point);
-        for (n, number) in [self.epoch, self.trusted_below, self.compactions].into_iter().enumerate() {
-            block[16 + 8 * n..24 + 8 * n].copy_from_slice(&number.to_le_bytes());
-        }
+        let mut put = |at: usize, number: u64| block[at..at + 8].copy_from_slice(&number.to_le_bytes());
+        put(16, self.epoch);
+        put(24, self.trusted_below);
+        put(32, self.pairing);
+        self.former.iter().enumerate().for_each(|(n, pairing)| put(FORMER_AT + 8 * n, *pairing));
         let crc = crc32fast::hash(&block[..BLOCK - 4]);
         block[BLOCK - 4..].copy_from_slice(&crc.to_le_bytes());
         block
@@ -80,8 +107,12 @@ impl Record {
             3 => Standing::Stale,
             _ => return None,
         };
-        let (epoch, trusted_below, compactions) = (number(16)?, number(24)?, number(32)?);
-        Some(Self { standing, epoch, trusted_below, compactions, mount_point: block[10] == 1 })
+        let (epoch, trusted_below, pairing) = (number(16)?, number(24)?, number(32)?);
+        let mut former = [0; FORMER_MAX];
+        for (n, pairing) in former.iter_mut().enumerate() {
+            *pairing = number(FORMER_AT + 8 * n)?;
+        }
+        Some(Self { standing, epoch, trusted_below, pairing, former, mount_point: block[10] == 1 })
     }
 
     /// What the side in `dir` says. `None`: it says nothing, or nothing that can be read.
@@ -114,8 +145,9 @@ mod tests {
 
     #[test]
     fn a_record_survives_and_no_flipped_bit_goes_unnoticed() {
-        let record =
-            Record { standing: Standing::Alone, epoch: 7, trusted_below: 9, compactions: 2, mount_point: true };
+        let paired = Record::first(1, false).paired(2, false, 5).paired(6, true, 8);
+        assert_eq!((paired.pairing, paired.former[..2].to_vec()), (8, vec![5, 0]));
+        let record = Record { trusted_below: 9, ..paired.alone(7) };
         let block = record.encode();
         assert_eq!(Record::decode(&block), Some(record));
         for bit in (0..BLOCK * 8).step_by(7) {

@@ -12,6 +12,7 @@ use super::{Mirror, MirrorPhase, lock, number_of};
 use crate::journal::JournalError;
 use crate::journal::filesystem::SegmentFile;
 use crate::journal::format::StoreId;
+use crate::journal::removed::Removed;
 use crate::journal::unreadable::Tolerant;
 use std::collections::HashSet;
 use std::path::Path;
@@ -94,7 +95,7 @@ impl Mirror {
             }
         }
         let store = ours.store.ok_or("the data directory has no identity")?;
-        let done = self.begin(&ours, &theirs).and_then(|()| self.copy_all(store));
+        let done = self.begin(&ours).and_then(|()| self.copy_all(store));
         self.left_bytes.store(0, Ordering::Relaxed);
         match done {
             Ok(()) => {
@@ -111,15 +112,13 @@ impl Mirror {
     }
 
     /// From now on, what is new goes to both sides.
-    fn begin(&self, ours: &Found, theirs: &Found) -> Result<(), Trouble> {
+    fn begin(&self, ours: &Found) -> Result<(), Trouble> {
         let _names = lock(&self.names);
+        self.note_mount_point().map_err(|error| Trouble::Source(self.first_dir.clone(), error))?;
         let record = lock(&self.record);
         let second = self.second_side();
         let failed = |error| Trouble::Target(second.dir.to_owned(), error);
-        // What the mirror knows of compactions stays what it was until it is whole: this may be cut off and begin anew.
-        let compactions = theirs.record.map_or(record.compactions, |theirs| theirs.compactions);
-        self.was_compacted.store(compactions != record.compactions, Ordering::SeqCst);
-        let stale = Record { standing: Standing::Stale, compactions, ..*record };
+        let stale = Record { standing: Standing::Stale, ..*record };
         stale.write(&*self.second, second.dir).map_err(failed)?;
         self.prepare_second().map_err(failed)?;
         second.remove_leftovers().map_err(failed)?;
@@ -185,7 +184,7 @@ impl Mirror {
         if trusted && there.iter().any(|found| found == name) && copy::are_alike(first, second, name, store)? {
             return Ok(());
         }
-        copy::bring_over(first, second, name, store, &pace, self.was_compacted())
+        copy::bring_over(first, second, name, store, &pace, &self.removed())
     }
 
     /// False when copying must stop: the daemon stops, or the mirror was lost meanwhile.
@@ -218,7 +217,7 @@ impl Mirror {
     /// Returns how many could not be.
     fn merge_open(&self, name: &str, store: StoreId) -> Result<usize, Trouble> {
         let _one_at_a_time = lock(&self.repairing);
-        copy::merge(self.second_side(), self.first_side(), name, store, self.was_compacted())
+        copy::merge(self.second_side(), self.first_side(), name, store, &self.removed())
     }
 
     fn copy_open(&self, pair: &Pair, name: &str, pace: &Pace<'_>, generation: u64, left: usize) -> Result<(), Trouble> {
@@ -271,6 +270,8 @@ impl Mirror {
         for name in theirs.iter().filter(|name| !ours.contains(name)) {
             self.remove_extra(second, name, store)?;
         }
+        let shared = Removed::share((&*self.first, &self.first_dir), (&*self.second, second.dir));
+        shared.map_err(|error| Trouble::Target(second.dir.to_owned(), error))?;
         let synced = second.filesystem.sync_dir(&second.segments_dir());
         synced.map_err(|error| Trouble::Target(second.segments_dir(), error))?;
         let epoch = lock(&self.record).epoch + 1;
@@ -281,14 +282,14 @@ impl Mirror {
         if !paired? {
             return Err(Trouble::Interrupted);
         }
-        self.was_compacted.store(false, Ordering::SeqCst);
         Ok(true)
     }
 
     /// A segment that only the mirror has: compacted away, or empty. What is neither is kept under another name: beside a
     /// running journal it can not come back, for its number and its records' may have been given again.
     pub(super) fn remove_extra(&self, second: Side<'_>, name: &str, store: StoreId) -> Result<(), Trouble> {
-        let records = if self.was_compacted() { 0 } else { copy::worth(second, name, store)?.0.saturating_sub(1) };
+        let is_removed = copy::is_removed(second, name, store, &self.removed());
+        let records = if is_removed { 0 } else { copy::worth(second, name, store)?.0.saturating_sub(1) };
         if records > 0 {
             return copy::keep_aside(second, name, usize::try_from(records).unwrap_or(usize::MAX));
         }
@@ -296,8 +297,7 @@ impl Mirror {
         second.filesystem.remove(&path).map_err(|error| Trouble::Target(path, error))
     }
 
-    /// True when segments were removed on purpose while the mirror was away.
-    fn was_compacted(&self) -> bool {
-        self.was_compacted.load(Ordering::SeqCst)
+    fn removed(&self) -> Arc<Removed> {
+        Arc::clone(&lock(&self.removed))
     }
 }

@@ -10,11 +10,13 @@ use super::{Mirror, MirrorPhase, lock};
 use crate::journal::JournalError;
 use crate::journal::filesystem::{DirectoryLock, Filesystem};
 use crate::journal::format::StoreId;
+use crate::journal::removed::Removed;
 use crate::journal::store;
 use crate::journal::swap::Swaps;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 /// What one side says.
 #[derive(Clone, Copy, Debug)]
@@ -70,14 +72,23 @@ pub(super) fn relation(ours: &Found, theirs: &Found) -> Result<Relation, String>
         }
         (Some(_), Some(_)) => {}
     }
-    let standing = |found: &Found| found.record.map(|record| (record.standing, record.epoch));
+    let standing = |found: &Found| found.record.map(|record| record.standing);
+    if let (Some(ours), Some(theirs)) = (&ours.record, &theirs.record)
+        && ours.standing != Stale
+        && theirs.standing != Stale
+    {
+        let is_same = (ours.standing, ours.epoch, ours.pairing) == (Paired, theirs.epoch, theirs.pairing);
+        return match (is_same && theirs.standing == Paired, ours.is_ahead_of(theirs), theirs.is_ahead_of(ours)) {
+            (true, ..) => Ok(Relation::Equal),
+            (_, true, _) => Ok(Relation::MirrorStale),
+            (_, _, true) => Ok(Relation::DataStale),
+            _ => Err(SPLIT.to_owned()),
+        };
+    }
     match (standing(ours), standing(theirs)) {
-        (Some((Paired, a)), Some((Paired, b))) if a == b => Ok(Relation::Equal),
-        (Some((Paired | Alone, a)), Some((Paired, b))) if a > b => Ok(Relation::MirrorStale),
-        (Some((Paired, a)), Some((Paired | Alone, b))) if a < b => Ok(Relation::DataStale),
-        (Some((Paired | Alone, _)) | None, Some((Stale, _)) | None) => Ok(Relation::MirrorStale),
-        (Some((Stale, _)), Some((Paired | Alone, _))) => Ok(Relation::DataStale),
-        (_, Some((Stale, _))) => Err(BOTH_INCOMPLETE.to_owned()),
+        (Some(Paired | Alone) | None, Some(Stale) | None) => Ok(Relation::MirrorStale),
+        (Some(Stale), Some(Paired | Alone)) => Ok(Relation::DataStale),
+        (_, Some(Stale)) => Err(BOTH_INCOMPLETE.to_owned()),
         _ => Err(SPLIT.to_owned()),
     }
 }
@@ -89,6 +100,7 @@ impl Mirror {
     /// They do not belong together, or the data directory can not be used.
     pub(in crate::journal) fn settle(&self) -> Result<(), JournalError> {
         let ours = Found::look(&*self.first, &self.first_dir)?;
+        *lock(&self.removed) = Arc::new(Removed::read(&*self.first, &self.first_dir));
         if let Some(record) = ours.record {
             *lock(&self.record) = record;
         }
@@ -179,6 +191,7 @@ impl Mirror {
     fn start_ahead(&self, ours: &Found, theirs: &Found) -> Result<(), JournalError> {
         let their_epoch = theirs.record.map_or(0, |record| record.epoch);
         self.say_alone(ours.record.map_or(0, |record| record.epoch).max(their_epoch))?;
+        self.note_mount_point().map_err(JournalError::failed(&self.first_dir, "write"))?;
         tracing::warn!(mirror = %self.options.dir.display(), "the mirror is not up to date: one copy only until it is");
         Ok(())
     }
@@ -193,40 +206,40 @@ impl Mirror {
         let known = [ours.record, theirs.record].into_iter().flatten();
         let epoch = known.map(|record| record.epoch).max().unwrap_or(0) + 1;
         let mount_point = is_mount_point(&self.options.dir);
-        let theirs = theirs.record.unwrap_or_else(|| Record::paired(0, mount_point, 0)).alone(epoch);
-        // Kept by the incomplete side until it is whole: a start that is cut off here comes to the same.
-        let compactions = ours.record.map_or(theirs.compactions, |ours| ours.compactions);
-        let explained = compactions != theirs.compactions;
+        let theirs = theirs.record.unwrap_or_else(|| Record::first(0, mount_point)).alone(epoch);
         theirs.write(&*self.second, second.dir).map_err(in_second)?;
         first.filesystem.create_dir_all(&first.segments_dir()).map_err(in_first)?;
-        let stale = Record { standing: Standing::Stale, compactions, ..theirs };
+        let stale = Record { standing: Standing::Stale, ..theirs };
         stale.write(&*self.first, first.dir).map_err(in_first)?;
         store::write_store(&*self.first, first.dir, store)?;
         self.prepare_second().map_err(in_second)?;
         Swaps::new(&*self.second, second.dir).settle(store)?;
-        self.fill(second, first, store, theirs.trusted_below, explained).map_err(|trouble| self.failed(trouble))?;
-        let paired = Record::paired(epoch + 1, mount_point, theirs.compactions);
+        let removed = Removed::read(&*self.second, second.dir);
+        self.fill(second, first, store, theirs.trusted_below, &removed).map_err(|trouble| self.failed(trouble))?;
+        Removed::share((&*self.second, second.dir), (&*self.first, first.dir)).map_err(in_first)?;
+        *lock(&self.removed) = Arc::new(Removed::read(&*self.first, &self.first_dir));
+        let paired = theirs.paired(epoch + 1, mount_point, self.new_pairing());
         paired.write(&*self.second, second.dir).map_err(in_second)?;
         *lock(&self.record) = paired;
         self.say_paired(epoch + 1, false).map(drop)
     }
 
-    /// Makes `to` hold what `from` holds, at once. Segments that `from` misses were removed by a compaction
-    /// (`explained`), or are taken over.
+    /// Makes `to` hold what `from` holds, at once. Segments that `from` misses were `removed` by a compaction, or are taken
+    /// over.
     fn fill(
         &self,
         from: Side<'_>,
         to: Side<'_>,
         store: StoreId,
         trusted_below: u64,
-        explained: bool,
+        removed: &Removed,
     ) -> Result<(), Trouble> {
         let pace = Pace::new(0, &|_| true);
         let listed = |side: Side<'_>| side.names().map_err(|error| Trouble::Source(side.segments_dir(), error));
         to.remove_leftovers().map_err(|error| Trouble::Target(to.segments_dir(), error))?;
         let (wanted, there) = (listed(from)?, listed(to)?);
         for name in there.iter().filter(|name| !wanted.contains(name)) {
-            if explained || copy::worth(to, name, store)?.0 <= 1 {
+            if copy::is_removed(to, name, store, removed) || copy::worth(to, name, store)?.0 <= 1 {
                 to.filesystem.remove(&to.path(name)).map_err(|error| Trouble::Target(to.path(name), error))?;
             } else {
                 copy::copy(to, from, name, &pace)?;
@@ -235,7 +248,7 @@ impl Mirror {
         for name in &wanted {
             let trusted = super::number_of(Path::new(name)).is_some_and(|number| number < trusted_below);
             if !(trusted && there.contains(name) && copy::are_alike(from, to, name, store)?) {
-                copy::bring_over(from, to, name, store, &pace, explained)?;
+                copy::bring_over(from, to, name, store, &pace, removed)?;
             }
         }
         to.filesystem.sync_dir(&to.segments_dir()).map_err(|error| Trouble::Target(to.segments_dir(), error))
@@ -259,9 +272,9 @@ impl Mirror {
                 (false, true) => self.take_over(second, first, name, store, &pace)?,
                 _ if copy::are_alike(first, second, name, store)? => {}
                 _ if copy::worth(second, name, store)? > copy::worth(first, name, store)? => {
-                    copy::bring_over(second, first, name, store, &pace, false)?;
+                    copy::bring_over(second, first, name, store, &pace, &Removed::default())?;
                 }
-                _ => copy::bring_over(first, second, name, store, &pace, false)?,
+                _ => copy::bring_over(first, second, name, store, &pace, &Removed::default())?,
             }
         }
         Ok(())
@@ -301,12 +314,29 @@ impl Mirror {
         if was_attached && !self.is_attached() {
             return Ok(false);
         }
-        let paired = Record::paired(epoch, is_mount_point(&self.options.dir), record.compactions);
+        // Said anew by a start that had just filled the other side: the same.
+        let paired = match record.standing {
+            Standing::Paired if record.epoch == epoch && record.pairing != 0 => *record,
+            _ => record.paired(epoch, is_mount_point(&self.options.dir), self.new_pairing()),
+        };
         paired.write(&*self.first, &self.first_dir).map_err(JournalError::failed(&self.first_dir, "write"))?;
         *record = paired;
         paired.write(&*self.second, &self.options.dir).map_err(JournalError::failed(&self.options.dir, "write"))?;
         self.set_phase(MirrorPhase::InSync);
         Ok(true)
+    }
+
+    /// Says on the first side that the mirror is where a file system is mounted, if it is: before anything is copied there,
+    /// for where it was is no mirror.
+    pub(super) fn note_mount_point(&self) -> io::Result<()> {
+        let mut record = lock(&self.record);
+        if record.mount_point || !is_mount_point(&self.options.dir) {
+            return Ok(());
+        }
+        let noted = Record { mount_point: true, ..*record };
+        noted.write(&*self.first, &self.first_dir)?;
+        *record = noted;
+        Ok(())
     }
 
     /// Says on the first side that it goes on by itself, above `epoch` if it did not say so already.
@@ -320,6 +350,16 @@ impl Mirror {
         alone.write(&*self.first, &self.first_dir).map_err(JournalError::failed(&self.first_dir, "write"))?;
         *record = alone;
         Ok(())
+    }
+
+    /// Told by chance, and never 0.
+    fn new_pairing(&self) -> u64 {
+        let identity = self.first.new_identity();
+        identity
+            .chunks_exact(8)
+            .filter_map(|half| half.try_into().ok())
+            .fold(1, |sum, half| sum ^ u64::from_le_bytes(half))
+            .max(1)
     }
 
     pub(super) fn first_side(&self) -> Side<'_> {
@@ -376,14 +416,10 @@ pub(in crate::journal) fn go_alone(filesystem: &dyn Filesystem, dir: &Path) -> R
     }
 }
 
-/// Segments are about to be removed on purpose: the other side, if there is one, must not bring them back.
-///
-/// # Errors
-/// The file system fails.
-pub(in crate::journal) fn note_compaction(filesystem: &dyn Filesystem, dir: &Path) -> Result<(), JournalError> {
-    let Some(record) = Record::read(filesystem, dir).map_err(JournalError::failed(dir, "read"))? else { return Ok(()) };
-    let noted = Record { compactions: record.compactions + 1, ..record };
-    noted.write(filesystem, dir).map_err(JournalError::failed(dir, "write"))
+/// Why a directory that is being filled from its other side is no journal to read from; `None`: it is whole.
+pub(in crate::journal) fn is_incomplete(filesystem: &dyn Filesystem, dir: &Path) -> io::Result<Option<JournalError>> {
+    let record = Record::read(filesystem, dir)?.filter(|record| record.standing == Standing::Stale);
+    Ok(record.map(|record| incomplete(dir, record)))
 }
 
 fn incomplete(dir: &Path, record: Record) -> JournalError {
@@ -412,7 +448,13 @@ mod tests {
     use super::*;
 
     fn found(standing: Standing, epoch: u64) -> Found {
-        let record = Record { standing, ..Record::paired(epoch, false, 0) };
+        paired_as(standing, epoch, 7, &[])
+    }
+
+    fn paired_as(standing: Standing, epoch: u64, pairing: u64, earlier: &[u64]) -> Found {
+        let all = earlier.iter().chain([&pairing]);
+        let paired = all.fold(Record::first(0, false), |record, pairing| record.paired(epoch, false, *pairing));
+        let record = Record { standing, ..paired };
         Found { store: Some(StoreId([1; 16])), record: Some(record) }
     }
 
@@ -444,6 +486,13 @@ mod tests {
             (none, found(Stale, 3), Some(Relation::MirrorStale)),
             (none, found(Paired, 3), None),
             (found(Stale, 3), none, None),
+            // Both went on, each with another mirror, and count alike.
+            (paired_as(Paired, 5, 2, &[7]), paired_as(Paired, 5, 3, &[7]), None),
+            (paired_as(Alone, 6, 2, &[7]), paired_as(Paired, 5, 3, &[7]), None),
+            (paired_as(Paired, 7, 2, &[7]), paired_as(Alone, 8, 3, &[7]), None),
+            // A mirror that takes turns with others, and did nothing meanwhile.
+            (paired_as(Alone, 6, 2, &[7]), found(Paired, 3), Some(Relation::MirrorStale)),
+            (found(Paired, 3), paired_as(Paired, 5, 2, &[7]), Some(Relation::DataStale)),
             (empty, empty, Some(Relation::Fresh)),
             (none, Found { store: Some(StoreId([2; 16])), record: None }, None),
         ];
