@@ -67,6 +67,16 @@ impl Removed {
         }
     }
 
+    /// Removes what a list that was being written left when the process or machine stopped.
+    pub(super) fn clean(filesystem: &dyn Filesystem, dir: &Path) -> Result<(), JournalError> {
+        let new = dir.join(NEW_FILE);
+        let names = filesystem.list(dir).map_err(JournalError::failed(dir, "list"))?;
+        if names.iter().any(|name| name == NEW_FILE) {
+            filesystem.remove(&new).map_err(JournalError::failed(&new, "remove"))?;
+        }
+        Ok(())
+    }
+
     /// Makes the list of `to` name everything that the one of `from` names.
     pub(super) fn share(from: (&dyn Filesystem, &Path), to: (&dyn Filesystem, &Path)) -> io::Result<()> {
         let (theirs, mut ours) = (Self::read(from.0, from.1), Self::read(to.0, to.1));

@@ -10,6 +10,7 @@ use super::mirror::{self, Mirror, MirrorKeeper};
 use super::newer;
 use super::reader::{self, ReadError, StoredRecord};
 use super::recovery::{self, Found, InMemory, LaneEnds, RecoveryReport};
+use super::removed::Removed;
 use super::swap::Swaps;
 use super::unreadable::Tolerant;
 use super::{JournalError, LaneWriter};
@@ -131,6 +132,7 @@ impl Journal {
             Some(mirror) => mirror.settle()?,
             None => mirror::go_alone(&*filesystem, data_dir)?,
         }
+        Removed::clean(&*filesystem, data_dir)?;
         let store = open_store(&*filesystem, data_dir, &segments_dir)?;
         let settled = Swaps::new(&*filesystem, data_dir).settle(store)?;
         let shared = Arc::new(Shared {
