@@ -32,7 +32,7 @@ pub use scope::{Need, Scope, Scopes};
 pub use standing::Standing;
 pub use token::{Token, TokenName};
 pub use token_file::{TokenEntry, TokenFile, TokenFileError};
-pub use trail::{Event, TrailError};
+pub use trail::{Event, NotAdmitted, TrailError};
 
 use crate::base::limited_log::LimitedLog;
 use crate::telemetry::{Metrics, RefusedAccess};
@@ -95,8 +95,8 @@ pub enum By {
     Network(Network),
     /// A token.
     Token(TokenName),
-    /// A certificate, shown on the encrypted capture port.
-    Certificate,
+    /// A certificate with this name, shown on the encrypted capture port.
+    Certificate(String),
     /// Nothing: a stranger.
     Nobody,
 }
@@ -112,6 +112,8 @@ pub struct Asked<'a> {
     pub host: Option<&'a str>,
     /// `Origin`: a browser says for which page it asks.
     pub origin: Option<&'a str>,
+    /// `Sec-Fetch-Site`: a browser says how far its page is from here, for what is no link that somebody follows.
+    pub asked_by: Option<&'a str>,
     /// The path.
     pub path: &'a str,
     /// What the route needs; `None`: nobody has said so, and nobody gets in.
@@ -183,7 +185,7 @@ impl Access {
         self.capture_log.warn(|more| {
             tracing::warn!(%peer, more, "capture connection refused: not in access.networks");
         });
-        self.record(Event::NotAdmitted { peer });
+        self.record(Event::NotAdmitted { peer, why: NotAdmitted::Address });
         false
     }
 
@@ -303,8 +305,12 @@ impl Access {
         if let Some(host) = asked.host.filter(|host| checks_host && !is_ours(host, names)) {
             return Err(Denied::Host(host.to_owned()));
         }
-        match asked.origin {
-            Some(origin) if !hosts::is_same_site(origin, asked.host) => Err(Denied::Origin(origin.to_owned())),
+        match (asked.origin, asked.asked_by) {
+            (Some(origin), _) if !hosts::is_same_site(origin, asked.host) => Err(Denied::Origin(origin.to_owned())),
+            // Images and the like are asked for without an origin.
+            (_, Some(site @ ("cross-site" | "same-site"))) if asked.need != Some(Need::Nothing) => {
+                Err(Denied::Origin(format!("a {site} page")))
+            }
             _ => Ok(()),
         }
     }
@@ -332,7 +338,7 @@ impl std::fmt::Display for By {
             Self::Loopback => f.write_str("loopback"),
             Self::Network(network) => write!(f, "network {network}"),
             Self::Token(name) => write!(f, "token {name}"),
-            Self::Certificate => f.write_str("certificate"),
+            Self::Certificate(name) => write!(f, "certificate {name}"),
             Self::Nobody => f.write_str("nobody"),
         }
     }

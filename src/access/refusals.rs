@@ -125,7 +125,10 @@ mod tests {
     use super::*;
 
     fn from(address: &str) -> Event {
-        Event::NotAdmitted { peer: format!("{address}:9").parse().expect("an address") }
+        Event::NotAdmitted {
+            peer: format!("{address}:9").parse().expect("an address"),
+            why: super::super::trail::NotAdmitted::Address,
+        }
     }
 
     fn more(told: Option<Told>) -> Option<u64> {

@@ -26,7 +26,15 @@ fn tokens(dir: &tempfile::TempDir) -> (PathBuf, Vec<Token>) {
 
 fn asked<'a>(peer: &str, need: Need) -> Asked<'a> {
     let peer = peer.parse().expect("an address");
-    Asked { peer, bearer: None, host: Some("127.0.0.1:5001"), origin: None, path: "/x", need: Some(need) }
+    Asked {
+        peer,
+        bearer: None,
+        host: Some("127.0.0.1:5001"),
+        origin: None,
+        asked_by: None,
+        path: "/x",
+        need: Some(need),
+    }
 }
 
 fn judged(access: &Access, peer: &str) -> [Result<(), Denied>; 4] {

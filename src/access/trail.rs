@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -31,8 +31,23 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const CLOSE_MAX: Duration = Duration::from_secs(2);
 /// Whoever the operator lets into the group may read.
 const MODE: u32 = 0o640;
-/// Why a capture connection is refused.
-const NOT_ALLOWED: &str = "not_allowed";
+/// Why a capture connection is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotAdmitted {
+    /// Its address is in no network.
+    Address,
+    /// It showed no certificate that counts, or did not come to that.
+    Handshake,
+}
+
+impl NotAdmitted {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Address => "not_allowed",
+            Self::Handshake => "handshake",
+        }
+    }
+}
 
 /// What is recorded.
 #[derive(Clone, Debug)]
@@ -49,8 +64,8 @@ pub enum Event {
         path: String,
         /// The acquisition that it is about, if it says so.
         acquisition: Option<u64>,
-        /// The status of the answer.
-        status: u16,
+        /// The status of the answer; `None`: there was none, and what was asked for may have been done.
+        status: Option<u16>,
         /// Why it was refused, when access was.
         refused: Option<&'static str>,
         /// Bytes of its body, as announced.
@@ -80,10 +95,12 @@ pub enum Event {
         /// Bytes read from it.
         bytes: u64,
     },
-    /// A capture connection that was closed at once.
+    /// A capture connection that was not let in.
     NotAdmitted {
         /// Who tried.
         peer: SocketAddr,
+        /// Why not.
+        why: NotAdmitted,
     },
 }
 
@@ -253,7 +270,7 @@ impl Event {
         match self {
             Self::Request { peer, by, refused, .. } => (*peer, refused.unwrap_or_default(), by.to_string()),
             Self::Connected { peer, by } | Self::Disconnected { peer, by, .. } => (*peer, "", by.to_string()),
-            Self::NotAdmitted { peer } => (*peer, NOT_ALLOWED, By::Nobody.to_string()),
+            Self::NotAdmitted { peer, why } => (*peer, why.name(), By::Nobody.to_string()),
         }
     }
 
@@ -272,8 +289,18 @@ impl Event {
     }
 }
 
+/// Opens the file for lines. What is left of one that was cut off, by a full disk or a kill, must not take the next one with it.
 fn append_to(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(MODE).open(path)
+    let mut file = OpenOptions::new().append(true).read(true).create(true).mode(MODE).open(path)?;
+    let about = file.metadata()?;
+    let mut last = [b'\n'];
+    if about.is_file() && about.len() > 0 {
+        file.read_exact_at(&mut last, about.len() - 1)?;
+    }
+    if last != [b'\n'] {
+        file.write_all(b"\n")?;
+    }
+    Ok(file)
 }
 
 fn line(Told { time, event, more }: &Told) -> Value {
@@ -282,7 +309,7 @@ fn line(Told { time, event, more }: &Told) -> Value {
         Event::Request { peer, by, method, path, acquisition, status, refused, bytes, detail } => json!({
             "event": if refused.is_some() { "refused" } else { "command" }, "port": "http", "peer": peer.to_string(),
             "by": by.to_string(), "method": method, "path": path, "acquisition": acquisition,
-            "outcome": status, "reason": refused, "bytes": bytes, "detail": detail,
+            "outcome": status.map_or("unanswered".into(), Value::from), "reason": refused, "bytes": bytes, "detail": detail,
         }),
         Event::Connected { peer, by } => {
             json!({ "event": "connected", "port": "capture", "peer": peer.to_string(), "by": by.to_string() })
@@ -291,8 +318,8 @@ fn line(Told { time, event, more }: &Told) -> Value {
             "event": "disconnected", "port": "capture", "peer": peer.to_string(), "by": by.to_string(),
             "outcome": why, "tiles": tiles, "refused": refused, "bytes": bytes,
         }),
-        Event::NotAdmitted { peer } => json!({
-            "event": "refused", "port": "capture", "peer": peer.to_string(), "by": "nobody", "reason": NOT_ALLOWED,
+        Event::NotAdmitted { peer, why } => json!({
+            "event": "refused", "port": "capture", "peer": peer.to_string(), "by": "nobody", "reason": why.name(),
         }),
     };
     if event.is_refusal() {
@@ -315,7 +342,7 @@ mod tests {
             method,
             path,
             acquisition: Some(7),
-            status,
+            status: Some(status),
             refused: None,
             bytes: None,
             detail: None,
@@ -369,6 +396,22 @@ mod tests {
         );
         assert!(first["time"].as_str().is_some_and(|time| time.ends_with('Z') && time.len() == 24), "{first}");
         assert_eq!(metrics.audit_lines_lost.get(), 0);
+    }
+
+    #[test]
+    fn a_line_that_was_cut_off_takes_no_other_with_it() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("audit.jsonl");
+        std::fs::write(&path, b"{\"event\":\"com").expect("written");
+        for status in [200, 201] {
+            let trail = Trail::open(path.clone(), &Arc::new(Metrics::new())).expect("opened");
+            trail.put(event(status));
+            trail.close();
+        }
+        let text = std::fs::read_to_string(&path).expect("a file");
+        let whole = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let outcomes: Vec<Value> = whole.map(|line| line["outcome"].clone()).collect();
+        assert_eq!(outcomes, [200, 201], "{text}");
     }
 
     #[test]

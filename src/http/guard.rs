@@ -6,7 +6,7 @@ use super::admin::Changed;
 use super::answer::Failure;
 use super::scopes::Needs;
 use crate::access::{Access, Asked, By, Denied, Event, Need, Standing};
-use axum::extract::{ConnectInfo, MatchedPath, Request, State};
+use axum::extract::{ConnectInfo, FromRequestParts, MatchedPath, RawPathParams, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -18,11 +18,14 @@ const URI_BYTES_MAX: usize = 4 << 10;
 const CHALLENGE: &str = "Bearer realm=\"tilecatcher\"";
 const CHALLENGE_WRONG: &str = "Bearer realm=\"tilecatcher\", error=\"invalid_token\"";
 /// A page that one of our answers is made into can load nothing from elsewhere, and stand in no other page.
-const SECURITY_HEADERS: [(HeaderName, HeaderValue); 3] = [
+const SECURITY_HEADERS: [(HeaderName, HeaderValue); 4] = [
     (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'self'; frame-ancestors 'none'")),
     (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    (HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("same-origin")),
 ];
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
 /// What requests are judged by.
 pub(super) struct Gate {
@@ -43,6 +46,10 @@ struct Visit {
     path: String,
     acquisition: Option<u64>,
     bytes: Option<u64>,
+    /// Why it is refused, if it is.
+    refused: Option<&'static str>,
+    /// Its route takes the acquisition from the query.
+    is_named_by_query: bool,
 }
 
 /// Lets a request in, or answers it here.
@@ -57,9 +64,12 @@ pub(super) async fn guard(State(gate): State<Arc<Gate>>, mut request: Request, n
     let need = gate.needs.for_request(request.method(), route);
     let (by, judged) = gate.access.judge(&asked(&request, peer, need));
     let is_change = need.is_some_and(Need::is_writing) && !matches!(*request.method(), Method::GET | Method::HEAD);
-    let is_recorded = judged.is_err() || is_change;
-    let visit = is_recorded.then(|| Visit::of(&request, peer, route));
-    let refused = judged.as_ref().err().map(|denied| denied.reason().name());
+    let mut record = None;
+    if judged.is_err() || is_change {
+        let mut visit = Visit::of(&request, peer, route, judged.as_ref().err());
+        request = visit.note_acquisition(request).await;
+        record = Some(Recording { access: Arc::clone(&gate.access), by: by.clone(), visit: Some(visit) });
+    }
     if matches!(by, By::Token(_)) {
         request.extensions_mut().insert(by.clone());
         let standing = Standing::of(&gate.access, bearer(request.headers()).unwrap_or_default());
@@ -72,10 +82,34 @@ pub(super) async fn guard(State(gate): State<Arc<Gate>>, mut request: Request, n
     if matches!(by, By::Token(_)) {
         keep_private(response.headers_mut());
     }
-    if let Some(visit) = visit {
-        gate.access.record(visit.event(by, &response, refused));
+    if let Some(mut record) = record {
+        record.answered(&response);
     }
     response
+}
+
+/// A request that is recorded whatever becomes of it: with its answer, or, when its connection ends or its handler panics
+/// before there is one, without.
+struct Recording {
+    access: Arc<Access>,
+    by: By,
+    visit: Option<Visit>,
+}
+
+impl Recording {
+    fn answered(&mut self, response: &Response) {
+        if let Some(visit) = self.visit.take() {
+            self.access.record(visit.event(self.by.clone(), Some(response)));
+        }
+    }
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        if let Some(visit) = self.visit.take() {
+            self.access.record(visit.event(self.by.clone(), None));
+        }
+    }
 }
 
 /// The headers that every answer has.
@@ -116,6 +150,9 @@ fn asked(request: &Request, peer: SocketAddr, need: Option<Need>) -> Asked<'_> {
         // A whole URL in the request line goes before the header.
         host: uri.authority().map(|authority| authority.as_str()).or_else(|| text(request.headers(), &header::HOST)),
         origin: text(request.headers(), &header::ORIGIN),
+        // Whoever follows a link comes from another page, too, and is shown what no page can read.
+        asked_by: text(request.headers(), &FETCH_SITE)
+            .filter(|_| text(request.headers(), &FETCH_DEST) != Some("document")),
         path: uri.path(),
         need,
     }
@@ -160,35 +197,47 @@ fn refusal(denied: &Denied) -> Response {
 }
 
 impl Visit {
-    fn of(request: &Request, peer: SocketAddr, route: Option<&str>) -> Self {
-        let uri = request.uri();
-        let in_path = route.and_then(|route| acquisition_in(route, uri.path()));
-        let in_query = || {
-            let parameters = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
-            parameters.into_iter().find(|(name, _)| name == "acqid")?.1.parse().ok()
-        };
+    fn of(request: &Request, peer: SocketAddr, route: Option<&str>, denied: Option<&Denied>) -> Self {
         Self {
             peer,
             method: request.method().to_string(),
-            path: uri.path().to_owned(),
-            acquisition: in_path.or_else(in_query),
+            path: request.uri().path().to_owned(),
+            acquisition: None,
             bytes: text(request.headers(), &header::CONTENT_LENGTH).and_then(|bytes| bytes.parse().ok()),
+            refused: denied.map(|denied| denied.reason().name()),
+            is_named_by_query: route.is_some_and(|route| BY_QUERY.iter().any(|name| route.ends_with(name))),
         }
     }
 
-    fn event(self, by: By, response: &Response, refused: Option<&'static str>) -> Event {
-        let told = response.extensions().get::<About>().map(|About(acq)| *acq);
-        let detail = response.extensions().get::<Changed>().map(|Changed(what)| what.clone().into_boxed_str());
-        let Self { peer, method, path, acquisition, bytes } = self;
-        let status = response.status().as_u16();
+    /// Reads the acquisition as the handler will: from the path, decoded; from the query only where the route does.
+    async fn note_acquisition(&mut self, request: Request) -> Request {
+        let (mut head, body) = request.into_parts();
+        let in_path = RawPathParams::from_request_parts(&mut head, &()).await.ok();
+        let in_path = in_path.and_then(|params| acquisition_of(params.iter().find(|(name, _)| *name == "acqid")?.1));
+        let in_query = || {
+            let parameters = form_urlencoded::parse(head.uri.query().unwrap_or_default().as_bytes());
+            acquisition_of(&parameters.into_iter().find(|(name, _)| name == "acqid")?.1)
+        };
+        self.acquisition = in_path.or_else(|| self.is_named_by_query.then(in_query).flatten());
+        Request::from_parts(head, body)
+    }
+
+    fn event(self, by: By, response: Option<&Response>) -> Event {
+        let extensions = response.map(Response::extensions);
+        let told = extensions.and_then(|told| told.get::<About>()).map(|About(acq)| *acq);
+        let detail = extensions.and_then(|told| told.get::<Changed>());
+        let detail = detail.map(|Changed(what)| what.clone().into_boxed_str());
+        let Self { peer, method, path, acquisition, bytes, refused, .. } = self;
+        let status = response.map(|response| response.status().as_u16());
         Event::Request { peer, by, method, path, acquisition: told.or(acquisition), status, refused, bytes, detail }
     }
 }
 
-/// The number that stands in the path where the route has `{acqid}`.
-fn acquisition_in(route: &str, path: &str) -> Option<u64> {
-    let place = route.split('/').position(|part| part == "{acqid}")?;
-    path.split('/').nth(place)?.parse().ok()
+/// Ends of the routes that take the acquisition from the query.
+const BY_QUERY: [&str; 3] = ["/next-tile", "/tiles", "/acquisitions"];
+
+fn acquisition_of(text: &str) -> Option<u64> {
+    text.parse().ok()
 }
 
 #[cfg(test)]
@@ -206,13 +255,5 @@ mod tests {
         assert_eq!(of("bearer  abc ").as_deref(), Some("abc"));
         assert_eq!((of("Basic abc"), of("abc")), (None, None));
         assert_eq!(bearer(&HeaderMap::new()), None);
-    }
-
-    #[test]
-    fn the_acquisition_is_read_where_the_route_has_it() {
-        let route = "/service/v1/acquisition/{acqid}/tile/{col}/{row}";
-        assert_eq!(acquisition_in(route, "/service/v1/acquisition/12/tile/3/4"), Some(12));
-        assert_eq!(acquisition_in(route, "/service/v1/acquisition/x/tile/3/4"), None);
-        assert_eq!(acquisition_in("/service/v1/tile-state", "/service/v1/tile-state"), None);
     }
 }

@@ -2,11 +2,13 @@
 //!
 //! Many clients send all before they read. Closing on unread bytes resets their connection, and the answer is lost: so
 //! what is left of a body is read and dropped first, within bounds. A client that asked first (`Expect: 100-continue`) and
-//! was not told to go on sends nothing; it must not be told so by reading. Must never keep bytes.
+//! was not told to go on sends nothing; it must not be told so by reading. Where a body is not read to its end, the
+//! connection ends with the answer: hyper would read what is left of it, and the next requests, before the answer is taken,
+//! and keep answers without end for a peer that does not read. Must never keep bytes.
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
-use axum::http::header;
+use axum::http::{HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use http_body::{Frame, SizeHint};
@@ -28,6 +30,7 @@ struct Shared(Arc<Mutex<Inner>>);
 struct Inner {
     body: Body,
     asked_for: bool,
+    ended: bool,
 }
 
 impl Shared {
@@ -43,11 +46,14 @@ impl HttpBody for Shared {
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let mut inner = self.lock();
         inner.asked_for = true;
-        Pin::new(&mut inner.body).poll_frame(context)
+        let frame = Pin::new(&mut inner.body).poll_frame(context);
+        inner.ended |= matches!(frame, Poll::Ready(None));
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
-        self.lock().body.is_end_stream()
+        let inner = self.lock();
+        inner.ended || inner.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -59,10 +65,14 @@ impl HttpBody for Shared {
 pub(super) async fn read_first(request: Request, next: Next) -> Response {
     let asks_first = request.headers().contains_key(header::EXPECT);
     let (head, body) = request.into_parts();
-    let body = Shared(Arc::new(Mutex::new(Inner { body, asked_for: false })));
-    let response = next.run(Request::from_parts(head, Body::new(body.clone()))).await;
-    if !asks_first || body.lock().asked_for {
-        drain(body).await;
+    let body = Shared(Arc::new(Mutex::new(Inner { body, asked_for: false, ended: false })));
+    let mut response = next.run(Request::from_parts(head, Body::new(body.clone()))).await;
+    let may_read = !asks_first || body.lock().asked_for;
+    if may_read {
+        drain(body.clone()).await;
+    }
+    if !body.is_end_stream() {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }

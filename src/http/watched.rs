@@ -108,6 +108,8 @@ pub(super) struct Watched<S> {
     writing: Pace,
     /// The request that `writing` is about.
     request: u64,
+    /// Everything written so far has been taken by the system.
+    is_flushed: bool,
     write_timer: Timer,
 }
 
@@ -124,6 +126,7 @@ impl<S> Watched<S> {
             limits,
             writing: Pace::new(limits),
             request: 0,
+            is_flushed: true,
             write_timer: Timer::default(),
         }
     }
@@ -146,6 +149,14 @@ impl<S> Watched<S> {
         Poll::Ready(self.watch.give_up(HttpCloseReason::SlowHead))
     }
 
+    /// An answer begins: behind one that was taken, its time is its own.
+    fn begin_write(&mut self) {
+        let request = self.watch.requests.load(Ordering::Relaxed);
+        if std::mem::replace(&mut self.is_flushed, false) && request != self.request {
+            (self.request, self.writing) = (request, Pace::new(self.limits));
+        }
+    }
+
     fn has_written<T>(
         &mut self,
         context: &mut Context<'_>,
@@ -159,10 +170,6 @@ impl<S> Watched<S> {
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => {
-                let request = self.watch.requests.load(Ordering::Relaxed);
-                if request != self.request {
-                    (self.request, self.writing) = (request, Pace::new(self.limits));
-                }
                 ready!(poll_pace(&mut self.writing, &mut self.write_timer, context));
                 Poll::Ready(Err(self.watch.give_up(HttpCloseReason::Unread)))
             }
@@ -190,6 +197,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.begin_write();
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.has_written(context, written, |n| *n)
     }
@@ -199,6 +207,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.begin_write();
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
         self.has_written(context, written, |n| *n)
     }
@@ -209,6 +218,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        self.is_flushed |= matches!(flushed, Poll::Ready(Ok(())));
         self.has_written(context, flushed, |()| 0)
     }
 

@@ -450,9 +450,8 @@ impl Reactor {
             self.free.push(n);
             return self.count_closed(CloseReason::Stopping);
         }
-        let by = if stream.is_encrypted() { By::Certificate } else { self.access.by_address(peer.ip()) };
         self.connections[n].connection = Some(Connection::new(stream, place));
-        self.connections[n].visit = Visit::begin(peer, by, &self.access);
+        self.connections[n].visit = Visit::begin(peer);
         self.tell_of_sender(n);
         self.drive(n);
     }
@@ -652,8 +651,14 @@ impl Reactor {
             move || inbox.send(Message::CutOff(ticket))
         };
         match (stream.is_encrypted(), stream.client()) {
-            (false, _) => visit.list(self.seen.activity(), SenderPort::Capture, None, cut()),
-            (true, Some(name)) => visit.list(self.seen.activity(), SenderPort::CaptureTls, Some(name), cut()),
+            (false, _) => {
+                visit.let_in(|peer| self.access.by_address(peer.ip()), &self.access);
+                visit.list(self.seen.activity(), SenderPort::Capture, None, cut());
+            }
+            (true, Some(name)) => {
+                visit.let_in(|_| By::Certificate(name.to_owned()), &self.access);
+                visit.list(self.seen.activity(), SenderPort::CaptureTls, Some(name), cut());
+            }
             (true, None) => {}
         }
         visit.publish();
@@ -704,6 +709,8 @@ impl Reactor {
     }
 
     fn close(&mut self, n: usize, why: CloseReason) {
+        // One that came and went in one wake-up.
+        self.tell_of_sender(n);
         let place = &mut self.connections[n];
         if let Some(mut connection) = place.connection.take() {
             let ticket = (u64::from(place.generation) << 32) | n as u64;

@@ -3,7 +3,7 @@
 //!
 //! Must never do more for a tile than add 1 (invariant 5).
 
-use crate::access::{Access, By, Event};
+use crate::access::{Access, By, Event, NotAdmitted};
 use crate::catalog::{Activity, Connected, SenderCounts, SenderPort};
 use crate::model::AcqId;
 use crate::telemetry::CloseReason;
@@ -12,7 +12,9 @@ use std::net::SocketAddr;
 /// A connection from its beginning to its end.
 #[derive(Default)]
 pub(super) struct Visit {
-    peer: Option<(SocketAddr, By)>,
+    peer: Option<SocketAddr>,
+    /// On what it rests; not known before a handshake is done.
+    by: Option<By>,
     tiles: u64,
     refused: u64,
     bytes: u64,
@@ -23,15 +25,23 @@ pub(super) struct Visit {
 }
 
 impl Visit {
-    /// Begins, and says so.
-    pub(super) fn begin(peer: SocketAddr, by: By, access: &Access) -> Self {
-        access.record(Event::Connected { peer, by: by.clone() });
-        Self { peer: Some((peer, by)), ..Self::default() }
+    /// Begins. Nothing is said of who has still to show a certificate.
+    pub(super) fn begin(peer: SocketAddr) -> Self {
+        Self { peer: Some(peer), ..Self::default() }
+    }
+
+    /// Says that it was let in, once.
+    pub(super) fn let_in(&mut self, by: impl FnOnce(SocketAddr) -> By, access: &Access) {
+        if let (Some(peer), None) = (self.peer, &self.by) {
+            let by = by(peer);
+            access.record(Event::Connected { peer, by: by.clone() });
+            self.by = Some(by);
+        }
     }
 
     /// The other end.
     pub(super) fn peer(&self) -> Option<SocketAddr> {
-        self.peer.as_ref().map(|(peer, _)| *peer)
+        self.peer
     }
 
     /// Counts an answered request.
@@ -77,7 +87,10 @@ impl Visit {
 
     /// Says how it was.
     pub(super) fn end(self, why: CloseReason, access: &Access) {
-        let Self { peer: Some((peer, by)), tiles, refused, bytes, .. } = self else { return };
-        access.record(Event::Disconnected { peer, by, why: why.name(), tiles, refused, bytes });
+        let Self { peer: Some(peer), by, tiles, refused, bytes, .. } = self else { return };
+        access.record(match by {
+            Some(by) => Event::Disconnected { peer, by, why: why.name(), tiles, refused, bytes },
+            None => Event::NotAdmitted { peer, why: NotAdmitted::Handshake },
+        });
     }
 }

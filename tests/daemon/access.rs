@@ -6,7 +6,7 @@ use super::folders::{FOLDER_ACQ, simulate, stderr, text};
 use super::support::{
     ACQ, Daemon, LOG, PATIENCE, RawConnection, await_found, await_that, command, data_dir, frame, key, program, signal,
 };
-use super::web::{Answer, Form, ask, get, head, put, read_answer};
+use super::web::{Answer, Form, ask, dial, get, head, put, read_answer};
 use serde_json::Value;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
@@ -337,6 +337,7 @@ fn every_answer_has_the_headers_that_browsers_heed() {
         let policy = answer.header("content-security-policy").expect("a policy");
         assert!(policy.contains("default-src 'self'") && policy.contains("frame-ancestors 'none'"), "{policy}");
         assert_eq!(answer.header("referrer-policy"), Some("no-referrer"), "{path}");
+        assert_eq!(answer.header("cross-origin-resource-policy"), Some("same-origin"), "{path}");
         assert!(!answer.head.to_lowercase().contains("access-control-"), "{}", answer.head);
         let cached = answer.header("cache-control").unwrap_or_default().to_owned();
         match (status, headers.is_empty()) {
@@ -402,6 +403,61 @@ fn commands_refusals_and_connections_are_recorded_each_on_a_line() {
     assert_eq!((of(4, "reason"), of(4, "by"), of(4, "outcome")), ("no_token".into(), "loopback".into(), 401.into()));
     assert_eq!(lines.len(), 6);
     daemon.stop();
+}
+
+#[test]
+fn an_acquisition_is_recorded_as_the_handler_reads_it() {
+    let data = data_dir();
+    let trail = data.path().join("audit.jsonl");
+    let daemon = Daemon::start(&data.path().join("data"), &[&format!("audit.file={}", trail.display())]);
+    let changes = [
+        ("PUT", "/service/v1/capture-image-content/12%33?tile-filename=col0000_row0000_cam0.tif&acqid=9", Some(123)),
+        ("POST", "/service/v1/next-tile?acqid=9", Some(9)),
+        ("PUT", "/service/v1/tile-state?acqid=9", None),
+        ("DELETE", "/service/v1/acquisition/%3123?confirm=123&acqid=9", Some(123)),
+    ];
+    for (method, path, _) in changes {
+        ask(&daemon, method, path, "", br#"{"state":"X","tileSpecIds":[]}"#).with(200);
+    }
+    let lines = audited(&trail, 1 + changes.len());
+    let recorded: Vec<Option<u64>> = lines[1..].iter().map(|line| line["acquisition"].as_u64()).collect();
+    assert_eq!(recorded, changes.map(|(.., acquisition)| acquisition));
+}
+
+#[test]
+fn a_command_whose_connection_is_cut_off_is_recorded() {
+    let data = data_dir();
+    let trail = data.path().join("audit.jsonl");
+    let daemon = Daemon::start(&data.path().join("data"), &[&format!("audit.file={}", trail.display())]);
+    let path = "/service/v1/capture-image-content/123?tile-filename=col0000_row0000_cam0.tif";
+    let mut stream = dial(&daemon);
+    stream.write_all(head("PUT", path, "Content-Length: 3000\r\n").as_bytes()).expect("sent");
+    stream.write_all(&[7; 100]).expect("sent");
+    let senders = "/api/v1/admin/senders";
+    await_that("the sender is listed", || get(&daemon, senders).json()["senders_total"] == 1);
+    let id = get(&daemon, senders).json()["senders"][0]["id"].clone();
+    ask(&daemon, "DELETE", &format!("{senders}/{id}"), "", b"").with(200);
+    let lines = audited(&trail, 3);
+    let cut = lines[1..].iter().find(|line| line["method"] == "PUT").expect("recorded");
+    assert_eq!((&cut["outcome"], &cut["acquisition"]), (&"unanswered".into(), &123.into()), "{cut}");
+    drop(stream);
+}
+
+#[test]
+fn pages_of_other_sites_can_not_have_a_browser_ask_for_images() {
+    let data = data_dir();
+    let daemon = Daemon::start(data.path(), &[]);
+    let asked = |path: &str, headers: &str| status(&daemon, "GET", path, headers);
+    for site in ["cross-site", "same-site"] {
+        let by = format!("Sec-Fetch-Site: {site}\r\nSec-Fetch-Mode: no-cors\r\nSec-Fetch-Dest: image\r\n");
+        assert_eq!(asked("/service/v1/acquisitions", &by), 403, "{site}");
+        assert_eq!(asked("/", &by), 200, "{site}");
+        let link = format!("Sec-Fetch-Site: {site}\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n");
+        assert_eq!(asked("/service/v1/acquisitions", &link), 200, "{site}: a link");
+    }
+    for site in ["same-origin", "none"] {
+        assert_eq!(asked("/service/v1/acquisitions", &format!("Sec-Fetch-Site: {site}\r\n")), 200, "{site}");
+    }
 }
 
 #[test]

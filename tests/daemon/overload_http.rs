@@ -261,3 +261,23 @@ fn a_tile_may_take_its_time_as_long_as_it_comes() {
     }
     super::web::read_answer(&mut stream).with(200);
 }
+
+/// Answers that wait for a peer are bounded by there being one: an answer whose request was not read to its end is the last.
+#[test]
+fn requests_behind_one_that_was_not_read_to_its_end_are_not_answered() {
+    let data = data_dir();
+    let daemon = Daemon::start(data.path(), &[]);
+    for (method, path) in [("HEAD", "/"), ("GET", "/healthz"), ("HEAD", "/nothing")] {
+        let mut stream = dial(&daemon);
+        let request =
+            format!("{method} {path} HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\nx");
+        // The daemon may close before all of it is written.
+        let _ = stream.write_all(request.repeat(200).as_bytes());
+        let mut said = Vec::new();
+        let _ = stream.read_to_end(&mut said);
+        let said = String::from_utf8_lossy(&said).to_lowercase();
+        assert_eq!(said.matches("http/1.1 ").count(), 1, "{method} {path}: {said}");
+        assert!(said.contains("connection: close"), "{method} {path}: {said}");
+    }
+    assert_sound(&daemon, BUFFERS);
+}

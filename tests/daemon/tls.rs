@@ -525,3 +525,30 @@ fn new_certificates_are_taken_up_at_sighup_and_wrong_ones_are_not() {
     kept.send(&tile(key(0, 2), b"on the connection from before"), 2).expect("sent");
     assert_eq!(kept.receive().expect("answered").map(|answered| answered.response.status), Some(0));
 }
+
+#[test]
+fn the_audit_log_has_the_names_of_certificates_and_counts_strangers_as_refused() {
+    let (data, certificates) = (data_dir(), Certificates::make());
+    let trail = data.path().join("audit.jsonl");
+    let daemon = encrypted(&data.path().join("data"), &certificates, &[&format!("audit.file={}", trail.display())]);
+    for _ in 0..3 {
+        drop(TcpStream::connect(tls_address(&daemon)).expect("taken by the system"));
+    }
+    daemon.await_metric_that("tilecatcher_connections_total", |connections| connections >= 3.0);
+    daemon.await_metric("tilecatcher_connections", 0.0);
+    let tls = certificates.client("ca", Some("client"));
+    let mut client = client(tls_address(&daemon), 1, &tls);
+    client.send(&tile(key(0, 0), b"one"), 0).expect("sent");
+    assert_eq!(client.receive().expect("answered").expect("an answer").response.status, 0);
+    drop(client);
+    daemon.await_metric("tilecatcher_connections", 0.0);
+    daemon.stop();
+    let text = std::fs::read_to_string(&trail).expect("a log");
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let capture: Vec<_> = lines.iter().filter(|line| line["port"] == "capture").collect();
+    let of = |event: &str| capture.iter().filter(|line| line["event"] == event).collect::<Vec<_>>();
+    assert_eq!((of("refused").len(), of("connected").len(), of("disconnected").len()), (3, 1, 1), "{text}");
+    assert!(of("refused").iter().all(|line| line["reason"] == "handshake" && line["by"] == "nobody"), "{text}");
+    assert_eq!(of("connected")[0]["by"], format!("certificate {CLIENT}"), "{text}");
+    assert_eq!(of("disconnected")[0]["tiles"], 1, "{text}");
+}
