@@ -8,6 +8,7 @@ use super::facts::JournalFacts;
 use super::index_job::IndexJobs;
 use super::lane::{LaneOptions, Lanes};
 use super::live_limits::LiveLimits;
+use super::roi_limits;
 use super::scrub_control::ScrubControl;
 use super::sections::earlier_with_sections;
 use super::switch::{CaptureState, CaptureSwitch};
@@ -260,6 +261,7 @@ impl Catalog {
             if view.head.rois.len() + new.len() > usize::from(u16::MAX) {
                 return Err(CatalogError::Invalid(format!("acquisition {acq} would have more than 65535 ROIs")));
             }
+            roi_limits::check(index, acq, &view, &rois)?;
             let earlier = earlier_with_sections(&index.acquisitions(), (acq, &view), new.into_iter());
             let rois = rois.into_iter().map(|(roi, cells)| {
                 let prev = known.get(roi.name.as_str()).or_else(|| earlier.get(&roi.section)).copied().unwrap_or(0);

@@ -25,6 +25,7 @@ mod manifest;
 mod mosaic;
 mod place;
 mod pressure;
+mod roi_limits;
 mod scrub;
 mod scrub_control;
 mod sections;

@@ -407,8 +407,8 @@ impl Picture {
     fn fill(&mut self, cell: impl Fn(u32, u32) -> u8) {
         let (first_col, first_row) = self.corner;
         let rows = self.cells.chunks_mut((self.shape.cols as usize).max(1));
-        for (row, cells) in (first_row..).zip(rows) {
-            (first_col..).zip(cells).for_each(|(col, place)| *place = cell(col, row));
+        for (cells, row) in rows.zip(first_row..=u32::MAX) {
+            cells.iter_mut().zip(first_col..=u32::MAX).for_each(|(place, col)| *place = cell(col, row));
         }
     }
 

@@ -5,9 +5,9 @@ use super::control::{Done, Draft, Sharing};
 use crate::base::clock;
 use crate::index::{AcquisitionView, Index, PickFilter, StateNames};
 use crate::model::{
-    AcqId, FactBody, Lease, RoiCells, RoiIndex, RoiTileKey, StatesChanged, TileSpecId, state_name_problem,
+    AcqId, Cell, FactBody, Lease, RoiCells, RoiIndex, RoiTileKey, StatesChanged, TileSpecId, state_name_problem,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Which acquisitions a caller means; empty texts take all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -186,7 +186,7 @@ impl Catalog {
         }
         let decide = move |index: &Index, _: &mut _| {
             check_state_is_new(index, &state)?;
-            let (tiles, known) = known_tiles(index, &ids);
+            let (tiles, known) = known_tiles(index, &ids)?;
             if tiles.is_empty() {
                 return Ok((Vec::new(), known));
             }
@@ -221,9 +221,13 @@ fn nothing_found(index: &Index, ask: &NextTiles) -> NextResult {
     section.map_or(NextResult::NoTileReady, |_| NextResult::NoTileReadyInSection)
 }
 
-/// The ROI tiles that ids name, and how many of the ids name some.
-fn known_tiles(index: &Index, ids: &[TileSpecId]) -> (Vec<RoiCells>, usize) {
-    let mut parts: BTreeMap<(AcqId, RoiIndex), Vec<_>> = BTreeMap::new();
+/// ROI tiles that one command may put into a state.
+const ROI_TILES_MAX: usize = 1_000_000;
+
+/// The ROI tiles that ids name, each once, and how many of the ids name some.
+fn known_tiles(index: &Index, ids: &[TileSpecId]) -> Result<(Vec<RoiCells>, usize), CatalogError> {
+    let mut parts: BTreeMap<(AcqId, RoiIndex), BTreeSet<Cell>> = BTreeMap::new();
+    let mut named_in_all = 0;
     let mut by_acq: BTreeMap<AcqId, Vec<&TileSpecId>> = BTreeMap::new();
     ids.iter().for_each(|id| by_acq.entry(id.acq).or_default().push(id));
     let mut known = 0;
@@ -237,14 +241,22 @@ fn known_tiles(index: &Index, ids: &[TileSpecId]) -> (Vec<RoiCells>, usize) {
                 });
                 let mut any = false;
                 for (roi, _) in named {
-                    parts.entry((acq, roi)).or_default().push(id.cell);
+                    named_in_all += usize::from(parts.entry((acq, roi)).or_default().insert(id.cell));
                     any = true;
                 }
                 known += usize::from(any);
+                if named_in_all > ROI_TILES_MAX {
+                    return;
+                }
             }
         });
+        if named_in_all > ROI_TILES_MAX {
+            let problem = format!("more than {ROI_TILES_MAX} tiles of ROIs are named: say it of fewer at a time");
+            return Err(CatalogError::Invalid(problem));
+        }
     }
-    (parts.into_iter().map(|((acq, roi), cells)| RoiCells { acq, roi, cells }).collect(), known)
+    let named = |((acq, roi), cells): (_, BTreeSet<Cell>)| RoiCells { acq, roi, cells: cells.into_iter().collect() };
+    Ok((parts.into_iter().map(named).collect(), known))
 }
 
 /// The facts by which lent tiles return.

@@ -108,6 +108,11 @@ pub struct HttpError {
     pub source: std::io::Error,
 }
 
+/// Threads for what waits for the disk, or for the control thread.
+const BLOCKING_THREADS: usize = 16;
+/// Listings that may walk at a time: the others of these threads are for commands.
+const WALKS_MAX: usize = 4;
+
 /// What every handler can reach.
 #[derive(Clone)]
 struct AppState {
@@ -129,6 +134,8 @@ struct AppState {
     uploads: Uploads,
     /// Long listings are made one at a time.
     long_listings: Arc<Semaphore>,
+    /// Listings that go through the tiles of an acquisition, or of all: few of the threads that commands need, too.
+    walks: Arc<Semaphore>,
     /// Where images of tiles and mosaics are made.
     previews: Arc<Previews>,
     /// What those who look on share.
@@ -190,6 +197,7 @@ impl HttpServer {
             sending: Share::new(catalog.pool().capacity() / 2),
             uploads: Uploads::default(),
             long_listings: Arc::new(Semaphore::new(1)),
+            walks: Arc::new(Semaphore::new(WALKS_MAX)),
             previews: Arc::clone(previews),
             live: Arc::default(),
             api: bytes::Bytes::new(),
@@ -207,7 +215,7 @@ impl HttpServer {
     ) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(options.threads)
-            .max_blocking_threads(16)
+            .max_blocking_threads(BLOCKING_THREADS)
             .thread_name("http")
             .enable_all()
             .build()?;

@@ -165,7 +165,14 @@ async fn answer(state: &AppState, of: AcquisitionFilter, query: &Query) -> Resul
     let flat = query.flag("flat")?;
     let _place = if page.length > LONG_LISTING { Some(state.long_listings.acquire().await) } else { None };
     let public_url = state.public_url.clone();
-    let listed = blocking(state, move |catalog| list(catalog, &of, &filter, page, &public_url)).await?;
+    // One that walks may walk far: commands must find threads, also while many of them go on for nobody.
+    let is_walk = of.acq.is_none() || filter.only(AcqId(0)).is_none();
+    let walk = if is_walk { state.walks.clone().acquire_owned().await.ok() } else { None };
+    let listed = blocking(state, move |catalog| {
+        let _walk = walk;
+        list(catalog, &of, &filter, page, &public_url)
+    });
+    let listed = listed.await?;
     if flat {
         let tiles: Vec<Tile> = listed.into_iter().flat_map(|acquisition| acquisition.tiles).collect();
         return Ok(Json(TilesAnswer::Flat(FlatTileListing { length: tiles.len(), tiles })));

@@ -327,6 +327,18 @@ impl Board {
         self.blocks.range(from..)
     }
 
+    /// Number of blocks.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// True without any block.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.blocks.is_empty()
+    }
+
     /// The sums.
     #[must_use]
     pub fn counts(&self) -> &StateCounts {

@@ -71,8 +71,7 @@ pub fn judgement_key(acq: AcqId, id: TileId) -> Vec<u8> {
 }
 
 pub fn encode_block_row(block: &Block) -> Vec<u8> {
-    let count =
-        |n: usize| u16::try_from(n).expect("a block has at most 64 x 65536 / 64 states and leases").to_le_bytes();
+    let count = |n: usize| u32::try_from(n).expect("a block has at most 64 x 65536 states").to_le_bytes();
     let mut value: Vec<u8> =
         [block.stored, block.flagged, block.undecodable].iter().flat_map(|bits| bits.to_le_bytes()).collect();
     value.extend_from_slice(&count(block.states.len()));
@@ -99,8 +98,8 @@ fn parse_block(body: &[u8]) -> Option<Block> {
     let (stored, rest) = body.split_first_chunk::<8>()?;
     let (flagged, rest) = rest.split_first_chunk::<8>()?;
     let (undecodable, rest) = rest.split_first_chunk::<8>()?;
-    let (count, rest) = rest.split_first_chunk::<2>()?;
-    let states_len = usize::from(u16::from_le_bytes(*count)) * STATE_BYTES;
+    let (count, rest) = rest.split_first_chunk::<4>()?;
+    let states_len = usize::try_from(u32::from_le_bytes(*count)).ok()?.checked_mul(STATE_BYTES)?;
     let (states, leases) = rest.split_at_checked(states_len)?;
     if !leases.len().is_multiple_of(LEASE_BYTES) {
         return None;
@@ -141,6 +140,17 @@ mod tests {
         assert_eq!(block_of_key(&row), Some((AcqId(u64::MAX - 1), key)));
         assert_eq!(decode_block_row(&row, &encode_block_row(&block)).expect("whole"), block);
         assert_eq!(decode_block_row(&row, &encode_block_row(&Block::default())).expect("whole"), Block::default());
+    }
+
+    #[test]
+    fn a_block_of_more_states_than_16_bits_count_survives_its_row() {
+        let states = (0..70_000u32).map(|n| StateBits {
+            roi: RoiIndex(u16::try_from(n / 2).expect("small")),
+            state: StateId(u16::try_from(n % 2).expect("small")),
+            bits: 1 << (n % 2),
+        });
+        let block = Block { stored: 1, states: states.collect(), ..Block::default() };
+        assert_eq!(decode_block_row(b"r", &encode_block_row(&block)).expect("whole"), block);
     }
 
     #[test]

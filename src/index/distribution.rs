@@ -51,7 +51,11 @@ impl PickFilter<'_> {
     /// The acquisitions that have such tiles waiting, in the order of their time.
     fn acquisitions(&self, live: &Live, state: StateId) -> Vec<AcqId> {
         let all = (state, i64::MIN, AcqId(0))..=(state, i64::MAX, AcqId(u64::MAX));
-        let takes = |acq: AcqId| live.acquisitions.get(&acq).is_some_and(|view| (self.takes)(acq, view));
+        // Whose last tile came before that has none: old work that nobody does costs no look-up each time.
+        let has_come =
+            |view: &AcquisitionView| self.received.is_none_or(|(from, _)| view.counters.last_received_ns >= from);
+        let takes =
+            |acq: AcqId| live.acquisitions.get(&acq).is_some_and(|view| has_come(view) && (self.takes)(acq, view));
         match self.acq {
             Some(acq) => live.boards.get(&acq).filter(|_| takes(acq)).map(|_| acq).into_iter().collect(),
             None => live.work.range(all).map(|(_, _, acq)| *acq).filter(|acq| takes(*acq)).collect(),

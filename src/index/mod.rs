@@ -30,7 +30,7 @@ pub use compare::{Differences, RowProblem};
 pub use distribution::{PickFilter, Picked};
 pub use fold::{BatchView, Checkpoint, fold_all};
 pub use live::{LiveProgress, LiveSource};
-pub use open::{FactSource, IndexOptions, OpenOutcome, OpenReport, read_checkpoint};
+pub use open::{FactSource, IndexOptions, OpenOutcome, OpenReport, keep_what_is_known, read_checkpoint};
 pub use rows::{count_tiles, read_tile, read_tile_id, row_name};
 pub use sled_store::SledStore;
 pub use store::{MemoryStore, Row, StoreError, ViewStore};
@@ -267,6 +267,12 @@ impl Index {
             Some(board) => look(board, &live.states),
             None => look(&Board::default(), &live.states),
         }
+    }
+
+    /// Blocks of all boards: what is kept in memory of places.
+    #[must_use]
+    pub fn blocks(&self) -> usize {
+        self.overlay.read().boards.values().map(Board::len).sum()
     }
 
     /// The ROIs of each tile, by section, and its state in each.

@@ -256,7 +256,7 @@ pub fn apply(fact: &Fact, view: &mut dyn View) {
         FactBody::NumbersGiven(given) => view.update_settings(&mut |settings| {
             settings.tile_floor = settings.tile_floor.max(given.next_tile);
         }),
-        FactBody::Unknown { .. } => {}
+        FactBody::Unknown { .. } | FactBody::Unread => {}
     }
 }
 
@@ -359,21 +359,27 @@ fn rois_created(created: &RoisCreated, view: &mut dyn View) {
             indices.push(RoiIndex(u16::try_from(index).unwrap_or(u16::MAX)));
         }
     });
-    let drift = view.drift_blocks(acq);
+    // Each block is changed once, whatever the number of ROIs: a change accounts for all that is in the block.
+    let mut blocks: BTreeMap<BlockKey, BTreeMap<RoiIndex, u64>> = BTreeMap::new();
     for (index, (_, places)) in indices.iter().zip(&created.rois) {
-        let mut blocks: BTreeMap<BlockKey, u64> = BTreeMap::new();
         for (col, row) in places {
             let (key, slot) = BlockKey::of(Cell(*col, *row, crate::model::FrameNumber::STABLE));
-            *blocks.entry(key).or_default() |= 1 << slot;
+            *blocks.entry(key).or_default().entry(*index).or_default() |= 1 << slot;
         }
-        for (key, bits) in &blocks {
-            view.update_block(acq, *key, &mut |block| add_members(block, *index, *bits));
-        }
-        for key in drift.iter().copied() {
-            let (stable, slot) = BlockKey::of(Cell(key.col, key.row, crate::model::FrameNumber::STABLE));
-            if blocks.get(&stable).is_some_and(|bits| bits >> slot & 1 == 1) {
-                view.update_block(acq, key, &mut |block| add_members(block, *index, block.stored));
-            }
+    }
+    for (key, members) in &blocks {
+        view.update_block(acq, *key, &mut |block| {
+            members.iter().for_each(|(roi, bits)| add_members(block, *roi, *bits));
+        });
+    }
+    for key in view.drift_blocks(acq) {
+        let (stable, slot) = BlockKey::of(Cell(key.col, key.row, crate::model::FrameNumber::STABLE));
+        let here = blocks.get(&stable).into_iter().flatten().filter(|(_, bits)| **bits >> slot & 1 == 1);
+        let rois: Vec<RoiIndex> = here.map(|(roi, _)| *roi).collect();
+        if !rois.is_empty() {
+            view.update_block(acq, key, &mut |block| {
+                rois.iter().for_each(|roi| add_members(block, *roi, block.stored));
+            });
         }
     }
 }

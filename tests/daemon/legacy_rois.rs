@@ -1,6 +1,6 @@
 //! create-rois: which tiles lie in which sections, and in which state they are, whatever comes first.
 
-use super::support::{Daemon, await_found, data_dir};
+use super::support::{Daemon, LOG, await_found, data_dir};
 use super::web::{
     Form, ask, create_rois, dial, get, get_json, handed_out, head, listed, log_of, name, next_tile, put, read_answer,
     roi_files, set_state, start,
@@ -247,4 +247,45 @@ fn prev_counts_the_earlier_acquisitions_of_the_sample_that_hold_the_section() {
     assert_eq!(ids, ["30.000.000.5.0", "30.001.001.6.0", "20.000.000.5.1", "10.000.000.5.2", "10.001.001.6.1"]);
     ids = handed_out(&next_tile(&daemon, "ntiles=100"));
     assert_eq!(ids, ["99.000.000.5.0", "99.001.001.6.0"]);
+}
+
+#[test]
+fn rois_are_bounded_by_what_they_take_of_memory() {
+    let data = data_dir();
+    let daemon = Daemon::start(data.path(), &[]);
+    put(&daemon, 123, &name(0, 0), b"II*\0");
+    let names: Vec<String> = (0..65).map(|n| format!("r{n}.{n}")).collect();
+    let at_one_place = |count: usize| -> Vec<(&str, &[(u32, u32)])> {
+        names[..count].iter().map(|name| (name.as_str(), &[(0, 0), (0, 1)][..])).collect()
+    };
+    assert!(create_rois(&daemon, 123, &at_one_place(65)).refused(400).contains("at most 64"));
+    create_rois(&daemon, 123, &at_one_place(64)).with(200);
+    create_rois(&daemon, 123, &at_one_place(64)).with(200);
+    let one_more: &[(&str, &[(u32, u32)])] = &[("more.1", &[(0, 1)])];
+    assert!(create_rois(&daemon, 123, one_more).refused(400).contains("65 ROIs"));
+    // A column each: every place is a block of its own.
+    let wide: Vec<(u32, u32)> = (0..(1 << 18) + 1).map(|col| (col, 7)).collect();
+    start(&daemon, 124, LOG);
+    assert!(create_rois(&daemon, 124, &[("wide.1", &wide)]).refused(400).contains("too widely"));
+    create_rois(&daemon, 124, &[("wide.1", &wide[..1000])]).with(200);
+    // Named again and again, a tile is one.
+    let ids = vec!["123.000.000.5.0".to_owned(); 1000];
+    assert_eq!(set_state(&daemon, "SEEN", &ids).with(200).json()["nUpdates"], 1000);
+    daemon.kill();
+    let daemon = Daemon::start_bare(data.path(), &[]);
+    let in_state = listed(&daemon, "/service/v1/acquisition/123/tiles?tile-state=SEEN");
+    assert_eq!(in_state.iter().map(|entry| entry.3).collect::<Vec<_>>(), [5]);
+}
+
+#[test]
+fn the_mosaic_of_the_last_place_there_can_be_is_a_picture() {
+    let data = data_dir();
+    let daemon = Daemon::start(data.path(), &[]);
+    start(
+        &daemon,
+        124,
+        "[Camera Connections]\nAcq1=TRUE\nAcq2=FALSE\nAcq3=FALSE\nAcq4=FALSE\n[TEM Settings]\nPixels per um=250\n",
+    );
+    create_rois(&daemon, 124, &[("far.1", &[(u32::MAX, u32::MAX)])]).with(200);
+    get(&daemon, "/api/v1/acquisitions/124/mosaic").with(200);
 }
