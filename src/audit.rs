@@ -2,8 +2,8 @@
 
 use crate::catalog::{CatalogError, JournalFacts, fact_of_record, lock_directory, open_journal, tile_entry};
 use crate::index::{
-    Checkpoint, Index, IndexOptions, OpenReport, SledStore, StoreError, count_tiles, read_checkpoint, read_tile,
-    read_tile_id,
+    Checkpoint, Index, IndexOptions, OpenReport, SledStore, StoreError, count_tiles, keep_what_is_known,
+    read_checkpoint, read_tile, read_tile_id,
 };
 use crate::journal::{
     Journal, JournalError, JournalOptions, ReadOnlyJournal, RealFilesystem, RecordKind, VerifyReport, mirror_problem,
@@ -216,7 +216,7 @@ pub fn rebuild(data: &Path) -> Result<OpenReport, CatalogError> {
 
 /// As [`rebuild`], from a journal that is open; the caller holds the directory's lock.
 pub(crate) fn rebuild_opened(data: &Path, journal: &Arc<Journal>) -> Result<OpenReport, CatalogError> {
-    remove_index(data)?;
+    remove_index(data, journal)?;
     let dir = data.join("index");
     let safe = {
         let journal = Arc::clone(journal);
@@ -227,9 +227,11 @@ pub(crate) fn rebuild_opened(data: &Path, journal: &Arc<Journal>) -> Result<Open
     Ok(report)
 }
 
-/// Removes the index: the next start builds it. The caller holds the directory's lock.
-pub(crate) fn remove_index(data: &Path) -> Result<(), StoreError> {
+/// Removes the index: the next start builds it. The caller holds the directory's lock. What it knows of records that are
+/// lost is kept first.
+pub(crate) fn remove_index(data: &Path, journal: &Journal) -> Result<(), StoreError> {
     let dir = data.join("index");
+    keep_what_is_known(&dir, &JournalFacts(journal), &IndexOptions::default())?;
     match std::fs::remove_dir_all(&dir) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(StoreError::Store(format!("{}: {error}", dir.display())))

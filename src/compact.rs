@@ -84,7 +84,8 @@ impl Deaths {
                 | FactBody::CalibrationsImported(_)
                 | FactBody::TemcaConfigured(_)
                 | FactBody::NumbersGiven(_)
-                | FactBody::Unknown { .. } => false,
+                | FactBody::Unknown { .. }
+                | FactBody::Unread => false,
             };
             if dead {
                 deaths.control.insert(fact.sequence);
@@ -117,7 +118,7 @@ pub fn compact(
         return compact_journal(data, journal, &filesystem, settings, progress);
     }
     // It knows of more records than there will be: a start behind a compaction that was cut off must not miss them.
-    remove_index(data)?;
+    remove_index(data, &journal)?;
     let compacted = compact_journal(data, journal, &filesystem, settings, progress);
     reopen(data, &lock, filesystem)?;
     compacted

@@ -8,7 +8,7 @@ use crate::config::{Config, all_keys};
 use crate::http::{HttpError, HttpServer};
 use crate::index::{OpenOutcome, OpenReport};
 use crate::ingest::{Capture, CaptureListeners, IngestError};
-use crate::journal::{DamageKind, Filesystem, MirroredFilesystem, RealFilesystem, RecoveryReport};
+use crate::journal::{DamageKind, Filesystem, JournalError, MirroredFilesystem, RealFilesystem, RecoveryReport};
 use crate::notify::{Channels, Notifier, NotifyError};
 use crate::preview::Previews;
 use crate::quality::Judge;
@@ -118,7 +118,12 @@ impl Server {
             .for_each(|finding| _ = catalog.damage().found(&finding));
         tell_origins(config, &catalog);
         for temca in &config.temcas {
-            catalog.assert_temca(temca.clone())?;
+            match catalog.assert_temca(temca.clone()) {
+                Err(CatalogError::Journal(error @ JournalError::NoSpace { .. })) => {
+                    tracing::error!(%error, temca = temca.id, "the disk is too full to note what the configuration says of this TEMCA: the next start tries again");
+                }
+                asserted => asserted?,
+            }
         }
         let judge = Judge::start(config.quality, &catalog, &lanes)
             .map_err(|source| CatalogError::Directory { dir: config.data.clone(), source })?;

@@ -24,7 +24,7 @@ pub(super) fn encode_control(body: &FactBody, content: &[u8]) -> Option<(RecordK
         FactBody::ManifestMade(made) => (RecordKind::MANIFEST_MADE, json(made)),
         FactBody::TilesJudged(judged) => (RecordKind::TILES_JUDGED, json(judged)),
         FactBody::NumbersGiven(given) => (RecordKind::NUMBERS_GIVEN, json(given)),
-        FactBody::TileStored(_) | FactBody::Unknown { .. } => return None,
+        FactBody::TileStored(_) | FactBody::Unknown { .. } | FactBody::Unread => return None,
     })
 }
 
@@ -119,11 +119,19 @@ impl FactSource for JournalFacts<'_> {
         self.0.tally_until(last).map_err(|error| StoreError::Facts(error.to_string()))
     }
 
+    fn recount_until(&self, last: Sequence) -> Result<Tally, StoreError> {
+        self.0.recount_until(last).map_err(|error| StoreError::Facts(error.to_string()))
+    }
+
     fn facts_after(&self, after: Sequence) -> Box<dyn Iterator<Item = Result<Fact, StoreError>> + '_> {
         Box::new(self.0.records_after(after).map(|record| {
             let record = record.map_err(|error| StoreError::Facts(error.to_string()))?;
             Ok(fact_or_damage(self.0, &record))
         }))
+    }
+
+    fn can_read(&self, location: Location) -> bool {
+        self.0.read_control(location).is_ok()
     }
 
     fn keep_given(&self, given: &NumbersGiven) -> Result<(), StoreError> {
@@ -169,13 +177,13 @@ impl FactSource for StrictFacts<'_> {
 /// journal, and folded into nothing.
 fn fact_or_damage(journal: &Journal, record: &StoredRecord) -> Fact {
     fact_of_record(record, &mut || journal.read_control(record.location())).unwrap_or_else(|error| {
-        tracing::error!(%error, "a control record can not be read: what it said is missing from the index; run `tilecatcher verify`");
+        tracing::error!(%error, "a control record can not be read: what it said is missing from the index until a start can read it; run `tilecatcher verify`");
         Fact {
             sequence: record.header.sequence,
             at_ns: record.header.received_ns,
             digest: record.header.digest(),
             location: record.location(),
-            body: FactBody::Unknown { kind: record.header.kind.0 },
+            body: FactBody::Unread,
         }
     })
 }

@@ -448,7 +448,8 @@ impl Lane {
             return self.refuse_all(batch, Refusal::Overloaded);
         }
         let mut decisions = self.decide_all(batch);
-        let early = self.options.ack == AckLevel::Received || planted(Bug::AckBeforeSync);
+        let early = self.options.ack == AckLevel::Received && self.has_room(batch, &decisions);
+        let early = early || planted(Bug::AckBeforeSync);
         if early {
             self.answer(batch, &decisions);
         }
@@ -460,6 +461,15 @@ impl Lane {
         if !early {
             self.answer(batch, &decisions);
         }
+    }
+
+    /// Whether all that is to be stored fits into the open segment: what a full disk may refuse is not acknowledged before.
+    fn has_room(&self, batch: &[LaneTile], decisions: &[Decision]) -> bool {
+        let stored = batch.iter().zip(decisions).filter(|(_, decision)| matches!(decision, Decision::Store(..)));
+        let bytes = stored
+            .map(|(LaneTile { tile, .. }, _)| round_up_to_block(RECORD_HEADER_BYTES + tile.frame_len as usize) as u64);
+        let (records, bytes) = bytes.fold((0, 0), |(records, sum), bytes| (records + 1, sum + bytes));
+        records == 0 || self.writer.has_room_for(records, bytes)
     }
 
     /// Gives the bytes of what was stored to who looks at them while they are in memory, or lets go of them.

@@ -239,7 +239,8 @@ fn concerns(body: &FactBody, acq: AcqId) -> bool {
         FactBody::CalibrationsImported(_)
         | FactBody::TemcaConfigured(_)
         | FactBody::NumbersGiven(_)
-        | FactBody::Unknown { .. } => false,
+        | FactBody::Unknown { .. }
+        | FactBody::Unread => false,
     }
 }
 

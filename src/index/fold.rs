@@ -6,7 +6,8 @@ use super::rows::{self, Judgements, KeyBlock, Pack};
 use super::store::{Row, StoreError, ViewStore};
 use super::view::{AcquisitionView, Counters, Settings, View, apply};
 use crate::model::{
-    AcqId, Cell, Fact, FactBody, Judgement, RoiIndex, Sequence, Tally, TileEntry, TileId, TileKey, TileVersion,
+    AcqId, Cell, Fact, FactBody, Judgement, Location, RoiIndex, Sequence, Tally, TileEntry, TileId, TileKey,
+    TileVersion,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::btree_map::Entry;
@@ -16,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 const FOLD_STEP: usize = 16_384;
 
 /// How far the store has come: written together with the rows, so that it never says more than they hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Checkpoint {
     /// The data directory that the facts are from.
     pub store: [u8; 16],
@@ -34,10 +35,16 @@ pub struct Checkpoint {
     pub others: Tally,
     /// Layout of the rows: another one means that they are built anew.
     pub layout: u32,
+    /// Records that could not be read when they were folded in, the first ones: once one can be, what it says is missing.
+    #[serde(default)]
+    pub unread: Vec<Location>,
 }
 
+/// Records that a checkpoint names as unread.
+const UNREAD_MAX: usize = 1000;
+
 /// Layout of the rows that this program writes.
-pub const LAYOUT: u32 = 5;
+pub const LAYOUT: u32 = 6;
 
 /// What the owner keeps in memory beside the store.
 #[derive(Clone, Debug, Default)]
@@ -360,6 +367,9 @@ fn fold_run(store: &dyn ViewStore, state: &mut FoldState, facts: &[Fact]) -> Res
         debug_assert!(fact.sequence > state.checkpoint.applied, "facts are folded in order, each once");
         state.checkpoint.applied = fact.sequence;
         state.checkpoint.facts.add(fact.digest);
+        if matches!(fact.body, FactBody::Unread) && state.checkpoint.unread.len() < UNREAD_MAX {
+            state.checkpoint.unread.push(fact.location);
+        }
     }
     let mut view = BatchView::new(store, state);
     for fact in facts {

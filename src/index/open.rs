@@ -11,7 +11,7 @@ use super::rows;
 use super::sled_store::SledStore;
 use super::store::{StoreError, ViewStore};
 use crate::base::planted::{Bug, planted};
-use crate::model::{Fact, NumbersGiven, Sequence, Tally, TileEntry};
+use crate::model::{Fact, Location, NumbersGiven, Sequence, Tally, TileEntry};
 use serde::de::DeserializeOwned;
 use std::fs::File;
 use std::io;
@@ -32,6 +32,19 @@ pub trait FactSource {
     /// # Errors
     /// The journal can not be read.
     fn tally_until(&self, last: Sequence) -> Result<Tally, StoreError>;
+
+    /// As [`Self::tally_until`], record by record: what sums over whole segments count may not be found any more.
+    ///
+    /// # Errors
+    /// The journal can not be read.
+    fn recount_until(&self, last: Sequence) -> Result<Tally, StoreError> {
+        self.tally_until(last)
+    }
+
+    /// Whether the record at a place can be read.
+    fn can_read(&self, _: Location) -> bool {
+        false
+    }
 
     /// The facts behind `after`, in order.
     fn facts_after(&self, after: Sequence) -> Box<dyn Iterator<Item = Result<Fact, StoreError>> + '_>;
@@ -110,11 +123,7 @@ pub(super) fn open(dir: &Path, source: &dyn FactSource, options: &IndexOptions) 
     };
     let lost = match &doubt {
         Some(StoreError::Lost { records, given }) => {
-            tracing::error!(
-                records,
-                "stored records are gone from the journal: they are damaged, or a segment file is missing or was cut; put it back before anything else is stored. The index is rebuilt from what is there"
-            );
-            source.keep_given(given)?;
+            keep_given(*records, given, source)?;
             *records
         }
         Some(doubt) => {
@@ -133,6 +142,28 @@ pub(super) fn open(dir: &Path, source: &dyn FactSource, options: &IndexOptions) 
         state,
         report(doubt.map_or(OpenOutcome::Built, |doubt| OpenOutcome::Rebuilt(doubt.to_string())), folded, lost),
     ))
+}
+
+/// Says that records are lost, and sees to it that what was given with them is not given again.
+fn keep_given(records: u64, given: &NumbersGiven, source: &dyn FactSource) -> Result<(), StoreError> {
+    tracing::error!(
+        records,
+        "stored records are gone from the journal: they are damaged, or a segment file is missing or was cut; put it back before anything else is stored. The index is rebuilt from what is there"
+    );
+    source.keep_given(given)
+}
+
+/// Before the index in `dir` is removed by hand: if it knows of records that are lost, nobody else does.
+///
+/// # Errors
+/// What it knows could not be kept.
+pub fn keep_what_is_known(dir: &Path, source: &dyn FactSource, options: &IndexOptions) -> Result<(), StoreError> {
+    let Some((_, path)) = list_generations(dir).pop() else { return Ok(()) };
+    let compared = open_checked(&path, options).and_then(|(store, state)| agrees(&*store, &state, source));
+    match compared {
+        Err(StoreError::Lost { records, given }) => keep_given(records, &given, source),
+        _ => Ok(()),
+    }
 }
 
 /// As [`open`], on a store that is at hand: its rows are checked and caught up, or all replaced.
@@ -250,23 +281,38 @@ fn catch_up(
     (store, mut state): Opened,
     source: &dyn FactSource,
 ) -> Result<(Arc<dyn ViewStore>, FoldState, u64), StoreError> {
-    if state.checkpoint.store != source.store_id() {
-        return Err(StoreError::Store("it belongs to another data directory".to_owned()));
-    }
-    let there = source.tally_until(state.checkpoint.applied)?;
-    let believed = planted(Bug::IndexAsTruth);
-    if !believed && there.records < state.checkpoint.facts.records {
-        let records = state.checkpoint.facts.records - there.records;
-        return Err(StoreError::Lost { records, given: given_until(&*store, &state)? });
-    }
-    if !believed && there != state.checkpoint.facts {
-        return Err(StoreError::Store("its checkpoint and the journal count different facts".to_owned()));
-    }
+    agrees(&*store, &state, source)?;
     let after = state.checkpoint.applied;
     let mut facts = source.facts_after(after).peekable();
     let folded = if facts.peek().is_some() { fold_iterator(&*store, &mut state, &mut facts)? } else { 0 };
     drop(facts);
     Ok((store, state, folded))
+}
+
+/// Whether a store is a fold of what the journal has up to the store's checkpoint.
+fn agrees(store: &dyn ViewStore, state: &FoldState, source: &dyn FactSource) -> Result<(), StoreError> {
+    let Checkpoint { applied, facts, unread, .. } = &state.checkpoint;
+    if state.checkpoint.store != source.store_id() {
+        return Err(StoreError::Store("it belongs to another data directory".to_owned()));
+    }
+    if planted(Bug::IndexAsTruth) {
+        return Ok(());
+    }
+    let mut there = source.tally_until(*applied)?;
+    if there != *facts {
+        there = source.recount_until(*applied)?;
+    }
+    if there.records < facts.records {
+        let records = facts.records - there.records;
+        return Err(StoreError::Lost { records, given: given_until(store, state)? });
+    }
+    if there != *facts {
+        return Err(StoreError::Store("its checkpoint and the journal count different facts".to_owned()));
+    }
+    if unread.iter().any(|location| source.can_read(*location)) {
+        return Err(StoreError::Store("a record can be read that could not be when it was built".to_owned()));
+    }
+    Ok(())
 }
 
 /// The highest numbers that a store knows of.

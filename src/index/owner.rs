@@ -220,7 +220,7 @@ impl Folder {
             Word::Facts(facts) => self.waiting.extend(facts.into_iter().map(|fact| (fact.sequence, fact))),
             Word::Keep(reply) => {
                 (self.kept, self.kept_weight) = (Some(Some(Vec::new())), 0);
-                let _ = reply.send(self.state.checkpoint);
+                let _ = reply.send(self.state.checkpoint.clone());
             }
             Word::Forget => self.kept = None,
             Word::Rest(reply) => self.rest(&reply),
@@ -233,7 +233,7 @@ impl Folder {
         let (go_on, goes_on) = bounded(1);
         let facts = self.kept.take().flatten();
         let facts = facts.filter(|facts| facts.len() <= REST_MAX && !self.failed.load(Ordering::Relaxed));
-        let _ = reply.send(Rest { facts, reached: self.state.checkpoint, go_on });
+        let _ = reply.send(Rest { facts, reached: self.state.checkpoint.clone(), go_on });
         if let Ok((store, state, old)) = goes_on.recv() {
             self.state = state;
             let _ = old.send(self.store.replace(store));

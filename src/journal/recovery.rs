@@ -380,7 +380,7 @@ fn recover_unsealed(
     let mut segment = OpenSegment::new(header, path.to_owned(), Arc::clone(&file), len);
     for (offset, len, kind) in verdict.damage {
         match kind {
-            DamageKind::Torn => quarantine(shared, path, &*file, offset, len)?,
+            DamageKind::Torn => quarantine(shared, path, &readable, offset, len)?,
             DamageKind::Corrupt | DamageKind::Unreadable => {
                 segment.tail = segment.tail.max((offset + len).next_multiple_of(BLOCK as u64))
             }
@@ -531,23 +531,39 @@ fn judge(
     Ok(verdict)
 }
 
-/// Copies a torn run to a file of its own, so that sealing may write over it.
+/// Copies a torn run to a file of its own, so that sealing may write over it. A full disk must not keep the daemon from
+/// starting: the bytes were never acknowledged.
 fn quarantine(shared: &Shared, path: &Path, file: &dyn SegmentFile, offset: u64, len: u64) -> Result<(), JournalError> {
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
     let target = shared.quarantine_dir.join(format!("{name}-{offset:012x}.torn"));
-    let existing = shared.filesystem.list(&shared.quarantine_dir).map_err(JournalError::failed(&target, "list"))?;
-    if existing.iter().any(|existing| target.ends_with(existing)) {
-        shared.filesystem.remove(&target).map_err(JournalError::failed(&target, "remove"))?;
-    }
-    let copy = shared.filesystem.create(&target, len.next_multiple_of(BLOCK as u64));
-    let copy = match copy {
-        // A full disk must not keep the daemon from starting: the bytes were never acknowledged.
-        Err(error) if super::is_full(&error) => {
+    remove_if_there(shared, &target)?;
+    match copy_torn(shared, path, file, (offset, len), &target) {
+        Err(JournalError::Failed { path: failed, source, .. }) if failed == target && super::is_full(&source) => {
             tracing::warn!(path = %path.display(), offset, len, "no space to copy a torn tail to quarantine: dropped");
-            return Ok(());
+            remove_if_there(shared, &target)?;
         }
-        other => other.map_err(JournalError::failed(&target, "create"))?,
-    };
+        copied => copied?,
+    }
+    shared.filesystem.sync_dir(&shared.quarantine_dir).map_err(JournalError::failed(&target, "sync"))
+}
+
+fn remove_if_there(shared: &Shared, target: &Path) -> Result<(), JournalError> {
+    let existing = shared.filesystem.list(&shared.quarantine_dir).map_err(JournalError::failed(target, "list"))?;
+    if existing.iter().any(|existing| target.ends_with(existing)) {
+        shared.filesystem.remove(target).map_err(JournalError::failed(target, "remove"))?;
+    }
+    Ok(())
+}
+
+fn copy_torn(
+    shared: &Shared,
+    path: &Path,
+    file: &dyn SegmentFile,
+    (offset, len): (u64, u64),
+    target: &Path,
+) -> Result<(), JournalError> {
+    let copy = shared.filesystem.create(target, len.next_multiple_of(BLOCK as u64));
+    let copy = copy.map_err(JournalError::failed(target, "create"))?;
     let mut step = AlignedBytes::zeroed(usize::try_from(len).map_or(STEP, |len| len.min(STEP)).next_multiple_of(BLOCK));
     let mut done = 0;
     while done < len {
@@ -558,10 +574,9 @@ fn quarantine(shared: &Shared, path: &Path, file: &dyn SegmentFile, offset: u64,
         }
         let blocks = filled.next_multiple_of(BLOCK);
         step[filled..blocks].fill(0);
-        copy.write_all_at(&mut [IoSlice::new(&step[..blocks])], done)
-            .map_err(JournalError::failed(&target, "write"))?;
+        let written = copy.write_all_at(&mut [IoSlice::new(&step[..blocks])], done);
+        written.map_err(JournalError::failed(target, "write"))?;
         done += filled as u64;
     }
-    copy.sync().map_err(JournalError::failed(&target, "sync"))?;
-    shared.filesystem.sync_dir(&shared.quarantine_dir).map_err(JournalError::failed(&target, "sync"))
+    copy.sync().map_err(JournalError::failed(target, "sync"))
 }

@@ -263,6 +263,19 @@ impl Journal {
         Ok(tally)
     }
 
+    /// As [`Self::tally_until`], from the records that are found.
+    ///
+    /// # Errors
+    /// As [`Self::tally_until`].
+    pub fn recount_until(&self, last: Sequence) -> Result<Tally, ReadError> {
+        let mut tally = Tally::default();
+        for (info, trailer) in self.sealed_segments().into_iter().filter(|(_, trailer)| trailer.first <= last) {
+            let records = self.records_of(&info, &trailer)?;
+            records.iter().filter(|record| record.sequence <= last).for_each(|record| tally.add(record.digest()));
+        }
+        Ok(tally)
+    }
+
     /// All sealed records behind `after`, in the order of their sequences.
     #[must_use]
     pub fn records_after(&self, after: Sequence) -> RecordsInOrder<'_> {

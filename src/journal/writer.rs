@@ -176,6 +176,17 @@ impl LaneWriter {
             .collect())
     }
 
+    /// True when the open segment has room for so many records, of so many bytes together: a full disk does not keep them
+    /// from being written.
+    #[must_use]
+    pub fn has_room_for(&self, records: usize, bytes: u64) -> bool {
+        let has_room = |segment: &OpenSegment| {
+            let most = usize::try_from(SEGMENT_RECORDS_MAX - segment.trailer.records).unwrap_or(usize::MAX);
+            segment.tail.saturating_add(bytes) <= segment.allocated && records <= most
+        };
+        !self.poisoned && self.segment.as_ref().is_some_and(has_room)
+    }
+
     /// Makes everything appended so far durable. Does nothing when it already is.
     ///
     /// # Errors

@@ -191,6 +191,8 @@ pub enum FactBody {
         /// The kind's code.
         kind: u16,
     },
+    /// A record that can not be read now. Folded into nothing; what it says is missing until it can be.
+    Unread,
 }
 
 /// A record as the index sees it.

@@ -255,7 +255,7 @@ fn a_sync_that_failed_while_a_spare_was_made_is_an_error_when_the_spare_is_neede
 const KIND: RecordKind = RecordKind(0x7000);
 
 /// A lane's segment whose seal has failed, with records of which only the next segment says that they were synced.
-fn unsealed_and_followed() -> (CrashFs, PathBuf, Vec<Location>) {
+pub fn unsealed_and_followed() -> (CrashFs, PathBuf, Vec<Location>) {
     let fs = CrashFs::default();
     let (journal, _) = Journal::open(&data(), Arc::new(fs.clone()), journal_options()).expect("opens");
     let mut writer = journal.lane_writer(0);

@@ -1,18 +1,23 @@
 //! Blocks that a disk does not give any more: whoever reads all of a directory names them and goes on.
 
 use crate::disk::CrashFs;
-use crate::journal::{Knowledge, append_one, data, journal_options, recovered};
+use crate::history::started;
+use crate::journal::{Knowledge, append_one, data, journal_options, recovered, unsealed_and_followed};
 use crate::mirrored::{a_pair, mirror_dir};
 use crate::resync::{open_alone, open_both, segments, twin};
+use crate::store::Store;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::io::IoSlice;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tilecatcher::base::aligned::AlignedBytes;
 use tilecatcher::base::limits::BLOCK;
+use tilecatcher::index::MemoryStore;
 use tilecatcher::journal::{
     CompactOptions, DamageKind, Filesystem, Journal, JournalError, JournalOptions, StoredRecord, VerifyReport, back_up,
     compact_segments, verify_segments,
 };
-use tilecatcher::model::{ByteRange, Sequence};
+use tilecatcher::model::{AcqId, AcquisitionStarted, ByteRange, Sequence};
 
 /// Four segments of three records each, 12 KiB a record behind the segment's header of 4 KiB.
 fn disks() -> (CrashFs, CrashFs) {
@@ -219,4 +224,70 @@ fn a_compaction_leaves_a_segment_alone_of_which_a_block_can_not_be_read_and_goes
         assert!(report.left_alone.iter().any(|left| left.path == *refused), "{offset}: {report:?}");
         assert!(report.segments_removed >= 2, "{offset}: {report:?}");
     }
+}
+
+/// A store with an acquisition whose start is a record of several blocks; where that lies.
+fn store_with_a_long_start(dir: &Path) -> (CrashFs, PathBuf, usize) {
+    let fs = CrashFs::default();
+    let (store, _) = Store::open(dir, &fs, Arc::new(MemoryStore::default())).expect("opens");
+    let long = AcquisitionStarted { log_text: "[General]\n".repeat(900), ..started(1) };
+    store.catalog.start_acquisition(long).expect("started");
+    store.close().expect("closed");
+    let segments = fs.files(dir.join("journal"));
+    let place = |path: &PathBuf| fs.bytes_of(path).windows(14).position(|bytes| bytes == b"a_logfile.ini\"");
+    let (path, at) = segments.iter().find_map(|path| Some((path.clone(), place(path)?))).expect("stored");
+    (fs, path, at)
+}
+
+#[test]
+fn what_a_start_could_not_read_is_in_the_index_as_soon_as_a_start_can() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (fs, path, at) = store_with_a_long_start(dir.path());
+    // The block behind the record's header.
+    fs.refuse(&path, at / BLOCK * BLOCK + BLOCK);
+    let rows = Arc::new(MemoryStore::default());
+    for (is_there, outcome) in [(false, "Built"), (false, "CaughtUp"), (true, "Rebuilt"), (true, "CaughtUp")] {
+        if outcome == "Rebuilt" {
+            fs.give_back();
+        }
+        let (store, opened) = Store::open(dir.path(), &fs, Arc::clone(&rows)).expect("opens");
+        let view = store.catalog.acquisition(AcqId(1)).filter(|view| view.head.started.is_some());
+        assert_eq!(view.is_some(), is_there, "{outcome}");
+        assert!(format!("{:?}", opened.index.outcome).starts_with(outcome), "{outcome}: {:?}", opened.index.outcome);
+        store.close().expect("closed");
+    }
+}
+
+#[test]
+fn records_that_no_table_and_no_scan_finds_rebuild_the_index_once() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (fs, path, at) = store_with_a_long_start(dir.path());
+    let header = at / BLOCK * BLOCK + 20;
+    fs.flip(&path, header);
+    // The table is the last block but one.
+    fs.flip(&path, fs.bytes_of(&path).len() - 2 * BLOCK + 20);
+    let rows = Arc::new(MemoryStore::default());
+    let outcomes: Vec<String> = (0..3)
+        .map(|_| {
+            let (store, opened) = Store::open(dir.path(), &fs, Arc::clone(&rows)).expect("opens");
+            store.close().expect("closed");
+            format!("{:?}", opened.index.outcome)
+        })
+        .collect();
+    assert_eq!(outcomes, ["Built", "CaughtUp", "CaughtUp"]);
+}
+
+#[test]
+fn a_block_that_can_not_be_read_in_a_torn_place_does_not_stop_the_start() {
+    let (fs, path, places) = unsealed_and_followed();
+    let end = usize::try_from(places[2].offset).expect("small") + 2 * BLOCK;
+    let file = Filesystem::open_write(&fs, &path).expect("a segment");
+    let mut torn = AlignedBytes::zeroed(3 * BLOCK);
+    torn.fill(7);
+    file.write_all_at(&mut [IoSlice::new(&torn)], end as u64).expect("written");
+    file.sync().expect("synced");
+    fs.refuse(&path, end + BLOCK);
+    let (journal, report) = Journal::open(&data(), Arc::new(fs.clone()), journal_options()).expect("opens");
+    assert!(report.damage.iter().all(|found| found.kind == DamageKind::Torn), "{:?}", report.damage);
+    assert_eq!(journal.records_after(Sequence(0)).filter(Result::is_ok).count(), 4);
 }

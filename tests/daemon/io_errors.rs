@@ -329,6 +329,31 @@ fn a_full_ext4_presses_then_refuses_and_resumes_when_there_is_room_again() {
     }
 }
 
+#[test]
+fn a_full_disk_is_told_also_where_tiles_are_acknowledged_before_they_are_written() {
+    let Some(mount) = Mount::tmpfs("120m") else { return };
+    let data = mount.path();
+    let settings = ["storage.reserve=8MiB", "scrub.rate=off", "storage.ack=received"];
+    let daemon = Daemon::start(&data, &settings);
+    let _ballast = mount.fill(RESERVE + (14 << 20));
+    let image = |col: u32| noise(u64::from(col), 1_000_000);
+    let mut connection = daemon.connect();
+    let statuses: Vec<(u32, i16)> = (0..60)
+        .map(|col| {
+            connection.send(&frame(key(col, 0), &image(col)));
+            (col, connection.answer().status)
+        })
+        .collect();
+    let refused = statuses.iter().filter(|(_, status)| *status == 3).count();
+    assert!(refused > 20, "{statuses:?}");
+    daemon.stop();
+    let daemon = Daemon::start_bare(&data, &settings);
+    for (col, _) in statuses.iter().filter(|(_, status)| *status == 0) {
+        assert!(daemon.http.content(ACQ, *col, 0).expect("stored").bytes == image(*col), "tile {col}");
+    }
+    daemon.stop();
+}
+
 /// A file system that does not take a write. Thawed by another process at the latest after a while.
 struct Frozen<'a> {
     mount: &'a Mount,
