@@ -89,6 +89,12 @@ impl VerifiedTile {
     pub fn image(&self) -> &[u8] {
         &self.buffer[RECORD_HEADER_BYTES..][self.image.bounds()]
     }
+
+    /// Bytes of the tile buffers that it holds: a frame may be much longer than its image.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.buffer.len()
+    }
 }
 
 impl PendingTile {

@@ -6,11 +6,17 @@ use super::AppState;
 use super::answer::Failure;
 use super::peers::peer_of;
 use super::uploads::Place;
-use axum::body::Body;
+use axum::BoxError;
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::multipart::{Field, Multipart, MultipartError};
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, StatusCode, header};
+use http_body::{Frame, SizeHint};
 use http_body_util::Limited;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -18,6 +24,8 @@ use tokio::time::timeout;
 pub(super) const BODY_BYTES_MAX: usize = 64 << 20;
 /// Most parts of a body.
 const PARTS_MAX: usize = 256;
+/// Most bytes that the parser may keep to itself: it hands the content of a part out as it comes.
+const KEPT_BYTES_MAX: usize = 256 << 10;
 /// Longest wait for a place, and for the next bytes.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -48,10 +56,78 @@ pub(super) fn is_multipart(headers: &HeaderMap) -> bool {
     kind.is_some_and(|kind| kind.trim_start().get(..10).is_some_and(|kind| kind.eq_ignore_ascii_case("multipart/")))
 }
 
-/// The parser keeps what comes before a part's content: a body without a length is cut off at the limit, too.
-pub(super) async fn open(request: Request, limit: usize) -> Result<Multipart, Failure> {
-    let request = request.map(|body| Body::new(Limited::new(body, limit)));
-    Multipart::from_request(request, &()).await.map_err(|rejection| Failure::bad_request(rejection.body_text()))
+/// A multipart body on its way.
+pub(super) struct Form {
+    body: Multipart,
+    kept: Kept,
+}
+
+/// A part on its way.
+pub(super) struct FormField<'a> {
+    field: Field<'a>,
+    kept: Kept,
+}
+
+/// Bytes that the parser has taken since it last gave something: it keeps what stands before a part's content.
+#[derive(Clone, Default)]
+struct Kept(Arc<AtomicUsize>);
+
+/// A body that ends with an error where the parser would keep too much of it.
+struct Counted<B> {
+    body: B,
+    kept: Kept,
+}
+
+impl Kept {
+    /// What the parser gave, or why it ended.
+    fn give<T>(&self, given: Result<T, MultipartError>) -> Result<T, Failure> {
+        if self.0.swap(0, Ordering::Relaxed) > KEPT_BYTES_MAX {
+            let problem = format!("what stands before a part, or between two, is longer than {KEPT_BYTES_MAX} bytes");
+            return Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, problem));
+        }
+        given.map_err(broken)
+    }
+}
+
+impl<B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Unpin> HttpBody for Counted<B> {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        let bytes = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()).map_or(0, Bytes::len);
+        if self.kept.0.fetch_add(bytes, Ordering::Relaxed) + bytes > KEPT_BYTES_MAX {
+            return Poll::Ready(Some(Err("too much is kept".into())));
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A body without a length is cut off at the limit, too.
+pub(super) async fn open(request: Request, limit: usize) -> Result<Form, Failure> {
+    let kept = Kept::default();
+    let counted = |body| Body::new(Counted { body: Limited::new(body, limit), kept: kept.clone() });
+    let body = Multipart::from_request(request.map(counted), &()).await;
+    let body = body.map_err(|rejection| Failure::bad_request(rejection.body_text()))?;
+    Ok(Form { body, kept })
+}
+
+impl FormField<'_> {
+    pub(super) fn name(&self) -> Option<&str> {
+        self.field.name()
+    }
+
+    pub(super) fn file_name(&self) -> Option<&str> {
+        self.field.file_name()
+    }
 }
 
 /// Reads all parts; `None` when the body does not say that it is multipart. Their place is to be kept as long as they are.
@@ -98,16 +174,20 @@ pub(super) fn too_large(limit: usize) -> Failure {
     Failure::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is longer than {limit} bytes"))
 }
 
-pub(super) async fn next_field(body: &mut Multipart) -> Result<Option<Field<'_>>, Failure> {
-    timeout(PATIENCE, body.next_field()).await.map_err(|_| Failure::timed_out())?.map_err(broken)
+pub(super) async fn next_field(form: &mut Form) -> Result<Option<FormField<'_>>, Failure> {
+    let Form { body, kept } = form;
+    let field = timeout(PATIENCE, body.next_field()).await.map_err(|_| Failure::timed_out())?;
+    let field = kept.give(field)?;
+    Ok(field.map(|field| FormField { field, kept: kept.clone() }))
 }
 
-pub(super) async fn next_chunk(field: &mut Field<'_>) -> Result<Option<bytes::Bytes>, Failure> {
-    timeout(PATIENCE, field.chunk()).await.map_err(|_| Failure::timed_out())?.map_err(broken)
+pub(super) async fn next_chunk(part: &mut FormField<'_>) -> Result<Option<Bytes>, Failure> {
+    let chunk = timeout(PATIENCE, part.field.chunk()).await.map_err(|_| Failure::timed_out())?;
+    part.kept.give(chunk)
 }
 
 /// Reads one part, taking its length from what is left.
-pub(super) async fn read_part(mut field: Field<'_>, left: &mut usize) -> Result<Part, Failure> {
+pub(super) async fn read_part(mut field: FormField<'_>, left: &mut usize) -> Result<Part, Failure> {
     let name = field.name().unwrap_or_default().to_owned();
     let file_name = field.file_name().map(str::to_owned);
     let mut bytes = Vec::new();

@@ -14,6 +14,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+/// Connections that are accepted at a time.
+const TURN: usize = 64;
 /// Time for which accepting rests after it failed: out of descriptors, most likely.
 const REST: Duration = Duration::from_millis(200);
 /// Time between two warnings of the same.
@@ -43,7 +45,7 @@ impl Acceptor {
         Ok(Self { listener: Some(listener), encryption, admission, again: None, warned: None })
     }
 
-    /// Takes every connection that waits; `admit` gets those that may come in.
+    /// Takes connections that wait, a bounded number at a time; `admit` gets those that may come in.
     pub(super) fn accept(
         &mut self,
         metrics: &Metrics,
@@ -51,7 +53,7 @@ impl Acceptor {
         mut admit: impl FnMut(Transport, Admitted, SocketAddr),
     ) {
         let Some(listener) = &self.listener else { return };
-        loop {
+        for _ in 0..TURN {
             match listener.accept() {
                 Ok((stream, address)) => {
                     metrics.connections_total.inc();
@@ -65,6 +67,8 @@ impl Acceptor {
                 Err(error) => return self.rest(&error),
             }
         }
+        // Others have their turn: a flood of connections must not keep the reactor from those that are let in.
+        self.again = Some(Instant::now());
     }
 
     fn let_in(

@@ -4,8 +4,10 @@
 //! compressed image.
 
 use super::{Depth, PIXELS_MAX, PixelError, Region, SIDE_MAX};
+use crate::base::clock::thread_cpu;
 use crate::formats::{TiffFile, TiffValues};
 use std::io::Cursor;
+use std::time::Duration;
 use tiff::TiffError;
 use tiff::decoder::{Decoder, DecodingResult, Limits};
 
@@ -15,6 +17,12 @@ const ARRAYS_MAX: u64 = 16 << 20;
 const CHUNK_BYTES_MAX: usize = 128 << 20;
 /// Strips or tiles of an image.
 const CHUNKS_MAX: u64 = 1 << 20;
+/// Bytes of all strips or tiles of a compressed image, decompressed, with what hangs over its edges.
+const DECODED_BYTES_MAX: u64 = 1 << 30;
+/// Strips or tiles may share bytes of the file (blank ones), but not come to more than so many files.
+const SHARED_MAX: u64 = 4;
+/// Longest work on one compressed image, time of the processor.
+const WORK_MAX: Duration = Duration::from_secs(5);
 
 /// Compressions besides none: LZW, deflate under both its numbers, PackBits.
 const COMPRESSIONS: [u64; 4] = [5, 8, 32946, 32773];
@@ -46,6 +54,8 @@ pub struct GreyTiff<'a> {
     pub depth: Depth,
     grid: Grid,
     coding: Coding<'a>,
+    /// What this thread's processor clock showed when it was opened.
+    began: Duration,
 }
 
 /// Neighbouring samples of a row.
@@ -132,9 +142,16 @@ impl<'a> GreyTiff<'a> {
             if arrays > ARRAYS_MAX {
                 return Err(PixelError::TooLarge(format!("a TIFF with {arrays} bytes of directory")));
             }
+            grid.check_decoded((width, height), depth)?;
+            let lengths = directory.find(if is_tiled { tag::TILES.1 } else { tag::STRIPS.1 });
+            let coded = lengths
+                .map_or(0, |lengths| (0..lengths.count).filter_map(|n| lengths.value(n)).fold(0, u64::saturating_add));
+            if coded > (bytes.len() as u64).saturating_mul(SHARED_MAX).saturating_add(1 << 20) {
+                return Err(damaged("its pieces are longer than the file"));
+            }
             Coding::Coded(Box::new(decoder(bytes, compression)?))
         };
-        Ok(Self { width, height, depth, grid, coding })
+        Ok(Self { width, height, depth, grid, coding, began: thread_cpu().unwrap_or_default() })
     }
 
     /// Refuses a region that is not in the image.
@@ -166,6 +183,9 @@ impl<'a> GreyTiff<'a> {
             Coding::Coded(decoder) => {
                 let (width, height) = (self.width, self.height);
                 for chunk in chunks.filter(|chunk| chunk.rows.clone().any(is_wanted)) {
+                    if thread_cpu().unwrap_or_default().saturating_sub(self.began) > WORK_MAX {
+                        return Err(PixelError::TooLarge("a TIFF that takes too long to decompress".to_owned()));
+                    }
                     let stride = self.grid.chunk_width.min(width - chunk.x) as usize;
                     let rows = self.grid.chunk_height.min(height - chunk.y) as usize;
                     let decoded = decoder.read_chunk(chunk.index).map_err(|error| unreadable(&error))?;
@@ -192,6 +212,16 @@ impl Grid {
             return Err(PixelError::TooLarge(format!("a TIFF of {across} x {down} pieces")));
         }
         Ok(Self { chunk_width, chunk_height, across })
+    }
+
+    /// What is to be decompressed must be about as much as is shown.
+    fn check_decoded(&self, (width, height): (u32, u32), depth: Depth) -> Result<(), PixelError> {
+        let chunk = u64::from(self.chunk_width) * u64::from(self.chunk_height) * depth.bytes() as u64;
+        let chunks = u64::from(width.div_ceil(self.chunk_width)) * u64::from(height.div_ceil(self.chunk_height));
+        if chunk > CHUNK_BYTES_MAX as u64 || chunk.saturating_mul(chunks) > DECODED_BYTES_MAX {
+            return Err(PixelError::TooLarge("a TIFF with strips or tiles that are too large".to_owned()));
+        }
+        Ok(())
     }
 
     /// The strips or tiles that a region touches.

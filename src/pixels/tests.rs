@@ -254,3 +254,29 @@ fn a_region_is_inside_only_with_all_its_pixels() {
     assert!(inside(0, 0, 10, 8) && inside(9, 7, 1, 1));
     assert!(!inside(0, 0, 11, 8) && !inside(9, 7, 2, 1) && !inside(0, 0, 0, 1) && !inside(u32::MAX, 0, 2, 1));
 }
+
+/// Tags of a grey image of 8 bits in tiles: width, height, bits, compression, photometric, tile's width and height.
+fn in_tiles(size: (u32, u32), compression: u32, tile: (u32, u32)) -> Vec<(u16, u32)> {
+    let (width, height) = size;
+    vec![(256, width), (257, height), (258, 8), (259, compression), (262, 1), (322, tile.0), (323, tile.1)]
+}
+
+#[test]
+fn work_that_is_out_of_all_proportion_to_a_file_is_refused_before_it_is_done() {
+    let refused = |made: &Made| match GreyTiff::open(&made.bytes()) {
+        Ok(_) => panic!("taken"),
+        Err(error) => error.to_string(),
+    };
+    // Thousands of tiles of one pixel that are all made of the same long run.
+    let (tiles, run) = (4096, vec![0x80; 100_000]);
+    let mut shared = Made::new(&[run], &in_tiles((64, 64), 32773, (1, 1)), (324, 325));
+    for (tag, values) in shared.tags.iter_mut().filter(|(tag, _)| [324, 325].contains(tag)) {
+        *values = vec![if *tag == 324 { 8 } else { 100_000 }; tiles];
+    }
+    assert!(refused(&shared).contains("longer than the file"), "{}", refused(&shared));
+    // A column of pixels in tiles that are as wide as can be.
+    let wide = Made::new(&vec![vec![0; 8]; 16], &in_tiles((1, 65_536), 32773, (65_536, 4096)), (324, 325));
+    assert!(refused(&wide).contains("too large"), "{}", refused(&wide));
+    let many = Made::new(&vec![vec![0; 8]; 4096], &in_tiles((1, 65_536), 32773, (65_536, 16)), (324, 325));
+    assert!(refused(&many).contains("too large"), "{}", refused(&many));
+}

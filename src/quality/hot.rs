@@ -89,7 +89,7 @@ impl HotTiles for HotQueue {
     fn stored(&self, entry: TileEntry, tile: VerifiedTile) {
         self.has_come.store(true, Ordering::Relaxed);
         let acq = entry.key.acq;
-        let Some(held) = self.hold(tile.image().len()) else { return self.defer(acq) };
+        let Some(held) = self.hold(tile.held_bytes()) else { return self.defer(acq) };
         if self.tiles.try_send(HotTile { entry, tile, _held: held }).is_err() {
             self.defer(acq);
         }

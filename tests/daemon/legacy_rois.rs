@@ -54,7 +54,7 @@ fn who_closes_behind_a_whole_request_has_its_rois_and_who_half_closes_its_answer
     let data = data_dir();
     let daemon = Daemon::start(data.path(), &[]);
     let sent = |acq: u64| {
-        start(&daemon, acq, super::support::LOG);
+        start(&daemon, acq, LOG);
         let (spec, table) = roi_files(&[("5", &[(0, 0), (0, 1)])]);
         let form = Form::new().file("roi-tiles", "t.csv", table.as_bytes()).file("roi-spec", "s.ini", spec.as_bytes());
         let form = form.bytes();

@@ -467,7 +467,9 @@ fn who_takes_nothing_is_cut_off_and_a_quiet_stream_is_not() {
     let mut events = Events::open(&daemon, "/api/v1/events", "");
     // Its buffers are filled by what it does not take: here a status is long.
     let sections: Vec<String> = (0..120).map(|n| format!("{}.{n}", "x".repeat(90))).collect();
-    let rois: Vec<(&str, &[(u32, u32)])> = sections.iter().map(|name| (name.as_str(), &[(0, 0)][..])).collect();
+    let places: Vec<[(u32, u32); 1]> = (0..120).map(|row| [(0, row)]).collect();
+    let rois: Vec<(&str, &[(u32, u32)])> =
+        sections.iter().zip(&places).map(|(name, place)| (name.as_str(), &place[..])).collect();
     for acq in 200..250 {
         start(&daemon, acq, LOG);
         create_rois(&daemon, acq, &rois).with(200);
