@@ -227,6 +227,9 @@ impl Catalog {
             let found = settings.temcas.values().find(|temca| !address.is_empty() && temca.tem_ip_address == address);
             started.temca = found.map_or(0, |temca| temca.id);
             let (known, acq) = (started.temca != 0, started.acq);
+            let before = index.acquisition(acq).and_then(|view| Some(view.head.started.as_ref()?.log_text.len()));
+            let more = started.log_text.len() + started.facts.notes.len();
+            check_memory(index, more.saturating_sub(before.unwrap_or(0)))?;
             let mut drafts = vec![Draft::from(FactBody::AcquisitionStarted(Box::new(started)))];
             drafts.extend(log.map(|log| log.into_draft(acq)));
             Ok((drafts, known))
@@ -251,6 +254,8 @@ impl Catalog {
         let decide = move |index: &Index, _: &mut _| {
             let Some(view) = started(index, acq) else { return Err(CatalogError::UnknownAcquisition(acq)) };
             check_files(&view, files.len())?;
+            let names = rois.iter().map(|(roi, _)| roi.name.len());
+            check_memory(index, names.chain(files.iter().map(NewFile::memory_bytes)).sum())?;
             // Of a ROI that is known only the places count.
             let known: HashMap<&str, u32> = view.head.rois.iter().map(|roi| (roi.name.as_str(), roi.prev)).collect();
             let new: Vec<i64> = rois
@@ -284,6 +289,7 @@ impl Catalog {
         let decide = move |index: &Index, _: &mut _| {
             let Some(view) = started(index, acq) else { return Err(CatalogError::UnknownAcquisition(acq)) };
             check_files(&view, 1)?;
+            check_memory(index, file.memory_bytes())?;
             Ok((vec![file.into_draft(acq)], ()))
         };
         let (_, sequences) = self.control.run(Sharing::Alone, decide)?;
@@ -633,6 +639,11 @@ pub struct NewFile {
 }
 
 impl NewFile {
+    /// What stays of it in memory.
+    fn memory_bytes(&self) -> usize {
+        self.name.len() + self.path.len()
+    }
+
     fn into_draft(self, acq: AcqId) -> Draft {
         let crc = crc32fast::hash(&self.content);
         let len = self.content.len() as u64;
@@ -643,6 +654,21 @@ impl NewFile {
 
 fn started(index: &Index, acq: AcqId) -> Option<AcquisitionView> {
     index.acquisition(acq).filter(|view| view.head.started.is_some())
+}
+
+/// Memory that logs, ROIs and files of all acquisitions may take, as the index counts it.
+const HEADS_BYTES_MAX: usize = 512 << 20;
+
+/// What an acquisition brings along stays in memory until it is deleted.
+fn check_memory(index: &Index, more: usize) -> Result<(), CatalogError> {
+    let bytes = index.head_bytes() + more;
+    if more > 0 && bytes > HEADS_BYTES_MAX {
+        return Err(CatalogError::Invalid(format!(
+            "logs, ROIs and files of all acquisitions would take {bytes} bytes of memory: at most {HEADS_BYTES_MAX}; delete \
+             acquisitions that are not needed here any more"
+        )));
+    }
+    Ok(())
 }
 
 fn check_files(view: &AcquisitionView, more: usize) -> Result<(), CatalogError> {

@@ -269,6 +269,12 @@ impl Index {
         }
     }
 
+    /// Memory that logs, ROIs and files of all acquisitions take, about.
+    #[must_use]
+    pub fn head_bytes(&self) -> usize {
+        self.overlay.read().head_bytes
+    }
+
     /// Blocks of all boards: what is kept in memory of places.
     #[must_use]
     pub fn blocks(&self) -> usize {

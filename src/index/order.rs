@@ -251,6 +251,8 @@ struct Seen {
 }
 
 fn seen(live: &Live) -> Seen {
+    let heads = live.acquisitions.values().map(|view| view.head.memory_bytes()).sum::<usize>();
+    assert_eq!(live.head_bytes, heads, "the memory of heads is counted otherwise than it is");
     let boards: BTreeMap<AcqId, _> = live.boards.iter().map(|(acq, board)| (*acq, board)).collect();
     let blocks = boards.iter().flat_map(|(acq, board)| {
         let blocks = board.blocks_from(BlockKey::FIRST).filter(|(_, block)| **block != Block::default());

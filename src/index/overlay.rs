@@ -35,6 +35,8 @@ pub(super) struct Live {
     /// Versions that were replaced before they were folded.
     replaced: HashMap<(TileId, TileVersion), TileEntry>,
     pub(super) acquisitions: BTreeMap<AcqId, AcquisitionView>,
+    /// Memory that their heads take.
+    pub(super) head_bytes: usize,
     pub(super) boards: HashMap<AcqId, Board>,
     pub(super) states: StateNames,
     pub(super) settings: Arc<Settings>,
@@ -63,8 +65,10 @@ impl View for Live {
     }
 
     fn update_acquisition(&mut self, acq: AcqId, change: &mut dyn FnMut(&mut AcquisitionView)) {
+        let before = self.acquisitions.get(&acq).map_or(0, |view| view.head.memory_bytes());
         let view = self.acquisitions.entry(acq).or_default();
         change(view);
+        self.head_bytes = (self.head_bytes + view.head.memory_bytes()).saturating_sub(before);
         let head = Arc::clone(&view.head);
         self.boards.entry(acq).or_default().set_rois(&head.rois);
         self.list_work(acq);
@@ -158,6 +162,7 @@ impl Live {
             settings: Arc::new(resident.settings),
             ..Self::default()
         };
+        live.head_bytes = live.acquisitions.values().map(|view| view.head.memory_bytes()).sum();
         let heads: Vec<(AcqId, Vec<crate::model::Roi>)> =
             live.acquisitions.iter().map(|(acq, view)| (*acq, view.head.rois.clone())).collect();
         for (acq, rois) in heads {

@@ -83,7 +83,26 @@ pub struct AcquisitionHead {
     pub deleted_before: Sequence,
 }
 
+/// What an entry takes beside its texts, bytes, about.
+const ENTRY_BYTES: usize = 160;
+
 impl AcquisitionHead {
+    /// Memory that it takes, about. None while it says nothing: of such acquisitions only the tiles count.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        let started = self.started.as_ref().map_or(0, |started| {
+            let AcquisitionFacts { sample_name, microscopist_name, notes, tem_ip_address, .. } = &started.facts;
+            let AcquisitionFacts { project_name, project_owner, stack_name, mosaic_type, .. } = &started.facts;
+            let texts = [sample_name, microscopist_name, notes, tem_ip_address, project_name, project_owner];
+            let texts = texts.into_iter().chain([stack_name, mosaic_type, &started.log_name, &started.log_text]);
+            ENTRY_BYTES + texts.map(String::len).sum::<usize>()
+        });
+        let rois: usize = self.rois.iter().map(|roi| ENTRY_BYTES + roi.name.len()).sum();
+        let files: usize =
+            self.files.iter().map(|entry| ENTRY_BYTES + entry.file.name.len() + entry.file.path.len()).sum();
+        started + rois + files
+    }
+
     /// The ROI with this index.
     #[must_use]
     pub fn roi(&self, index: RoiIndex) -> Option<&Roi> {

@@ -15,6 +15,8 @@ const NEW_FILE: &str = "mirror.new";
 /// Pairings that a side remembers.
 const FORMER_MAX: usize = 128;
 const FORMER_AT: usize = 64;
+/// Behind what earlier programs wrote: of them there is none.
+const PAIRING_AT: usize = 40;
 const MAGIC: [u8; 8] = *b"TILEMIRR";
 const VERSION: u8 = 1;
 
@@ -88,7 +90,7 @@ impl Record {
         let mut put = |at: usize, number: u64| block[at..at + 8].copy_from_slice(&number.to_le_bytes());
         put(16, self.epoch);
         put(24, self.trusted_below);
-        put(32, self.pairing);
+        put(PAIRING_AT, self.pairing);
         self.former.iter().enumerate().for_each(|(n, pairing)| put(FORMER_AT + 8 * n, *pairing));
         let crc = crc32fast::hash(&block[..BLOCK - 4]);
         block[BLOCK - 4..].copy_from_slice(&crc.to_le_bytes());
@@ -107,7 +109,7 @@ impl Record {
             3 => Standing::Stale,
             _ => return None,
         };
-        let (epoch, trusted_below, pairing) = (number(16)?, number(24)?, number(32)?);
+        let (epoch, trusted_below, pairing) = (number(16)?, number(24)?, number(PAIRING_AT)?);
         let mut former = [0; FORMER_MAX];
         for (n, pairing) in former.iter_mut().enumerate() {
             *pairing = number(FORMER_AT + 8 * n)?;
