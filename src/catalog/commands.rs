@@ -580,6 +580,8 @@ impl Catalog {
         Metrics::set(&metrics.buffer_limit_bytes, self.pool.capacity());
         Metrics::set(&metrics.buffer_waiters, self.pool.waiting());
         Metrics::set(&metrics.index_lag_tiles, lag.tiles);
+        Metrics::set(&metrics.acquisitions_memory_bytes, self.index.head_bytes());
+        Metrics::set(&metrics.acquisitions_memory_limit_bytes, HEADS_BYTES_MAX);
         Metrics::set(&metrics.index_store_failed, usize::from(lag.store_failed));
         Metrics::set(&metrics.segments, status.segments);
         Metrics::set(&metrics.segment_bytes, bytes(status.segment_bytes));

@@ -72,6 +72,10 @@ pub struct Metrics {
     pub buffer_waiters: IntGauge,
     /// Tiles, each version of one, in the overlay that the index store does not hold yet.
     pub index_lag_tiles: IntGauge,
+    /// Memory that logs, ROIs and files of acquisitions take.
+    pub acquisitions_memory_bytes: IntGauge,
+    /// How much they may take.
+    pub acquisitions_memory_limit_bytes: IntGauge,
     /// 1 after the index store failed.
     pub index_store_failed: IntGauge,
     /// Seconds that opening or rebuilding the index took.
@@ -216,6 +220,10 @@ impl Metrics {
             buffer_waiters: make.gauge("buffer_waiters", "Connections that wait for a tile buffer"),
             index_lag_tiles: make
                 .gauge("index_lag_tiles", "Stored tiles that the index store does not hold yet, each version of one"),
+            acquisitions_memory_bytes: make
+                .gauge("acquisitions_memory_bytes", "Memory of the logs, ROIs and files of acquisitions, bytes"),
+            acquisitions_memory_limit_bytes: make
+                .gauge("acquisitions_memory_limit_bytes", "Limit of the memory of logs, ROIs and files, bytes"),
             index_store_failed: make.gauge("index_store_failed", "1 after the index store failed, until a restart"),
             index_open_seconds: make.gauge_f("index_open_seconds", "Opening the index at the start, seconds"),
             segments: make.gauge("journal_segments", "Segment files of the journal"),

@@ -168,6 +168,8 @@ fn an_acquisition_has_its_lines_from_start_to_deletion() {
     daemon.await_metric("tilecatcher_acquisition_refused_tiles_total{acquisition=\"other\"}", 1.0);
     daemon.await_metric("tilecatcher_acquisition_tiles_total{acquisition=\"123\",camera=\"1\"}", 4.0);
     daemon.await_metric("tilecatcher_acquisition_bytes_total{acquisition=\"123\",camera=\"1\"}", 16.0);
+    let memory = "tilecatcher_acquisitions_memory_bytes";
+    daemon.await_metric_that(memory, |bytes| (100.0..10_000.0).contains(&bytes));
     daemon.await_metric_that(&of("idle_seconds"), |seconds| (0.0..30.0).contains(&seconds));
     daemon.http.end_acquisition(ACQ).expect("ended");
     daemon.await_metric(&of("open"), 0.0);
@@ -175,6 +177,7 @@ fn an_acquisition_has_its_lines_from_start_to_deletion() {
     await_page(&daemon, |page| !page.contains("acquisition_idle_seconds{acquisition=\"123\""));
     daemon.http.delete_acquisition(ACQ).expect("deleted");
     await_page(&daemon, |page| !page.contains("acquisition=\"123\""));
+    daemon.await_metric(memory, 0.0);
 }
 
 #[test]
