@@ -659,7 +659,7 @@ fn started(index: &Index, acq: AcqId) -> Option<AcquisitionView> {
 }
 
 /// Memory that logs, ROIs and files of all acquisitions may take, as the index counts it.
-const HEADS_BYTES_MAX: usize = 512 << 20;
+const HEADS_BYTES_MAX: usize = 256 << 20;
 
 /// What an acquisition brings along stays in memory until it is deleted.
 fn check_memory(index: &Index, more: usize) -> Result<(), CatalogError> {
