@@ -371,12 +371,15 @@ fn recover_unsealed(
         verdict.set_unreadable(&scan, &refused, ended);
         return Ok(leave_unsealed(shared, header, path, verdict, damage, len));
     }
+    // One that holds no record would be removed by its seal.
+    if verdict.records.is_empty() && verdict.damage.iter().any(|(_, _, kind)| kind.may_be_loss()) {
+        return Ok(leave_unsealed(shared, header, path, verdict, damage, len));
+    }
     if planted(Bug::TruncatedOnRot)
         && let Some((first, ..)) = verdict.damage.first().copied()
     {
         verdict.records.retain(|record| record.offset < first);
     }
-    let has_lost = verdict.damage.iter().any(|(_, _, kind)| kind.may_be_loss());
     let mut segment = OpenSegment::new(header, path.to_owned(), Arc::clone(&file), len);
     for (offset, len, kind) in verdict.damage {
         match kind {
@@ -390,10 +393,6 @@ fn recover_unsealed(
     for record in &verdict.records {
         segment.note(record);
         segment.tail = segment.tail.max(record.next_block());
-    }
-    // One that holds no record is removed by its seal.
-    if segment.trailer.records == 0 && has_lost {
-        return Ok(segment.trailer);
     }
     // Corruption stays where it is; what else follows the last good record is torn and in quarantine.
     let trailer = segment.trailer;
