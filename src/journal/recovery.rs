@@ -258,13 +258,20 @@ pub(super) fn recover(shared: &Shared) -> Result<RecoveryReport, JournalError> {
             }
         }
     }
+    let mut has_unseen = report.damage.iter().any(|damage| damage.kind == DamageKind::Unreadable);
     for (header, path, file) in unsealed {
         report.recovered_segments += 1;
+        let told = report.damage.len();
         let trailer = recover_unsealed(shared, header, &path, Arc::from(file), &lanes, &mut report.damage)?;
         report.records += trailer.records;
         lanes.note(header.lane, trailer.last);
+        has_unseen |= report.damage[told..].iter().any(|damage| match damage.kind {
+            DamageKind::Torn => false,
+            DamageKind::Corrupt => trailer.records == 0,
+            DamageKind::Unreadable => true,
+        });
     }
-    if report.damage.iter().any(|damage| damage.kind == DamageKind::Unreadable) {
+    if has_unseen {
         shared.skip_unseen();
     }
     // A killed process may have been between a seal and its sync: with the newest segment of a lane, as all others were
