@@ -227,9 +227,10 @@ impl Catalog {
             let found = settings.temcas.values().find(|temca| !address.is_empty() && temca.tem_ip_address == address);
             started.temca = found.map_or(0, |temca| temca.id);
             let (known, acq) = (started.temca != 0, started.acq);
-            let before = index.acquisition(acq).and_then(|view| Some(view.head.started.as_ref()?.log_text.len()));
-            let more = started.log_text.len() + started.facts.notes.len();
-            check_memory(index, more.saturating_sub(before.unwrap_or(0)))?;
+            let before = index.acquisition(acq);
+            let before = before.as_ref().and_then(|view| view.head.started.as_ref());
+            let before = before.map_or(0, |before| before.log_text.len() + before.facts.text_bytes());
+            check_memory(index, (started.log_text.len() + started.facts.text_bytes()).saturating_sub(before))?;
             let mut drafts = vec![Draft::from(FactBody::AcquisitionStarted(Box::new(started)))];
             drafts.extend(log.map(|log| log.into_draft(acq)));
             Ok((drafts, known))

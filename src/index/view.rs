@@ -91,11 +91,7 @@ impl AcquisitionHead {
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         let started = self.started.as_ref().map_or(0, |started| {
-            let AcquisitionFacts { sample_name, microscopist_name, notes, tem_ip_address, .. } = &started.facts;
-            let AcquisitionFacts { project_name, project_owner, stack_name, mosaic_type, .. } = &started.facts;
-            let texts = [sample_name, microscopist_name, notes, tem_ip_address, project_name, project_owner];
-            let texts = texts.into_iter().chain([stack_name, mosaic_type, &started.log_name, &started.log_text]);
-            ENTRY_BYTES + texts.map(String::len).sum::<usize>()
+            ENTRY_BYTES + started.log_name.len() + started.log_text.len() + started.facts.text_bytes()
         });
         let rois: usize = self.rois.iter().map(|roi| ENTRY_BYTES + roi.name.len()).sum();
         let files: usize =

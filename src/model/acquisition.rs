@@ -90,6 +90,15 @@ pub struct AcquisitionFacts {
 }
 
 impl AcquisitionFacts {
+    /// Bytes of all its texts.
+    #[must_use]
+    pub fn text_bytes(&self) -> usize {
+        let Self { sample_name, microscopist_name, notes, tem_ip_address, .. } = self;
+        let Self { project_name, project_owner, stack_name, mosaic_type, .. } = self;
+        let about = [sample_name, microscopist_name, notes, tem_ip_address];
+        about.into_iter().chain([project_name, project_owner, stack_name, mosaic_type]).map(String::len).sum()
+    }
+
     /// The mosaic's extent in tiles: the stage steps for one camera, twice as many each way for four.
     #[must_use]
     pub fn grid(&self) -> GridShape {
