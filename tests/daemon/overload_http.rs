@@ -3,7 +3,7 @@
 use super::hostile::{BUFFERS, assert_sound, dial_from, dial_with_small_buffer, long};
 use super::support::{ACQ, Daemon, await_that, data_dir, frame, key, noise};
 use super::web::{Form, dial, get, head};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -40,13 +40,21 @@ fn one_address_can_not_take_all_http_connections_and_the_total_is_bounded() {
     let two = crowd(2..4);
     await_served(&daemon);
     daemon.await_metric(&closed("peer_limit"), 12.0);
+    // Of the 12 places 8 are taken; 16 more could come but for the total. Those that go before they were seen would leave
+    // their places to the next, so all stay until the daemon has refused what it must.
     let many = crowd(4..8);
+    await_that("the places above the total are refused", || many.iter().filter(|stream| is_over(stream)).count() >= 28);
     drop((two, many));
     await_served(&daemon);
-    // Of the 12 places 8 were taken; 16 more could have come but for the total.
     daemon.await_metric_that(&closed("limit"), |n| n >= 12.0);
     daemon.await_metric_that("tilecatcher_http_connections", |open| open <= 2.0);
     assert_sound(&daemon, BUFFERS);
+}
+
+/// True when the daemon has ended a connection; it does not wait.
+fn is_over(mut stream: &TcpStream) -> bool {
+    stream.set_nonblocking(true).expect("a mode");
+    stream.read(&mut [0; 1]).map_or_else(|error| error.kind() != ErrorKind::WouldBlock, |n| n == 0)
 }
 
 /// Until there is a place again.
