@@ -21,7 +21,7 @@ use crate::base::limits::BLOCK;
 use crate::base::planted::{Bug, planted};
 use crate::model::Sequence;
 use serde::Serialize;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -265,11 +265,11 @@ pub(super) fn recover(shared: &Shared) -> Result<RecoveryReport, JournalError> {
         let trailer = recover_unsealed(shared, header, &path, Arc::from(file), &lanes, &mut report.damage)?;
         report.records += trailer.records;
         lanes.note(header.lane, trailer.last);
-        has_unseen |= report.damage[told..].iter().any(|damage| match damage.kind {
-            DamageKind::Torn => false,
-            DamageKind::Corrupt => trailer.records == 0,
-            DamageKind::Unreadable => true,
-        });
+        let is_lost = trailer.records == 0 && report.damage[told..].iter().any(|found| found.kind.may_be_loss());
+        has_unseen |= is_lost || report.damage[told..].iter().any(|found| found.kind == DamageKind::Unreadable);
+        if is_lost {
+            lanes.lost.insert(header.lane);
+        }
     }
     if has_unseen {
         shared.skip_unseen();
@@ -295,6 +295,9 @@ pub(super) fn recover(shared: &Shared) -> Result<RecoveryReport, JournalError> {
 pub(super) struct LaneEnds {
     last: HashMap<u16, BTreeSet<Sequence>>,
     begins: HashMap<u16, Vec<Begin>>,
+    /// Lanes with a segment of which no record holds, as this start has found. That it had some may be known only by a record
+    /// behind it, which must stay, even if it does not hold itself.
+    lost: HashSet<u16>,
 }
 
 /// A segment's first record.
@@ -379,7 +382,9 @@ fn recover_unsealed(
         return Ok(leave_unsealed(shared, header, path, verdict, damage, len));
     }
     // One that holds no record would be removed by its seal.
-    if verdict.records.is_empty() && verdict.damage.iter().any(|(_, _, kind)| kind.may_be_loss()) {
+    let may_be_loss = verdict.damage.iter().any(|(_, _, kind)| kind.may_be_loss());
+    let is_a_witness = lanes.lost.contains(&header.lane) && !scan.records.is_empty();
+    if verdict.records.is_empty() && (may_be_loss || is_a_witness) {
         return Ok(leave_unsealed(shared, header, path, verdict, damage, len));
     }
     if planted(Bug::TruncatedOnRot)

@@ -192,19 +192,40 @@ fn a_segment_of_which_nothing_can_be_read_stops_the_start_for_its_numbers_are_no
 #[test]
 fn a_segment_all_of_whose_records_are_damaged_is_not_removed() {
     let (whole, _) = killed(journal_options());
-    let path = segments(&whole, &data()).remove(0);
-    // Its trailer, and the header of each record: the next segment knows that there were some.
-    for offset in [whole.bytes_of(&path).len() - 20, 4096 + 20, 16384 + 20, 28672 + 20] {
-        whole.flip(&path, offset);
-    }
-    let before = whole.bytes_of(&path);
-    for start in 1..=2 {
-        let (journal, report) = Journal::open(&data(), Arc::new(whole.clone()), journal_options()).expect("opens");
+    lose_all_records(&whole, &segments(&whole, &data())[0]);
+    assert_first_segment_stays(&whole, 3);
+}
+
+#[test]
+fn a_segment_stays_that_alone_knows_of_records_in_the_one_before_even_if_its_own_do_not_hold() {
+    let (whole, _) = killed(journal_options());
+    let all = segments(&whole, &data());
+    lose_all_records(&whole, &all[0]);
+    // The payload of the first, the headers of the others.
+    flip_each(&whole, &all[1], [8192, 16384 + 20, 28672 + 20]);
+    assert_first_segment_stays(&whole, 0);
+}
+
+fn flip_each<const N: usize>(fs: &CrashFs, path: &Path, offsets: [usize; N]) {
+    offsets.into_iter().for_each(|offset| fs.flip(path, offset));
+}
+
+/// Damages the trailer, and the header of each of three records: the next segment knows that there were some.
+fn lose_all_records(fs: &CrashFs, path: &Path) {
+    flip_each(fs, path, [fs.bytes_of(path).len() - 20, 4096 + 20, 16384 + 20, 28672 + 20]);
+}
+
+/// At every start the first segment is told as corrupt and left as it is, and so many records are read from the others.
+fn assert_first_segment_stays(fs: &CrashFs, others: usize) {
+    let path = segments(fs, &data()).remove(0);
+    let before = fs.bytes_of(&path);
+    for start in 1..=3 {
+        let (journal, report) = Journal::open(&data(), Arc::new(fs.clone()), journal_options()).expect("opens");
         let is_named = report.damage.iter().any(|found| found.path == path && found.kind == DamageKind::Corrupt);
         assert!(is_named, "start {start}: {:?}", report.damage);
-        assert_eq!(readable(&journal).len(), 3, "start {start}");
+        assert_eq!(readable(&journal).len(), others, "start {start}");
         drop(journal);
-        assert!(whole.files("/data/journal").contains(&path) && whole.bytes_of(&path) == before, "start {start}");
+        assert!(fs.files("/data/journal").contains(&path) && fs.bytes_of(&path) == before, "start {start}");
     }
 }
 
