@@ -173,6 +173,8 @@ fn with_catalog<T>(data: &Path, look: impl FnOnce(&Catalog, Value) -> T) -> T {
         set("storage.reserve", "0"),
         set("index.cache", "16MiB"),
         set("capture.frame_max", "4MiB"),
+        // Another test's process may have the lock's descriptor between its fork and its exec.
+        set("storage.lock_wait", "60s"),
     ];
     let config = Settings::load(None, [], &small).expect("good settings").config;
     let (metrics, stop) = (Arc::new(Metrics::new()), Stop::default());

@@ -10,7 +10,7 @@ use super::web::{Answer, Form, ask, dial, get, head, put, read_answer};
 use serde_json::Value;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 const NOT_ALLOWED: &str = "tilecatcher_connections_closed_total{reason=\"not_allowed\"}";
@@ -59,6 +59,15 @@ impl Tokens {
 
     fn run(&self, arguments: &[&str]) -> std::process::Output {
         program().arg("token").args(arguments).arg("--tokens").arg(&self.path).output().expect("runs")
+    }
+
+    /// Puts another file into the place of the tokens: the daemon never sees half of one.
+    fn replace(&self, content: &[u8]) {
+        let beside = self.path.with_extension("new");
+        let mut options = std::fs::OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&beside).expect("made");
+        file.write_all(content).expect("written");
+        std::fs::rename(&beside, &self.path).expect("renamed");
     }
 
     pub(super) fn revoke(&self, name: &str) {
@@ -261,11 +270,11 @@ fn a_revocation_acts_without_a_restart_and_a_broken_file_changes_nothing() {
     let daemon = Daemon::start_bare(&data.path().join("data"), &[&tokens.setting]);
     assert_eq!((status(&daemon, "GET", PATH, &stays), status(&daemon, "GET", PATH, &goes)), (200, 200));
     let good = std::fs::read(&tokens.path).expect("read");
-    std::fs::write(&tokens.path, "not a token\n").expect("written");
+    tokens.replace(b"not a token\n");
     daemon.await_metric(FAILED, 1.0);
-    assert!(daemon.log().contains("THE OLD ONES STAY VALID"), "{}", daemon.log());
+    await_found(|| daemon.log(), |log| log.contains("THE OLD ONES STAY VALID"));
     assert_eq!(status(&daemon, "GET", PATH, &goes), 200);
-    std::fs::write(&tokens.path, good).expect("written");
+    tokens.replace(&good);
     signal(daemon.pid(), "-HUP");
     daemon.await_metric(FAILED, 0.0);
     assert!(tokens.run(&["revoke", "goes"]).status.success());

@@ -50,7 +50,7 @@ fn send_until(daemon: &Daemon, col: u32, first: u32, end: &AtomicBool, acknowled
                 assert_eq!(answered.response.status, 0, "{:?}", answered.response);
                 note(answered.tag);
             }),
-            Err(_) => return,
+            Err(_) => break,
         }
     }
     while let Ok(Some(answered)) = client.receive() {
@@ -173,7 +173,8 @@ fn the_scrub_is_started_stopped_and_says_what_is_damaged() {
     let (segment, at) = super::rot::find(data.path(), b"still works");
     super::rot::Flip::make(&segment, at);
     let (code, said, _) = admin(&daemon, &["scrub", "start"]);
-    assert!(code == 0 && said.starts_with("scrub running"), "{said}");
+    // So small a journal may be done with already.
+    assert!(code == 0 && (said.starts_with("scrub running") || said.starts_with("scrub waiting")), "{said}");
     daemon.await_metric("tilecatcher_corrupt_records", 1.0);
     let report = get_json(&daemon, &format!("{BASE}/scrub"));
     let damaged = &report["damaged"][0];

@@ -169,11 +169,11 @@ fn senders_wait_their_turn_when_memory_is_short_and_nothing_is_lost() {
             });
         }
     });
+    daemon.await_metric("tilecatcher_buffer_bytes", 0.0);
     for (col, row) in [(0, 0), (3, 5), (7, 2)] {
         let image = noise(u64::from(col * 100 + row), 1_500_000);
         assert_eq!(daemon.http.content(ACQ, col, row).expect("stored").bytes, image);
     }
-    daemon.await_metric("tilecatcher_buffer_bytes", 0.0);
 }
 
 #[test]

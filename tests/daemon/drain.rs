@@ -123,7 +123,7 @@ fn a_stop_under_load_answers_every_tile_that_it_stored() {
 #[test]
 fn peers_that_do_not_play_along_can_not_spoil_a_stop() {
     let data = data_dir();
-    let mut daemon = Daemon::start(data.path(), &["stop.time=4s"]);
+    let mut daemon = Daemon::start(data.path(), &["stop.time=16s"]);
     let mut sender = daemon.connect();
     sender.send(&frame(key(0, 0), &noise(1, 7_500_000)));
     assert_eq!(sender.answer().status, 0);
@@ -173,23 +173,23 @@ fn a_pipelining_sender_gets_its_answers_and_an_end_rather_than_a_reset() {
 #[test]
 fn a_daemon_that_was_suspended_goes_on_and_blames_nobody() {
     let data = data_dir();
-    let daemon = Daemon::start(data.path(), &["capture.slow_grace=2s", "capture.unread_max=2s"]);
+    let daemon = Daemon::start(data.path(), &["capture.slow_grace=8s", "capture.unread_max=8s"]);
     let message = frame(key(0, 0), &noise(2, 2_000_000));
+    let mut waiting = daemon.connect();
+    waiting.assert_works(1);
     let mut begun = daemon.connect();
     begun.send(&message[..1_000_000]);
     daemon.await_metric_that("tilecatcher_received_bytes_total", |bytes| bytes >= 1_000_000.0);
-    let mut waiting = daemon.connect();
-    waiting.assert_works(1);
     signal(daemon.pid(), "-STOP");
     await_found(|| threads_that_run(daemon.pid()), |running| *running == 0);
     waiting.send(&frame(key(4, 4), b"sent to a daemon that stands still"));
-    let pause = if super::hostile::long() { 60 } else { 5 };
+    let pause = if super::hostile::long() { 60 } else { 12 };
     waiting.stream.set_read_timeout(Some(Duration::from_secs(pause))).expect("a timeout");
     assert!(waiting.stream.read(&mut [0; 1]).is_err(), "it answered while it stood still");
     signal(daemon.pid(), "-CONT");
+    begun.send(&message[1_000_000..]);
     waiting.stream.set_read_timeout(Some(super::support::PATIENCE)).expect("a timeout");
     assert_eq!(waiting.answer().status, 0);
-    begun.send(&message[1_000_000..]);
     assert_eq!(begun.answer().status, 0, "whoever was inside a tile is not taken for slow");
     assert_eq!(daemon.http.content(ACQ, 0, 0).expect("stored").bytes, noise(2, 2_000_000));
 }
@@ -203,7 +203,7 @@ fn threads_that_run(pid: u32) -> usize {
 
 /// Runs a daemon that panics where it is told to, in the given passing of that place.
 fn start_with_failpoint(data: &std::path::Path, failpoint: &str) -> Daemon {
-    let mut command = command(data, &["stop.time=4s", "storage.lanes=2", "capture.reactors=2"]);
+    let mut command = command(data, &["stop.time=12s", "storage.lanes=2", "capture.reactors=2"]);
     command.env("CATCHER_FAILPOINT", failpoint);
     Daemon::run(command).may_panic()
 }

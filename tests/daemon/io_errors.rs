@@ -443,8 +443,10 @@ fn every_tile_of_a_sender_that_is_cut_off_is_counted_also_the_one_that_no_lane_h
     let daemon = Daemon::start(data.path(), &["storage.lanes=1", "storage.lane_queue=4"]);
     let mut connection = daemon.connect();
     connection.assert_works(0);
+    let first = frame(key(0, 7), b"still works").len() as f64;
+    daemon.await_metric_that("tilecatcher_received_bytes_total", |bytes| bytes >= first);
     let sender = get(&daemon, "/api/v1/admin/senders").with(200).json()["senders"][0]["id"].to_string();
-    let (received, slow) = (daemon.metric("tilecatcher_received_bytes_total"), SlowSyncs::begin(&daemon, 4));
+    let (received, slow) = (daemon.metric("tilecatcher_received_bytes_total"), SlowSyncs::begin(&daemon, 20));
     let mut length = 0;
     for col in 1..40 {
         let message = frame(key(col, 0), b"one of many");

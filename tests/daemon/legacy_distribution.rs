@@ -220,11 +220,11 @@ fn a_lease_returns_tiles_when_it_is_over_and_not_before_even_after_a_restart() {
         put(&daemon, 123, &name(0, row), b"x");
     }
     let long = handed_out(&next_tile(&daemon, "lease=3600"));
+    let never = handed_out(&next_tile(&daemon, "lease=0"));
     let began = Instant::now();
     let short = handed_out(&next_tile(&daemon, "lease=2&ntiles=2"));
     let finished = set_state(&daemon, "COMPLETE", &short[..1]).with(200);
     assert_eq!(finished.json()["nUpdates"], 1);
-    let never = handed_out(&next_tile(&daemon, "lease=0"));
     assert_eq!((long.len(), short.len(), never.len()), (1, 2, 1));
     daemon.kill();
     let daemon = Daemon::start_bare(data.path(), &[]);

@@ -52,8 +52,8 @@ fn start(data: &Path, settings: &[String]) -> Daemon {
 /// Runs a daemon that is expected not to start; its exit code and what it said.
 fn refused(data: &Path, settings: &[String]) -> (Option<i32>, String) {
     let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
-    let output = command(data, &settings).output().expect("runs");
-    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    let Err((status, said)) = Daemon::try_run(command(data, &settings)) else { panic!("it was not refused") };
+    (status.code(), said)
 }
 
 fn image(n: u32) -> Vec<u8> {
@@ -201,7 +201,7 @@ fn capture_goes_on_without_the_mirror_and_it_is_brought_up_to_date_when_it_is_ba
     daemon.await_metric("tilecatcher_mirror_in_sync", 0.0);
     assert_eq!((&ready(&daemon)["ack_level"], &ready(&daemon)["mirror"]), (&"durable".into(), &"lost".into()));
     assert_eq!(daemon.metric("tilecatcher_ack_level"), 2.0);
-    assert!(daemon.log().contains("the mirror is lost"), "{}", daemon.log());
+    await_found(|| daemon.log(), |log| log.contains("the mirror is lost"));
     store(&daemon, 20..60);
     std::fs::create_dir(sides.mirror()).expect("made");
     store(&daemon, 60..100);
@@ -297,7 +297,7 @@ fn a_mirror_that_was_being_filled_is_never_taken_for_whole() {
     let mut begun = 0;
     for cycle in 0..6u64 {
         // Slow enough to be caught in the middle.
-        let daemon = sides.start(&["mirror.rate=4MiB", "storage.ack=durable"]);
+        let daemon = sides.start(&["mirror.rate=256KiB", "storage.ack=durable"]);
         std::thread::sleep(Duration::from_millis(30 * cycle));
         let in_sync = daemon.metric("tilecatcher_mirror_in_sync") == 1.0;
         daemon.kill();

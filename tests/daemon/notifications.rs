@@ -1,6 +1,6 @@
 //! People are told: a daemon, a server for its webhook and one for its letters.
 
-use super::support::{ACQ, Daemon, PATIENCE, data_dir, frame_with, key, noise, program};
+use super::support::{ACQ, Daemon, PATIENCE, data_dir, frame_with, key, noise, program, remove_directory};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -247,9 +247,11 @@ fn a_storage_failure_is_told_before_the_process_ends() {
     let (data, hook) = (data_dir(), Mailbox::open(take_request));
     let secret = secret_file(data.path());
     let dir = data.path().join("data");
-    let mut daemon = start(&dir, &told_by_webhook(&hook, &secret, &[]));
+    // Of the disk, whose state can not be told any more, nothing is said here.
+    let settings = ["notify.events=storage_failed", "stop.time=40s"];
+    let mut daemon = start(&dir, &told_by_webhook(&hook, &secret, &settings));
     // The journal's directory is gone: the next sync finds it out.
-    std::fs::remove_dir_all(dir.join("journal")).expect("removed");
+    remove_directory(&dir.join("journal"));
     let mut connection = daemon.connect();
     let image = noise(7, 100);
     connection.send(&frame_with(key(0, 0), &image, checksum_of(ChecksumChoice::Crc32, &image)));

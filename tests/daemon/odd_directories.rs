@@ -2,7 +2,7 @@
 //! acknowledgement.
 
 use super::io_errors::has;
-use super::support::{ACQ, Daemon, PATIENCE, command, data_dir, frame, key, noise, program, tile};
+use super::support::{ACQ, Daemon, PATIENCE, command, data_dir, frame, key, noise, program, remove_directory, tile};
 use super::web::{create_rois, handed_out, next_tile, put};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -110,7 +110,7 @@ fn an_index_that_is_deleted_under_a_daemon_costs_nothing_but_a_rebuild() {
     let data = data_dir();
     let daemon = Daemon::start(data.path(), &["index.overlay_max=1024"]);
     let mut ids: Vec<u64> = (0..5).map(|col| send(&daemon, col)).collect();
-    std::fs::remove_dir_all(data.path().join("index")).expect("removed");
+    remove_directory(&data.path().join("index"));
     ids.extend((5..30).map(|col| send(&daemon, col)));
     assert_stored(&daemon, 0..30);
     daemon.terminate();
@@ -221,7 +221,7 @@ fn a_directory_that_is_deleted_under_a_daemon_ends_it_before_anything_more_is_ac
     let data = parent.path().join("data");
     let mut daemon = Daemon::start(&data, &["scrub.rate=off"]);
     assert_eq!(send_until_refused(&daemon, 0, 5).len(), 5);
-    std::fs::remove_dir_all(&data).expect("removed");
+    remove_directory(&data);
     assert!(send_until_refused(&daemon, 5, 1).is_empty(), "acknowledged into a file that is gone");
     assert_eq!(daemon.wait().code(), Some(4), "{}", daemon.log());
     assert!(daemon.log().contains("removed while it was being written"), "{}", daemon.log());

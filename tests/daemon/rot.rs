@@ -1,6 +1,8 @@
 //! Bytes that change on the disk: an error for whoever asks for them, a line in the report, and all else as before.
 
-use super::support::{ACQ, Daemon, await_found, data_dir, frame, frame_with, key, noise, program, segments};
+use super::support::{
+    ACQ, Daemon, await_found, await_that, data_dir, frame, frame_with, key, noise, program, segments,
+};
 use super::web::{Form, ask, get, get_json, name, put};
 use serde_json::Value;
 use std::os::unix::fs::FileExt;
@@ -242,7 +244,8 @@ fn the_scrub_finds_damage_of_every_kind_once_and_notices_when_it_is_mended() {
     let (first, image) = find(data.path(), &noise(0, 200_000));
     let (second, other) = find(data.path(), &noise(6, 200_000));
     let (open, late) = find(data.path(), &noise(10, 200_000));
-    assert!(sealed(&first) && sealed(&second) && first != second, "{}", second.display());
+    assert_ne!(first, second);
+    await_that("both are sealed", || sealed(&first) && sealed(&second));
     let len = std::fs::metadata(&second).expect("a segment").len();
     let trailer = std::fs::read(&second).expect("a segment")[usize::try_from(len).expect("small") - 4096..].to_vec();
     let table = u64::from_le_bytes(trailer[48..56].try_into().expect("8 bytes"));

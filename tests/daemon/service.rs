@@ -17,12 +17,12 @@ fn the_manager_is_told_of_reloads_and_how_the_daemon_is() {
     let mut service = manager.start(data.path(), &[], None);
     await_beginning(&manager, "STATUS=opening");
     manager.await_notification("READY=1");
+    let status = await_beginning(&manager, "STATUS=0 tiles");
+    assert!(status.ends_with("pressure GREEN"), "{status:?}");
     service.signal("-HUP");
     let reloading = await_beginning(&manager, "RELOADING=1");
     assert!(reloading.contains("\nMONOTONIC_USEC="), "{reloading:?}");
     manager.await_notification("READY=1");
-    let status = await_beginning(&manager, "STATUS=0 tiles");
-    assert!(status.ends_with("pressure GREEN"), "{status:?}");
     service.signal("-TERM");
     manager.await_notification("STOPPING=1");
     assert_eq!(service.wait().code(), Some(0));

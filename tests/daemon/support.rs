@@ -13,6 +13,8 @@ use tilecatcher::wire::{FrameHead, FrameTail, RequestFields, Response, parse_res
 
 /// Bounds every wait for a daemon.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two looks at what is waited for: who looks without a rest takes the processor from what he waits for.
+const REST: Duration = Duration::from_millis(2);
 /// The acquisition that [`Daemon::start_acquisition`] starts: 4 cameras, 8 x 8 tiles.
 pub const ACQ: AcqId = AcqId(123);
 
@@ -21,7 +23,7 @@ pub const LOG: &str = "[General]\nDate = \"03/04/2026     10:46:49 AM\"\nSample 
     [Mosaic Settings]\nNumber of X steps = 4\nNumber of Y steps = 4\n[TEM Settings]\nPixels per um = 250\n";
 
 /// Small enough for many tests at once, large enough for their tiles.
-const SMALL: [&str; 9] = [
+const SMALL: [&str; 10] = [
     "log.level=error",
     "storage.segment_size=4MiB",
     "storage.control_segment_size=1MiB",
@@ -31,6 +33,7 @@ const SMALL: [&str; 9] = [
     "index.cache=16MiB",
     "scrub.rate=off",
     "quality.enabled=false",
+    "stop.time=25s",
 ];
 
 /// A running daemon; killed when dropped. What it wrote to stderr is shown then; a panic in it fails the test.
@@ -141,9 +144,9 @@ impl Daemon {
         self.find_metric(name).unwrap_or_else(|page| panic!("no metric {name} in\n{page}"))
     }
 
-    /// A metric's value, or the page that does not have it.
+    /// A metric's value, or the page that does not have it, or why there is none.
     fn find_metric(&self, name: &str) -> Result<f64, String> {
-        let page = self.http.get_path("/metrics").expect("metrics").bytes;
+        let page = self.http.get_path("/metrics").map_err(|error| error.to_string())?.bytes;
         let page = String::from_utf8(page).expect("text");
         let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ').map(str::to_owned));
         line.map(|value| value.parse().expect("a number")).ok_or(page)
@@ -160,7 +163,7 @@ impl Daemon {
         let until = Instant::now() + PATIENCE;
         while !self.find_metric(name).is_ok_and(&holds) {
             assert!(Instant::now() < until, "{name} stays at {}", self.metric(name));
-            std::thread::yield_now();
+            std::thread::sleep(REST);
         }
     }
 
@@ -219,7 +222,7 @@ pub fn await_ok<T, E: Display>(mut look: impl FnMut() -> Result<T, E>) -> T {
             Ok(found) => return found,
             Err(instead) => assert!(Instant::now() < until, "in vain: {instead}"),
         }
-        std::thread::yield_now();
+        std::thread::sleep(REST);
     }
 }
 
@@ -236,6 +239,14 @@ pub fn await_found<T: Display>(mut look: impl FnMut() -> T, wanted: impl Fn(&T) 
 #[track_caller]
 pub fn await_that(what: &str, mut holds: impl FnMut() -> bool) {
     await_ok(|| if holds() { Ok(()) } else { Err(what) });
+}
+
+/// Removes a directory into which a daemon may be writing.
+pub fn remove_directory(path: &Path) {
+    await_ok(|| match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    });
 }
 
 /// What strace wrote of a process, once that has ended: it writes on for a moment.

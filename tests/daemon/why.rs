@@ -178,6 +178,8 @@ fn the_status_says_on_one_screen_what_is_wrong() {
     fill(&daemon);
     let mut connection = daemon.connect();
     connection.assert_works(5);
+    // Those that are over may be listed a moment longer.
+    daemon.await_metric("tilecatcher_connections", 1.0);
     let url = format!("http://{}", daemon.http_address);
     let status = |args: &[&str]| {
         let run = program().args(["status", "--http", &url]).args(args).output().expect("runs");

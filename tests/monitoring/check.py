@@ -121,9 +121,9 @@ def judge(prometheus):
 
 
 def run(program, directory):
-    """A daemon, three loads, a Prometheus; looks until all is there or the load is over."""
+    """A daemon, three loads, a Prometheus; looks until all is there, or two minutes."""
     with Daemon(program, directory / "data", directory / "daemon.log", ["scrub.rate=unlimited", "scrub.interval=2s"]) as daemon:
-        common = ["--tile-size", "20kB", "--duration", "45s", "--content", "tiff", "--keep"]
+        common = ["--tile-size", "20kB", "--duration", "10min", "--content", "tiff", "--keep"]
         loads = [daemon.replay(directory / f"{acq}.log", "--acq", acq, *load, *common) for acq, load in LOADS]
         try:
             with Prometheus(directory / "prometheus", [daemon.http]) as prometheus:
@@ -134,7 +134,7 @@ def run(program, directory):
                     return not looks[-1].problems
 
                 try:
-                    await_that("all queries give data", all_there, 40)
+                    await_that("all queries give data", all_there, 120)
                 except AssertionError:
                     pass
                 return looks[-1]
