@@ -36,8 +36,8 @@ mod upload;
 mod verify;
 
 pub use activity::{
-    Activity, Changed, Connected, DiskFigures, LocalActivity, Rates, RefusedTile, Sample, Sampler, SenderCounts,
-    SenderPort, SenderView, Subscription,
+    Activity, Changed, Connected, DiskFigures, LocalActivity, Rates, RefusedTile, SUBSCRIBERS_MAX, Sample, Sampler,
+    SenderCounts, SenderPort, SenderView, Subscription,
 };
 pub use check::{ContentCheck, KnownContent};
 pub use commands::{Catalog, CatalogError, CatalogOptions, NewFile, OpenedCatalog};

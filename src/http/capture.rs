@@ -248,7 +248,7 @@ async fn begin(state: &AppState, length: Option<usize>, peer: IpAddr) -> Receive
     let pool = state.catalog.pool();
     let longest = || ImageUpload::buffer_bytes(state.frame_bytes_max).min(pool.capacity());
     let bytes = length.map_or_else(longest, ImageUpload::buffer_bytes);
-    let room = state.sending.take_for(peer, bytes).await.map_err(|failure| (Refusal::Overloaded, failure))?;
+    let room = state.sending.take(peer, bytes).await.map_err(|failure| (Refusal::Overloaded, failure))?;
     let buffer = reserve(pool, bytes).await?;
     Ok(Upload { image: ImageUpload::new(buffer), room })
 }

@@ -2,6 +2,7 @@
 
 use super::AppState;
 use super::answer::{Failure, Path, blocking, number};
+use super::peers::Peer;
 use super::query::Query;
 use super::shapes::{ErrorBody, VerifiedTile, stored_checksum};
 use super::share::sending;
@@ -26,11 +27,12 @@ pub(super) async fn by_position(
     State(state): State<AppState>,
     Path((acqid, col, row)): Path<(String, String, String)>,
     query: Query,
+    peer: Peer,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let entry = find_by_position(&state, &acqid, &col, &row).await?;
     let entry = asked_version(&state, entry, &query).await?;
-    serve(&state, entry, &headers).await
+    serve(&state, entry, &peer, &headers).await
 }
 
 /// A tile's content, as it was sent.
@@ -42,11 +44,12 @@ pub(super) async fn by_id(
     State(state): State<AppState>,
     Path(tileid): Path<String>,
     query: Query,
+    peer: Peer,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let entry = find_by_id(&state, &tileid).await?;
     let entry = asked_version(&state, entry, &query).await?;
-    serve(&state, entry, &headers).await
+    serve(&state, entry, &peer, &headers).await
 }
 
 /// What a `Range` header asks for.
@@ -57,7 +60,12 @@ pub(super) enum Asked {
     Unsatisfiable,
 }
 
-pub(super) async fn serve(state: &AppState, entry: TileEntry, headers: &HeaderMap) -> Result<Response, Failure> {
+pub(super) async fn serve(
+    state: &AppState,
+    entry: TileEntry,
+    Peer(peer): &Peer,
+    headers: &HeaderMap,
+) -> Result<Response, Failure> {
     let etag = etag(&entry);
     let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     if text(header::IF_NONE_MATCH).is_some_and(|tags| matches_tag(tags, &etag)) {
@@ -76,7 +84,7 @@ pub(super) async fn serve(state: &AppState, entry: TileEntry, headers: &HeaderMa
         }
     };
     // Readers share a part of the buffers, so that slow ones can not hold up capture.
-    let room = state.reading.take(part.len as usize).await?;
+    let room = state.reading.take(*peer, part.len as usize).await?;
     let (content, media_type) = blocking(state, move |catalog| read(catalog, &entry, part)).await?;
     let mut response = Response::new(sending(content, room));
     *response.status_mut() = status;

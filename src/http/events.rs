@@ -7,6 +7,7 @@
 use super::AppState;
 use super::acquisitions::find;
 use super::answer::{Failure, blocking};
+use super::peers::Peer;
 use super::query::{Query, utc_time};
 use super::status::{self, WarningShape};
 use crate::access::Standing;
@@ -22,7 +23,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use std::convert::Infallible;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 
 /// Longest time that a change waits for others.
@@ -56,6 +57,7 @@ pub(super) async fn events(
     State(state): State<AppState>,
     standing: Option<Extension<Standing>>,
     query: Query,
+    Peer(peer): Peer,
 ) -> Result<Response, Failure> {
     let acq = query.number::<u64>("acquisition")?.map(AcqId);
     if let Some(acq) = acq {
@@ -65,10 +67,11 @@ pub(super) async fn events(
     if seconds.is_some_and(|seconds| !(1..=FOR_MAX_S).contains(&seconds)) {
         return Err(Failure::bad_request(format!("for is a number of seconds, 1 to {FOR_MAX_S}")));
     }
-    let subscription = state.catalog.activity().subscribe();
     let full = || Failure::new(StatusCode::SERVICE_UNAVAILABLE, "too many look on: close a view, or try again");
+    let place = state.live.of_peers.of(peer).try_acquire_owned().map_err(|_| full())?;
+    let subscription = state.catalog.activity().subscribe().ok_or_else(full)?;
     let standing = standing.map(|Extension(standing)| standing);
-    let stream = Stream::begin(state, standing, acq, subscription.ok_or_else(full)?, seconds.unwrap_or(FOR_S)).await;
+    let stream = Stream::begin(state, standing, acq, (subscription, place), seconds.unwrap_or(FOR_S)).await;
     let body = Body::from_stream(futures_util::stream::unfold(stream, Stream::next));
     let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
     let mut response = (headers, body).into_response();
@@ -82,6 +85,8 @@ struct Stream {
     standing: Option<Standing>,
     acq: Option<AcqId>,
     subscription: Subscription,
+    /// What counts against its reader's address.
+    _place: OwnedSemaphorePermit,
     status: watch::Receiver<Bytes>,
     ended: watch::Receiver<bool>,
     /// The last warning that was told.
@@ -96,7 +101,7 @@ impl Stream {
         state: AppState,
         standing: Option<Standing>,
         acq: Option<AcqId>,
-        subscription: Subscription,
+        (subscription, _place): (Subscription, OwnedSemaphorePermit),
         seconds: u64,
     ) -> Self {
         let (mut status, ended) = (state.live.status.subscribe(), state.live.ended.subscribe());
@@ -106,7 +111,7 @@ impl Stream {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let until = Instant::now() + Duration::from_secs(seconds);
         let warning = last_warning();
-        Self { state, standing, acq, subscription, status, ended, warning, tick, until, has_begun: false }
+        Self { state, standing, acq, subscription, _place, status, ended, warning, tick, until, has_begun: false }
     }
 
     /// Waits for something to tell; `None`: the stream is over. Called when the reader has room. What ends with the port tells

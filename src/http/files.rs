@@ -4,6 +4,7 @@ use super::AppState;
 use super::acquisitions::{find, require_started};
 use super::answer::{Failure, Path, blocking, number};
 use super::parts::{Part, Parts, read_parts};
+use super::peers::Peer;
 use super::query::{Query, utc_time};
 use super::shapes::{FileListing, FileResult, FileResults, StoredFile};
 use super::share::sending;
@@ -123,6 +124,7 @@ pub(super) async fn content(
     State(state): State<AppState>,
     Path((acqid, name)): Path<(String, String)>,
     query: Query,
+    Peer(peer): Peer,
 ) -> Result<Response, Failure> {
     let acq = AcqId(number("acqid", &acqid)?);
     let view = find(&state, acq)?;
@@ -141,7 +143,7 @@ pub(super) async fn content(
         _ => "application/octet-stream",
     };
     let etag = HeaderValue::from_str(&format!("\"file-{}-{:08x}\"", entry.id, entry.file.crc));
-    let room = state.reading.take(usize::try_from(entry.file.len).unwrap_or(usize::MAX)).await?;
+    let room = state.reading.take(peer, usize::try_from(entry.file.len).unwrap_or(usize::MAX)).await?;
     let content = blocking(&state, move |catalog| catalog.read_file(&entry)).await?;
     let mut response = Response::new(sending(content, room));
     let headers = response.headers_mut();

@@ -1,7 +1,9 @@
 //! What those who look on share: the status, made once a second for all of them, and the end of their streams.
 
 use super::AppState;
+use super::peers::PerPeer;
 use super::status::{self, Known};
+use crate::catalog::SUBSCRIBERS_MAX;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +24,8 @@ pub(super) struct Live {
     /// What the last status knew.
     pub(super) known: Arc<Mutex<Known>>,
     pub(super) pictures: Semaphore,
+    /// Half of the streams that there may be, for each address.
+    pub(super) of_peers: PerPeer,
 }
 
 impl Default for Live {
@@ -31,6 +35,7 @@ impl Default for Live {
             ended: watch::Sender::new(false),
             known: Arc::default(),
             pictures: Semaphore::new(PICTURES_AT_ONCE),
+            of_peers: PerPeer::new(SUBSCRIBERS_MAX / 2),
         }
     }
 }

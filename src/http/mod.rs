@@ -124,7 +124,7 @@ struct AppState {
     frame_bytes_max: usize,
     accept_unknown: bool,
     fixed_temcas: Arc<BTreeSet<u32>>,
-    /// What of the tile buffers contents on their way to readers may hold.
+    /// What of the tile buffers contents on their way to readers may hold; of this, too, one address has half.
     reading: Share,
     /// Bytes of images and pictures of mosaics that may be on their way, beside the tile buffers.
     showing: Share,

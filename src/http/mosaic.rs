@@ -2,6 +2,7 @@
 
 use super::AppState;
 use super::answer::{Failure, Path, blocking, number};
+use super::peers::Peer;
 use super::query::Query;
 use super::shapes::ErrorBody;
 use super::share::sending;
@@ -57,6 +58,7 @@ pub(super) async fn mosaic(
     State(state): State<AppState>,
     Path(acqid): Path<String>,
     query: Query,
+    Peer(peer): Peer,
 ) -> Result<Response, Failure> {
     let acq = AcqId(number("acqid", &acqid)?);
     let section = query.number::<i64>("section")?;
@@ -82,6 +84,6 @@ pub(super) async fn mosaic(
     });
     let json = json.await?;
     // Behind the making, of which there are few at a time: those who wait here are no more.
-    let room = state.showing.take(json.len()).await?;
+    let room = state.showing.take(peer, json.len()).await?;
     Ok(([(header::CONTENT_TYPE, "application/json")], sending(json, room)).into_response())
 }

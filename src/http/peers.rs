@@ -2,8 +2,11 @@
 //!
 //! Must never keep an address of which nobody holds or awaits anything.
 
-use axum::extract::{ConnectInfo, Request};
+use axum::extract::{ConnectInfo, FromRequestParts, Request};
+use axum::http::Extensions;
+use axum::http::request::Parts;
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
@@ -32,7 +35,22 @@ impl PerPeer {
 
 /// Where a request comes from; all whose address is not known are one peer.
 pub(super) fn peer_of(request: &Request) -> IpAddr {
-    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    address_in(request.extensions())
+}
+
+/// The same, for a handler that does not take the request.
+pub(super) struct Peer(pub(super) IpAddr);
+
+impl<S: Sync> FromRequestParts<S> for Peer {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self(address_in(&parts.extensions)))
+    }
+}
+
+fn address_in(extensions: &Extensions) -> IpAddr {
+    let peer = extensions.get::<ConnectInfo<SocketAddr>>();
     peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(peer)| peer.ip())
 }
 

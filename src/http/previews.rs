@@ -6,6 +6,7 @@ use super::AppState;
 use super::acquisitions::find;
 use super::answer::{Failure, Path, blocking, number};
 use super::content::matches_tag;
+use super::peers::Peer;
 use super::query::Query;
 use super::shapes::ErrorBody;
 use super::share::{Room, sending};
@@ -45,11 +46,12 @@ pub(super) async fn image_by_id(
     State(state): State<AppState>,
     Path(tileid): Path<String>,
     query: Query,
+    peer: Peer,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let wanted = Wanted::read(&query)?;
     let entry = find_by_id(&state, &tileid).await?;
-    image(&state, &entry, wanted, &headers).await
+    image(&state, &entry, wanted, &peer, &headers).await
 }
 
 /// The stable tile at a place as PNG, 8 bit grey.
@@ -62,11 +64,12 @@ pub(super) async fn image_by_place(
     State(state): State<AppState>,
     Path((acqid, col, row)): Path<(String, String, String)>,
     query: Query,
+    peer: Peer,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let wanted = Wanted::read(&query)?;
     let entry = find_by_position(&state, &acqid, &col, &row).await?;
-    image(&state, &entry, wanted, &headers).await
+    image(&state, &entry, wanted, &peer, &headers).await
 }
 
 /// 2^level x 2^level places of a mosaic as PNG of 256 x 256 pixels, transparent where no tile is. Tiles are stretched to
@@ -80,6 +83,7 @@ pub(super) async fn thumbnail(
     State(state): State<AppState>,
     Path((acqid, level, x, y)): Path<(String, String, String, String)>,
     query: Query,
+    peer: Peer,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let acq = AcqId(number("acqid", &acqid)?);
@@ -102,7 +106,7 @@ pub(super) async fn thumbnail(
     if has(&headers, &preview.etag) {
         return Ok(unchanged(&preview.etag));
     }
-    let room = state.showing.take(preview.png.len()).await?;
+    let room = state.showing.take(peer.0, preview.png.len()).await?;
     Ok(respond(preview, room))
 }
 
@@ -165,15 +169,21 @@ fn read_region(text: &str) -> Option<Region> {
     }
 }
 
-async fn image(state: &AppState, entry: &TileEntry, wanted: Wanted, headers: &HeaderMap) -> Result<Response, Failure> {
+async fn image(
+    state: &AppState,
+    entry: &TileEntry,
+    wanted: Wanted,
+    Peer(peer): &Peer,
+    headers: &HeaderMap,
+) -> Result<Response, Failure> {
     let etag = wanted.etag(entry);
     if has(headers, &etag) {
         return Ok(unchanged(&etag));
     }
     // Taken first: whole images are large, and those who wait for room must not hold one meanwhile.
-    let room = state.showing.take(wanted.bytes(entry)).await?;
+    let room = state.showing.take(*peer, wanted.bytes(entry)).await?;
     let made = state.previews.make(tile_ask(entry, wanted.region, wanted.size, wanted.contrast)).await?;
-    let room = state.showing.resize(room, made.png.len()).await?;
+    let room = state.showing.resize(*peer, room, made.png.len()).await?;
     Ok(respond(Preview { etag, ..made }, room))
 }
 

@@ -27,7 +27,7 @@ pub(super) struct Share {
 pub(super) struct Room {
     permit: OwnedSemaphorePermit,
     /// What of it counts against a peer.
-    _of_peer: Option<OwnedSemaphorePermit>,
+    of_peer: OwnedSemaphorePermit,
 }
 
 /// Bytes on their way to a client, and the room that they take until they are gone.
@@ -54,34 +54,28 @@ impl Share {
         Self { blocks: Arc::new(Semaphore::new(capacity as usize)), capacity, peers }
     }
 
-    /// Takes room for `bytes`, waiting its turn; what is more than the whole share takes all of it.
-    pub(super) async fn take(&self, bytes: usize) -> Result<Room, Failure> {
-        let permit = timeout(PATIENCE, Arc::clone(&self.blocks).acquire_many_owned(self.blocks_of(bytes))).await;
-        match permit {
-            Ok(Ok(permit)) => Ok(Room { permit, _of_peer: None }),
-            _ => Err(Failure::busy()),
-        }
+    /// Takes room for `bytes`, waiting its turn, and no more than half of the share for one peer. What is more than that takes
+    /// all of its half; what is more than the whole share takes all of it.
+    pub(super) async fn take(&self, peer: IpAddr, bytes: usize) -> Result<Room, Failure> {
+        let blocks = self.blocks_of(bytes);
+        let of_peer = acquire(self.peers.of(peer), blocks.min(per_peer(self.capacity))).await?;
+        let permit = acquire(Arc::clone(&self.blocks), blocks).await?;
+        Ok(Room { permit, of_peer })
     }
 
-    /// As [`Self::take`], and no more than half of the share for one peer; what is more than that takes all of its half.
-    pub(super) async fn take_for(&self, peer: IpAddr, bytes: usize) -> Result<Room, Failure> {
-        let blocks = self.blocks_of(bytes).min(per_peer(self.capacity));
-        let of_peer = timeout(PATIENCE, self.peers.of(peer).acquire_many_owned(blocks)).await;
-        let of_peer = of_peer.ok().and_then(Result::ok).ok_or_else(Failure::busy)?;
-        Ok(Room { _of_peer: Some(of_peer), ..self.take(bytes).await? })
-    }
-
-    /// Room for `bytes` out of room that was taken for a guess.
-    pub(super) async fn resize(&self, mut room: Room, bytes: usize) -> Result<Room, Failure> {
-        let surplus = room.permit.num_permits().checked_sub(self.blocks_of(bytes) as usize);
-        match surplus {
+    /// Room for `bytes` out of room that the same peer took for a guess.
+    pub(super) async fn resize(&self, peer: IpAddr, mut room: Room, bytes: usize) -> Result<Room, Failure> {
+        let blocks = self.blocks_of(bytes) as usize;
+        match room.permit.num_permits().checked_sub(blocks) {
             Some(surplus) => {
                 drop(room.permit.split(surplus));
+                let surplus = room.of_peer.num_permits().saturating_sub(blocks);
+                drop(room.of_peer.split(surplus));
                 Ok(room)
             }
             None => {
                 drop(room);
-                self.take(bytes).await
+                self.take(peer, bytes).await
             }
         }
     }
@@ -89,6 +83,11 @@ impl Share {
     fn blocks_of(&self, bytes: usize) -> u32 {
         u32::try_from(bytes.div_ceil(BLOCK)).unwrap_or(u32::MAX).min(self.capacity)
     }
+}
+
+async fn acquire(permits: Arc<Semaphore>, count: u32) -> Result<OwnedSemaphorePermit, Failure> {
+    let permit = timeout(PATIENCE, permits.acquire_many_owned(count)).await;
+    permit.ok().and_then(Result::ok).ok_or_else(Failure::busy)
 }
 
 /// Blocks of a share that one peer may have.
@@ -100,40 +99,46 @@ fn per_peer(capacity: u32) -> u32 {
 mod tests {
     use super::*;
 
+    fn peer(host: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, host])
+    }
+
     #[tokio::test(start_paused = true)]
     async fn one_peer_leaves_half_of_a_share_to_others() {
         let share = Share::new(10 * BLOCK);
-        let (one, other) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
-        let held = share.take_for(one, 3 * BLOCK).await.expect("room");
-        assert!(share.take_for(one, 3 * BLOCK).await.is_err(), "more than half");
-        let others = share.take_for(other, 4 * BLOCK).await.expect("room");
+        let held = share.take(peer(1), 3 * BLOCK).await.expect("room");
+        assert!(share.take(peer(1), 3 * BLOCK).await.is_err(), "more than half");
+        let others = share.take(peer(2), 4 * BLOCK).await.expect("room");
         drop((held, others));
-        let long = share.take_for(one, 8 * BLOCK).await.expect("one may be longer than that");
-        assert!(share.take_for(one, 1).await.is_err());
+        let long = share.take(peer(1), 8 * BLOCK).await.expect("one may be longer than that");
+        assert!(share.take(peer(1), 1).await.is_err());
         drop(long);
-        assert!(share.take_for(one, 5 * BLOCK).await.is_ok(), "nothing is lost");
+        assert!(share.take(peer(1), 5 * BLOCK).await.is_ok(), "nothing is lost");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_full_share_makes_others_wait_and_in_the_end_come_again() {
         let share = Share::new(10 * BLOCK);
-        let held = share.take(7 * BLOCK).await.expect("room");
-        assert!(share.take(4 * BLOCK).await.is_err());
+        let held = share.take(peer(1), 7 * BLOCK).await.expect("room");
+        assert!(share.take(peer(2), 4 * BLOCK).await.is_err());
         drop(held);
-        let all = share.take(1000 * BLOCK).await.expect("the whole share");
-        assert!(share.take(1).await.is_err());
+        let all = share.take(peer(1), 1000 * BLOCK).await.expect("the whole share");
+        assert!(share.take(peer(2), 1).await.is_err());
         drop(all);
-        assert!(share.take(1).await.is_ok());
+        assert!(share.take(peer(2), 1).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_was_guessed_too_much_is_given_back_and_too_little_is_taken_anew() {
         let share = Share::new(10 * BLOCK);
-        let room = share.take(8 * BLOCK).await.expect("room");
-        let small = share.resize(room, 3 * BLOCK).await.expect("less");
-        let others = share.take(7 * BLOCK).await.expect("the rest");
-        assert!(share.resize(small, 4 * BLOCK).await.is_err(), "all else is taken");
+        let room = share.take(peer(1), 8 * BLOCK).await.expect("room");
+        let small = share.resize(peer(1), room, 3 * BLOCK).await.expect("less");
+        drop(share.take(peer(1), 2 * BLOCK).await.expect("the rest of its half"));
+        let others = share.take(peer(2), 7 * BLOCK).await.expect("the rest");
+        assert!(share.resize(peer(1), small, 4 * BLOCK).await.is_err(), "all else is taken");
         drop(others);
-        assert!(share.take(10 * BLOCK).await.is_ok(), "nothing is lost");
+        for host in [1, 2] {
+            assert!(share.take(peer(host), 10 * BLOCK).await.is_ok(), "nothing is lost");
+        }
     }
 }

@@ -7,6 +7,7 @@ use super::AppState;
 use super::acquisitions::find;
 use super::answer::{Failure, Path, blocking, number};
 use super::content::serve;
+use super::peers::Peer;
 use super::query::{Query, utc_time};
 use super::shapes::{ErrorBody, acquired, stored_checksum};
 use super::tiles::TileFilter;
@@ -248,6 +249,7 @@ pub(super) async fn tile(State(state): State<AppState>, Path(tileid): Path<Strin
 pub(super) async fn content(
     State(state): State<AppState>,
     Path(key): Path<String>,
+    peer: Peer,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let wrong = || Failure::bad_request("a content key is like 17-1");
@@ -255,7 +257,7 @@ pub(super) async fn content(
     let (id, version) = (id.parse().map_err(|_| wrong())?, version.parse().map_err(|_| wrong())?);
     let found = blocking(&state, move |catalog| catalog.tile_version(TileId(id), TileVersion(version))).await?;
     let entry = found.ok_or_else(|| Failure::missing("there is no content with this key"))?;
-    serve(&state, entry, &headers).await
+    serve(&state, entry, &peer, &headers).await
 }
 
 /// An acquisition, what it holds, and how far it is.

@@ -1,11 +1,11 @@
 //! The live view's back end: events, status and mosaic, and that those who look on cost capture nothing.
 
 use super::access::{Tokens, bearer};
-use super::hostile::{assert_sound, dial_with_small_buffer, resident};
+use super::hostile::{assert_sound, dial_from, dial_with_small_buffer, resident};
 use super::support::{
     Daemon, LOG, PATIENCE, await_found, await_that, crc, data_dir, frame, frame_with, key, noise, tile,
 };
-use super::web::{ask, create_rois, get, get_json, head, name, put, set_state, start, tile_path, upload};
+use super::web::{ask, create_rois, get, get_json, head, name, put, read_answer, set_state, start, tile_path, upload};
 use base64::Engine;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
@@ -28,8 +28,12 @@ struct Events(BufReader<TcpStream>);
 impl Events {
     /// Opens one; what happens from now on is told. An answer to HTTP/1.0 has no chunks.
     fn open(daemon: &Daemon, path: &str, headers: &str) -> Self {
-        let mut stream = TcpStream::connect(daemon.http_address).expect("a connection");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        Self::open_from(1, daemon, path, headers)
+    }
+
+    /// The same, from 127.0.0.`host`.
+    fn open_from(host: u8, daemon: &Daemon, path: &str, headers: &str) -> Self {
+        let mut stream = dial_from(host, daemon.http_address).expect("a connection");
         stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: x\r\n{headers}\r\n").as_bytes()).expect("sent");
         let mut events = Self(BufReader::new(stream));
         let head: Vec<String> = std::iter::from_fn(|| events.line().filter(|line| !line.is_empty())).collect();
@@ -495,10 +499,17 @@ fn a_stream_ends_when_it_was_asked_to_and_only_so_many_are_open() {
         told += usize::from(event == "status");
     }
     assert!((1..=10).contains(&told), "{told}");
-    let open: Vec<Events> = (0..64).map(|_| Events::open(&daemon, "/api/v1/events", "")).collect();
+    let half =
+        |host| -> Vec<Events> { (0..32).map(|_| Events::open_from(host, &daemon, "/api/v1/events", "")).collect() };
+    let open = half(1);
     let full = get(&daemon, "/api/v1/events").with(503);
     assert_eq!(full.header("retry-after"), Some("1"));
-    drop(open);
+    // One address leaves half of the places to others.
+    let others = half(2);
+    let mut third = dial_from(3, daemon.http_address).expect("a connection");
+    third.write_all(head("GET", "/api/v1/events", "").as_bytes()).expect("sent");
+    read_answer(&mut third).with(503);
+    drop((open, others));
     await_that("places are given back", || get(&daemon, "/api/v1/events?for=1").status == 200);
     daemon.stop();
 }

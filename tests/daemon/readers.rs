@@ -1,5 +1,6 @@
 //! HTTP clients that are slow, or stop: what they hold is bounded, and capture goes on.
 
+use super::hostile::dial_from;
 use super::support::{ACQ, Daemon, PATIENCE, await_ok, data_dir, frame, key, noise};
 use super::web;
 use std::io::{Read, Write};
@@ -37,8 +38,8 @@ fn readers_that_do_not_read_leave_capture_its_buffers() {
 #[test]
 fn images_for_readers_that_do_not_read_are_bounded() {
     let data = data_dir();
-    // Images may take a quarter of it: one of nearly 6 MiB, and no second one.
-    let daemon = Daemon::start(data.path(), &["memory.buffers=32MiB"]);
+    // Images may take a quarter of it, those for one address half of that: one of nearly 6 MiB, and no second one.
+    let daemon = Daemon::start(data.path(), &["memory.buffers=64MiB"]);
     let image = encode_gray8(2400, 2400, &noise(1, 2400 * 2400)).expect("an image");
     let id = web::put(&daemon, ACQ.0, &web::name(0, 0), &image);
     let path = format!("/api/v1/tiles/{id}/image");
@@ -48,6 +49,9 @@ fn images_for_readers_that_do_not_read_are_bounded() {
     assert_eq!(&begun, b"HTTP/1.1 200");
     assert!(web::get(&daemon, &path).refused(503).contains("too much is going on"));
     assert_eq!(web::get(&daemon, &format!("{path}?size=64")).status, 200, "a small one finds room");
+    let mut other = dial_from(2, daemon.http_address).expect("a connection");
+    other.write_all(web::head("GET", &path, "").as_bytes()).expect("sent");
+    assert_eq!(web::read_answer(&mut other).status, 200, "another address has its own half");
     drop(stopped);
     await_ok(|| Some(web::get(&daemon, &path)).filter(|answer| answer.status == 200).ok_or("no room"));
 }

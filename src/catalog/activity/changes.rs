@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Changes that are kept.
 const KEPT: usize = 1 << 16;
 /// Most subscribers.
-const SUBSCRIBERS_MAX: usize = 64;
+pub const SUBSCRIBERS_MAX: usize = 64;
 /// Changes that are read with one hold of the lock.
 const STEP: usize = 4096;
 /// Places of one fact that are told one by one; of more it is said that everything changed.

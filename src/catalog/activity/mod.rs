@@ -11,7 +11,7 @@ mod refusals;
 mod sampler;
 mod senders;
 
-pub use changes::{Changed, Subscription};
+pub use changes::{Changed, SUBSCRIBERS_MAX, Subscription};
 pub use figures::{DiskFigures, Rates, Sample};
 pub use local::LocalActivity;
 pub use refusals::RefusedTile;
