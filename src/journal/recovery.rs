@@ -383,7 +383,8 @@ fn recover_unsealed(
     }
     // One that holds no record would be removed by its seal.
     let may_be_loss = verdict.damage.iter().any(|(_, _, kind)| kind.may_be_loss());
-    let is_a_witness = lanes.lost.contains(&header.lane) && !scan.records.is_empty();
+    let vouches = scan.records.first().is_some_and(|record| record.durable > Sequence(0));
+    let is_a_witness = lanes.lost.contains(&header.lane) && vouches;
     if verdict.records.is_empty() && (may_be_loss || is_a_witness) {
         return Ok(leave_unsealed(shared, header, path, verdict, damage, len));
     }
