@@ -85,7 +85,7 @@ fn a_closed_loop_keeps_its_windows_full() {
     let daemon = Daemon::start_bare(data.path(), &[]);
     let line =
         "--mode closed --connections 3 --window 8 --tile-size 4kB --duration 10min --threads 2 --verify 50 --keep";
-    let child = running(&daemon, line, 3 * 8 * 2);
+    let child = running(&daemon, line, 3 * 8 * 3);
     signal(child.id(), "-INT");
     let output = child.wait_with_output().expect("ended");
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
