@@ -32,7 +32,7 @@ pub(super) async fn by_position(
 ) -> Result<Response, Failure> {
     let entry = find_by_position(&state, &acqid, &col, &row).await?;
     let entry = asked_version(&state, entry, &query).await?;
-    serve(&state, entry, &peer, &headers).await
+    serve(&state, entry, peer, &headers).await
 }
 
 /// A tile's content, as it was sent.
@@ -49,7 +49,7 @@ pub(super) async fn by_id(
 ) -> Result<Response, Failure> {
     let entry = find_by_id(&state, &tileid).await?;
     let entry = asked_version(&state, entry, &query).await?;
-    serve(&state, entry, &peer, &headers).await
+    serve(&state, entry, peer, &headers).await
 }
 
 /// What a `Range` header asks for.
@@ -63,7 +63,7 @@ pub(super) enum Asked {
 pub(super) async fn serve(
     state: &AppState,
     entry: TileEntry,
-    Peer(peer): &Peer,
+    Peer(peer): Peer,
     headers: &HeaderMap,
 ) -> Result<Response, Failure> {
     let etag = etag(&entry);
@@ -84,7 +84,7 @@ pub(super) async fn serve(
         }
     };
     // Readers share a part of the buffers, so that slow ones can not hold up capture.
-    let room = state.reading.take(*peer, part.len as usize).await?;
+    let room = state.reading.take(peer, part.len as usize).await?;
     let (content, media_type) = blocking(state, move |catalog| read(catalog, &entry, part)).await?;
     let mut response = Response::new(sending(content, room));
     *response.status_mut() = status;

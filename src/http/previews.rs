@@ -51,7 +51,7 @@ pub(super) async fn image_by_id(
 ) -> Result<Response, Failure> {
     let wanted = Wanted::read(&query)?;
     let entry = find_by_id(&state, &tileid).await?;
-    image(&state, &entry, wanted, &peer, &headers).await
+    image(&state, &entry, wanted, peer, &headers).await
 }
 
 /// The stable tile at a place as PNG, 8 bit grey.
@@ -69,7 +69,7 @@ pub(super) async fn image_by_place(
 ) -> Result<Response, Failure> {
     let wanted = Wanted::read(&query)?;
     let entry = find_by_position(&state, &acqid, &col, &row).await?;
-    image(&state, &entry, wanted, &peer, &headers).await
+    image(&state, &entry, wanted, peer, &headers).await
 }
 
 /// 2^level x 2^level places of a mosaic as PNG of 256 x 256 pixels, transparent where no tile is. Tiles are stretched to
@@ -173,7 +173,7 @@ async fn image(
     state: &AppState,
     entry: &TileEntry,
     wanted: Wanted,
-    Peer(peer): &Peer,
+    Peer(peer): Peer,
     headers: &HeaderMap,
 ) -> Result<Response, Failure> {
     let etag = wanted.etag(entry);
@@ -181,9 +181,9 @@ async fn image(
         return Ok(unchanged(&etag));
     }
     // Taken first: whole images are large, and those who wait for room must not hold one meanwhile.
-    let room = state.showing.take(*peer, wanted.bytes(entry)).await?;
+    let room = state.showing.take(peer, wanted.bytes(entry)).await?;
     let made = state.previews.make(tile_ask(entry, wanted.region, wanted.size, wanted.contrast)).await?;
-    let room = state.showing.resize(*peer, room, made.png.len()).await?;
+    let room = state.showing.resize(peer, room, made.png.len()).await?;
     Ok(respond(Preview { etag, ..made }, room))
 }
 

@@ -257,7 +257,7 @@ pub(super) async fn content(
     let (id, version) = (id.parse().map_err(|_| wrong())?, version.parse().map_err(|_| wrong())?);
     let found = blocking(&state, move |catalog| catalog.tile_version(TileId(id), TileVersion(version))).await?;
     let entry = found.ok_or_else(|| Failure::missing("there is no content with this key"))?;
-    serve(&state, entry, &peer, &headers).await
+    serve(&state, entry, peer, &headers).await
 }
 
 /// An acquisition, what it holds, and how far it is.
