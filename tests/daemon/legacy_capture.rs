@@ -241,7 +241,7 @@ fn who_sends_all_before_reading_hears_why_it_was_refused() {
     let data = data_dir();
     let daemon = Daemon::start(data.path(), &[]);
     // More than the sockets' buffers hold, so that an answer without reading would be a reset connection.
-    let (image, long) = (noise(1, 7 << 20), noise(2, 9 << 20));
+    let (image, long) = (noise(1, 7 << 20), noise(2, 20 << 20));
     let good = format!("{CAPTURE}?tile-filename={}", name(0, 0));
     for (path, body, status) in [
         (format!("{BAD}nonsense"), &image, 400),

@@ -394,7 +394,7 @@ fn a_mosaic_of_a_hundred_thousand_places_and_hundreds_of_acquisitions_are_cheap(
     let status = best_of(|| _ = get(&daemon, STATUS).with(200));
     eprintln!("mosaic {mosaic:?}, status {status:?}");
     // Built for speed both take a few ms.
-    assert!(mosaic < Duration::from_secs(3) && status < Duration::from_secs(3), "{mosaic:?} {status:?}");
+    assert!(mosaic < Duration::from_secs(1) && status < Duration::from_secs(1), "{mosaic:?} {status:?}");
     daemon.stop();
 }
 
@@ -460,7 +460,7 @@ fn who_looks_on_and_never_reads_costs_capture_nothing() {
     while events.next().is_some() {}
     assert!(daemon.wait().success());
     let took = began.elapsed();
-    assert!(took < Duration::from_secs(20), "{took:?}");
+    assert!(took < Duration::from_secs(8), "{took:?}");
     drop(deaf);
 }
 

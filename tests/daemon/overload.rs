@@ -153,7 +153,7 @@ fn limits_that_do_not_fit_the_descriptors_are_lowered_and_said() {
 fn lengths_that_lie_take_no_memory_from_others() {
     let data = data_dir();
     let buffers = 160 * MIB;
-    let settings = ["capture.frame_max=64MiB", "memory.buffers=160MiB", "capture.slow_grace=180s"];
+    let settings = ["capture.frame_max=64MiB", "memory.buffers=160MiB", "capture.slow_grace=60s"];
     let daemon = Daemon::start(data.path(), &settings);
     for length in [0, 1 << 31, u32::MAX as usize] {
         let mut connection = daemon.connect();
@@ -176,7 +176,7 @@ fn lengths_that_lie_take_no_memory_from_others() {
         honest.send(tile);
         assert_eq!(honest.answer().status, 0);
     }
-    assert!(began.elapsed() < Duration::from_secs(25), "honest tiles waited for bombs: {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(8), "honest tiles waited for bombs: {:?}", began.elapsed());
     let resident = resident(daemon.pid());
     assert!(resident < buffers + 80 * MIB, "{resident} bytes resident");
     bombs.into_iter().for_each(reset);
@@ -234,7 +234,7 @@ fn a_stalled_sender_is_disconnected_sooner_while_others_wait_for_memory() {
     let mut honest = daemon.connect();
     honest.send(&tile);
     assert_eq!(honest.answer().status, 0);
-    assert!(began.elapsed() < Duration::from_secs(18), "it waited {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(15), "it waited {:?}", began.elapsed());
     daemon.await_metric(slow, 2.0);
     drop(holders);
     assert_sound(&daemon, 20 * MIB);
@@ -406,7 +406,7 @@ fn trickle(daemon: &Daemon, connections: usize, attack: &AtomicBool, end: &Atomi
                 *place = open(n);
             }
         }
-        std::thread::sleep(Duration::from_millis(300));
+        std::thread::sleep(Duration::from_millis(100));
     }
 }
 
@@ -433,7 +433,7 @@ fn honest_senders_keep_their_throughput_while_hundreds_trickle() {
     let daemon = Daemon::start(data.path(), &settings);
     let (attack, end, answered) = (AtomicBool::new(false), AtomicBool::new(false), AtomicU64::new(0));
     let (window, rounds, wanted) =
-        if long() { (Duration::from_secs(4), 3, 0.8) } else { (Duration::from_millis(700), 8, 0.5) };
+        if long() { (Duration::from_secs(4), 3, 0.8) } else { (Duration::from_millis(700), 3, 0.5) };
     let connections = if long() { 700 } else { 300 };
     let mut ratios = Vec::new();
     std::thread::scope(|scope| {

@@ -23,7 +23,7 @@ pub const LOG: &str = "[General]\nDate = \"03/04/2026     10:46:49 AM\"\nSample 
     [Mosaic Settings]\nNumber of X steps = 4\nNumber of Y steps = 4\n[TEM Settings]\nPixels per um = 250\n";
 
 /// Small enough for many tests at once, large enough for their tiles.
-const SMALL: [&str; 10] = [
+const SMALL: [&str; 9] = [
     "log.level=error",
     "storage.segment_size=4MiB",
     "storage.control_segment_size=1MiB",
@@ -33,7 +33,6 @@ const SMALL: [&str; 10] = [
     "index.cache=16MiB",
     "scrub.rate=off",
     "quality.enabled=false",
-    "stop.time=25s",
 ];
 
 /// A running daemon; killed when dropped. What it wrote to stderr is shown then; a panic in it fails the test.

@@ -286,6 +286,7 @@ fn stall_until_refused(daemon: &Daemon, stalled: &mut Vec<TcpStream>, host: u8) 
         stalled.push(connect_from(host, tls_address(daemon)));
         refused(daemon, "limit") >= 1.0
     });
+    assert!(time_to_close(stalled.last_mut().expect("one more")).0 < CLOSED_WITHIN);
 }
 
 /// As many handshakes from 127.0.0.`host` as one address may have, that go no further.
